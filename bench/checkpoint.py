@@ -1,0 +1,249 @@
+"""Save and load a tree of tensors and plain data: atomically, with checksums, without pickle.
+
+A checkpoint is a folder `step-00000050/` of three files: `tensors.safetensors` (every tensor,
+named by its path in the tree), `tree.json` (everything else) and `SHA256SUMS` of the two.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TENSORS, TREE, SUMS = "tensors.safetensors", "tree.json", "SHA256SUMS"
+UNFINISHED = "unfinished-"
+# The format's own names; see https://github.com/huggingface/safetensors#format.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Damaged(Exception):
+    """A checkpoint whose files are not what was written; the message says which and how."""
+
+
+def save(folder: Path, step: int, tree: dict, keep: int = 2) -> Path:
+    """Write `tree` to `folder/step-<step>/` and return that path; keep the newest `keep`.
+
+    `tree` nests dicts (keys int or str), lists and tuples of None, bool, int, float, str and
+    dense tensors of any device. Only a complete checkpoint ever bears its final name, so a kill at
+    any moment leaves the ones before intact. Checkpoints of later steps, from which a run did
+    not go on, are removed.
+    Raises OSError where the disk refuses (nothing is left behind), TypeError for anything else
+    in the tree.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(UNFINISHED + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    final = folder / f"step-{step:08d}"
+    unfinished = folder / (UNFINISHED + final.name)
+    try:
+        unfinished.mkdir()
+        _write(unfinished, tree)
+        if final.exists():  # damaged, or from before a resume: the new one takes its place
+            final.rename(folder / f"{UNFINISHED}old-{final.name}")
+        unfinished.rename(final)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _sync(folder)
+    steps = _steps(folder)
+    for other in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
+        shutil.rmtree(steps[other], ignore_errors=True)
+    shutil.rmtree(folder / f"{UNFINISHED}old-{final.name}", ignore_errors=True)
+    return final
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict] | None:
+    """The step and tree of the newest intact checkpoint in `folder`, or None.
+
+    Tensors come back on the CPU, in memory of their own. Every damaged checkpoint on the way is
+    reported through `warn` in one line.
+    """
+    damaged = []
+    found = None
+    for step, path in _steps(folder).items():
+        try:
+            found = step, _read(path)
+            break
+        except Damaged as damage:
+            damaged.append(f"checkpoint {path.name} is damaged ({damage})")
+    instead = f"using step-{found[0]:08d}" if found else "starting from the beginning"
+    for line in damaged:
+        warn(f"{line}; {instead}")
+    return found
+
+
+def size_bytes(tree: Any) -> int:
+    """Bytes of all tensors in a tree, which is nearly all that a checkpoint of it takes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(tree))
+
+
+def _write(folder: Path, tree: dict) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    plain = json.dumps(_encode(tree, (), tensors)).encode("ascii")
+    sums = {
+        TENSORS: _write_blocks(folder / TENSORS, _safetensors(tensors)),
+        TREE: _write_blocks(folder / TREE, [plain]),
+    }
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+    _write_blocks(folder / SUMS, [lines.encode("ascii")])
+    _sync(folder)
+
+
+def _read(folder: Path) -> dict:
+    """The tree in a checkpoint's folder. Raises Damaged unless both checksums hold."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="ascii", errors="replace").splitlines()
+        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        for name in (TENSORS, TREE):
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
+                    raise Damaged(f"{name}: checksum differs")
+        plain = json.loads((folder / TREE).read_text(encoding="ascii"))
+        return _decode(plain, _read_tensors(folder / TENSORS))
+    except OSError as error:
+        name = Path(error.filename or folder).name
+        raise Damaged(f"{name}: {error.strerror or error}") from error
+
+
+def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """The blocks of a safetensors file, one tensor in memory at a time.
+
+    The library's own writer needs all of them on the CPU at once and in storages of their own,
+    leaves the checksum to a second pass, and reports a full disk as text.
+    """
+    # Wide types first, so that every tensor starts at a multiple of its element's size.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    header, start = {}, 0
+    for name, tensor in tensors.items():
+        end = start + tensor.numel() * tensor.element_size()
+        shape = list(tensor.shape)
+        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": shape}
+        header[name]["data_offsets"] = [start, end]
+        start = end
+    text = json.dumps(header).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text))
+    yield text
+    for tensor in tensors.values():
+        yield _memory(tensor.cpu().contiguous())
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file that `_safetensors` made and whose checksum holds."""
+    tensors = {}
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        for name, entry in json.loads(file.read(length)).items():  # in the order of their data
+            tensors[name] = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
+            file.readinto(_memory(tensors[name]))
+    return tensors
+
+
+def _memory(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor on the CPU: no copy."""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> str:
+    """Write a file through to the disk; its sha256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in blocks:
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
+    """The JSON of a node; its tensors go into `tensors`, named by their path.
+
+    Lists and scalars stand for themselves; a dict is a list of pairs, since JSON would make its
+    int keys strings. Python writes and reads floats exactly, NaN and infinities included.
+    """
+    if isinstance(node, torch.Tensor):
+        if node.layout is not torch.strided or node.dtype not in DTYPE_NAMES:
+            kind = f"{node.layout} tensor of {node.dtype}"
+            raise TypeError(f"{_join(path)}: a {kind} cannot be saved in a checkpoint")
+        name = _join(path)
+        while name in tensors:  # {1: a, "1": b}
+            name += "'"
+        tensors[name] = node.detach()
+        return {"tensor": name}
+    if isinstance(node, dict):
+        for key in node:
+            if not isinstance(key, int | str):
+                raise TypeError(f"{_join(path)}: key {key!r} is neither int nor str")
+        return {"dict": [[key, _encode(node[key], (*path, key), tensors)] for key in node]}
+    if isinstance(node, list | tuple):
+        items = [_encode(item, (*path, i), tensors) for i, item in enumerate(node)]
+        return items if isinstance(node, list) else {"tuple": items}
+    if node is None or isinstance(node, int | float | str):
+        return node
+    raise TypeError(f"{_join(path)}: a {type(node).__name__} cannot be saved in a checkpoint")
+
+
+def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, list):
+        return [_decode(item, tensors) for item in node]
+    if not isinstance(node, dict):
+        return node
+    ((kind, content),) = node.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_decode(item, tensors) for item in content)
+    return {key: _decode(value, tensors) for key, value in content}
+
+
+def _join(path: tuple) -> str:
+    """`("model", "weight", 0)` as `/model/weight/0`, in ASCII."""
+    return "".join(f"/{part}" for part in path).encode("ascii", "backslashreplace").decode()
+
+
+def _tensors(node: Any) -> Iterator[torch.Tensor]:
+    if isinstance(node, torch.Tensor):
+        yield node
+    elif isinstance(node, dict | list | tuple):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _tensors(child)
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """Complete checkpoints by step, newest first."""
+    found = ((re.fullmatch(r"step-(\d{8,})", path.name), path) for path in folder.glob("step-*"))
+    return dict(sorted(((int(name[1]), path) for name, path in found if name), reverse=True))
+
+
+def _sync(path: Path) -> None:
+    """Put a folder's entries on the disk itself, as a rename is only safe after that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

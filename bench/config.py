@@ -1,0 +1,257 @@
+"""Settings: their types, their checks, and the cell that a run of them is.
+
+Nothing here imports torch at module level, so that a misspelt option is answered at once.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_method
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench import data
+from bench.errors import UserError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+# What a run leaves behind, not what it computes: outside the cell.
+NOT_IN_CELL = ("checkpoint_every", "keep_checkpoint", "reference_steps", "save_momentum_every")
+GROUPS = ("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "tracker")
+
+
+@dataclass
+class Train:
+    """conf/train.yaml says what each is."""
+
+    steps: int | None = MISSING
+    time_limit: float | None = MISSING
+    batch_size: int = MISSING
+    sequence_length: int = MISSING
+    accumulate: int = MISSING
+    precision: str = MISSING
+    device: str = MISSING
+    compile: bool = MISSING
+    clip_norm: float | None = MISSING
+    eval_every: int = MISSING
+    checkpoint_every: int | None = MISSING
+    keep_checkpoint: bool = MISSING
+    target_loss: float | None = MISSING
+    reference_steps: int = MISSING
+    save_momentum_every: int | None = MISSING
+
+
+@dataclass
+class Settings:
+    """One run's settings. The groups stay plain mappings: their files and targets define them."""
+
+    seed: int = MISSING
+    rerun: bool = MISSING
+    inspect: bool = MISSING
+    experiment: str | None = MISSING
+    stage: str | None = MISSING
+    results_dir: str = MISSING
+    train: Train = field(default_factory=Train)
+    data: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    qkv: dict[str, Any] = MISSING
+    orthogonalizer: dict[str, Any] = MISSING
+    schedule: dict[str, Any] = MISSING
+    tracker: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="train_schema", node=Settings)
+
+
+def settle(config: DictConfig) -> Settings:
+    """Check everything that can be checked without work, and fix what depends on the machine.
+
+    Raises UserError naming the setting, its value and what is accepted.
+    """
+    refuse_unknown_keys(config)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_missing_or_broken(error)) from None
+    settings = Settings(**{**plain, "train": Train(**plain["train"])})
+    check_numbers(settings)
+    check_tasks(settings)
+    check_schedule(settings)
+    resolve_machine(settings)
+    return settings
+
+
+def _missing_or_broken(error: OmegaConfBaseException) -> str:
+    if error.full_key and "Missing mandatory value" in str(error):
+        return f"{error.full_key}: needs a value, e.g. {error.full_key}=…"
+    return str(error).splitlines()[0]
+
+
+def refuse_unknown_keys(config: DictConfig) -> None:
+    """A leading + gets a key past Hydra, so every key is compared with the schema or its file."""
+    _compare("", config, [f.name for f in fields(Settings)])
+    _compare("train.", config["train"], [f.name for f in fields(Train)])
+    for group in GROUPS:
+        block = config[group]
+        file = CONF / group / f"{block.get('name')}.yaml"
+        if file.exists():
+            known = OmegaConf.load(file)
+            known = known.get(group, known)
+            _compare(f"{group}.", block, [k for k in known if k != "defaults"])
+
+
+def _compare(prefix: str, node: DictConfig, known: list[str]) -> None:
+    for key in node:
+        if key not in known:
+            accepted = ", ".join(sorted(known))
+            raise UserError(f"{prefix}{key}: no such setting; accepted here: {accepted}")
+    for key in known:
+        if key not in node:
+            raise UserError(f"{prefix}{key}: was removed but is needed")
+
+
+def check_numbers(settings: Settings) -> None:
+    train = settings.train
+    whole = ("batch_size", "sequence_length", "accumulate", "eval_every")
+    for name in whole:
+        _at_least(f"train.{name}", getattr(train, name), 1)
+    for name in ("steps", "checkpoint_every", "save_momentum_every"):
+        if getattr(train, name) is not None:
+            _at_least(f"train.{name}", getattr(train, name), 1)
+    _at_least("train.reference_steps", train.reference_steps, 0)
+    _at_least("seed", settings.seed, 0)
+    for name in ("time_limit", "clip_norm", "target_loss"):
+        value = getattr(train, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"train.{name}={value}: must be null or a number above 0")
+    if train.steps is None and train.time_limit is None:
+        raise UserError("train.steps=null: set train.steps or train.time_limit (seconds)")
+    if train.sequence_length < 2 and settings.data["task"] == "text":
+        raise UserError(f"train.sequence_length={train.sequence_length}: must be at least 2")
+    optimizer = settings.optimizer
+    _rate("optimizer.lr_scale", optimizer["lr_scale"])
+    _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])
+    for role, rule in optimizer["roles"].items():
+        if not isinstance(rule, dict) or "_target_" not in rule or "lr" not in rule:
+            raise UserError(f"optimizer.roles.{role}: needs _target_ and lr")
+        _rate(f"optimizer.roles.{role}.lr", rule["lr"])
+        if "weight_decay" in rule:
+            _rate(f"optimizer.roles.{role}.weight_decay", rule["weight_decay"])
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def _rate(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise UserError(f"{name}={value}: must be a number, 0 or above")
+
+
+def check_tasks(settings: Settings) -> None:
+    model, dataset = settings.model, settings.data
+    if model["task"] != dataset["task"]:
+        shipped = {"text": "sotu", "images": "fashion_mnist"}[model["task"]]
+        raise UserError(
+            f"data={dataset['name']}: is {dataset['task']}, but model={model['name']} takes "
+            f"{model['task']}; leave data out, or choose e.g. data={shipped}"
+        )
+    positions = model.get("positions")
+    if positions is not None and settings.train.sequence_length > positions:
+        raise UserError(
+            f"train.sequence_length={settings.train.sequence_length}: "
+            f"model={model['name']} has model.positions={positions}"
+        )
+
+
+def check_schedule(settings: Settings) -> None:
+    try:
+        factor = schedule_factor(settings)(0, 0.0)
+    except TypeError as error:
+        raise UserError(f"schedule={settings.schedule['name']}: {error}") from None
+    _at_least("schedule.warmup_steps", settings.schedule["warmup_steps"], 0)
+    for key in ("decay_fraction", "final_fraction"):
+        value = settings.schedule.get(key, 0.0)
+        if not 0 <= value <= 1:
+            raise UserError(f"schedule.{key}={value}: must be between 0 and 1")
+    if not math.isfinite(factor):
+        raise UserError(f"schedule={settings.schedule['name']}: the first factor is {factor}")
+
+
+def schedule_factor(settings: Settings):
+    """(step, progress) -> the factor on every rate."""
+    block = {k: v for k, v in settings.schedule.items() if k not in ("name", "_target_")}
+    function = get_method(settings.schedule["_target_"])
+    return lambda step, progress: function(step, progress, **block)
+
+
+def model_builder(settings: Settings):
+    """facts of the data -> the model, as `model._target_` builds it."""
+    block = settings.model
+    arguments = {k: v for k, v in block.items() if k not in ("name", "task", "tokenizer")}
+    build = get_method(arguments.pop("_target_"))
+    return lambda facts: build(**arguments, **facts)
+
+
+def resolve_machine(settings: Settings) -> None:
+    """Replace every `auto` by what this machine makes of it, before the cell gets its hash."""
+    train = settings.train
+    for name, accepted in (("device", DEVICES), ("precision", PRECISIONS)):
+        if getattr(train, name) not in accepted:
+            raise UserError(
+                f"train.{name}={getattr(train, name)}: must be one of {', '.join(accepted)}"
+            )
+    import torch
+
+    from optimizers.precision import bf16_pays
+
+    if train.device == "auto":
+        train.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if train.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device=cuda: torch sees no CUDA device here; use train.device=cpu")
+    if train.precision == "auto":
+        train.precision = "bf16" if bf16_pays(train.device) else "fp32"
+    if train.compile and train.device == "cpu" and not has_compiler():
+        raise UserError("train.compile=true: needs a C++ compiler (g++ or clang++), none is found")
+    for rule in settings.optimizer["roles"].values():
+        if rule.get("orthogonalizer", {}).get("dtype") == "auto":
+            rule["orthogonalizer"]["dtype"] = "bf16" if bf16_pays(train.device) else "fp32"
+
+
+def has_compiler() -> bool:
+    candidates = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    return any(shutil.which(name) for name in candidates if name)
+
+
+def qkv_name(settings: Settings) -> str | None:
+    """How this run treats Q, K and V; None where its optimizer has no use for that."""
+    rules = settings.optimizer["roles"].values()
+    return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
+
+
+def cell(settings: Settings) -> str:
+    """The identity of a run: a readable name and a hash of all that can change its result."""
+    train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
+    optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
+    content = {
+        "seed": settings.seed,
+        "model": settings.model,
+        "data": data.identity(settings.data),
+        "schedule": settings.schedule,
+        "train": train,
+        "optimizer": optimizer,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    parts = [settings.model["name"], settings.optimizer["name"], qkv_name(settings)]
+    return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])

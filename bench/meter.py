@@ -1,0 +1,119 @@
+"""Time and memory, measured the same way everywhere."""
+
+import ctypes
+import gc
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+WARM_UP = 2  # steps at the start of a run that no timing counts
+
+
+def clock(device: str) -> float:
+    """Seconds, once the device has done all it was asked for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def summary(values: list[float]) -> dict[str, float | int | None]:
+    """Median and spread of a list of measurements (its own unit)."""
+    if not values:
+        return {"median": None, "p10": None, "p90": None, "n": 0}
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {
+        "median": statistics.median(ordered),
+        "p10": ordered[round(0.1 * last)],
+        "p90": ordered[round(0.9 * last)],
+        "n": len(ordered),
+    }
+
+
+def timed(values: list[float]) -> list[float]:
+    """The values that count: the first WARM_UP steps are left out where enough remain."""
+    return values[WARM_UP:] if len(values) > 2 * WARM_UP else values
+
+
+def overhead(pairs: list[list[float]], units_per_step: int) -> dict | None:
+    """The overhead over AdamW, from steps on which both optimizers ran one after the other.
+
+    pairs: [forward+backward, this optimizer's step, AdamW's step] in ms; the first warms up.
+    """
+    counted = pairs[1:]
+    if not counted:
+        return None
+    values = [(fb + own) / (fb + adamw) - 1 for fb, own, adamw in counted]
+    return {
+        "value": statistics.median(values),
+        "units_per_step": units_per_step,
+        "n": len(values),
+    }
+
+
+class PeakMemory:
+    """The most bytes a run held at once, above what the process held before it.
+
+    On a CPU: resident memory, whose high-water mark Linux can reset; None elsewhere.
+    On CUDA: torch's own count of allocated bytes.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.peak = 0
+        release()
+        self.before = self._now()
+        self.resume()
+
+    def resume(self) -> None:
+        """Count from here."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif self.before is not None:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def pause(self) -> None:
+        """Stop counting: what follows is our own measuring, not the run."""
+        if self.before is not None:
+            self.peak = max(self.peak, self._mark() - self.before)
+
+    def forget(self) -> None:
+        """Drop what was counted up to here."""
+        release()
+        self.peak = 0
+        self.resume()
+
+    def bytes(self) -> int | None:
+        self.pause()
+        return None if self.before is None else self.peak
+
+    def _now(self) -> int | None:
+        if self.device == "cuda":
+            return torch.cuda.memory_allocated()
+        return _status("VmRSS")
+
+    def _mark(self) -> int:
+        if self.device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return _status("VmHWM") or 0
+
+
+def release() -> None:
+    """Give memory that earlier runs of this process freed back to the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _status(key: str) -> int | None:
+    """Bytes of one line of /proc/self/status; None where there is no such file."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)

@@ -1,0 +1,106 @@
+"""From settings to everything a run needs, with all that can go wrong said before it starts."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import data as datasets
+from bench import meter
+from bench.config import Settings, model_builder
+from bench.errors import UserError
+from optimizers.routing import Routing, route
+from optimizers.state import predicted_bytes
+
+SPARE_BYTES = 50_000_000  # on the disk, beside the checkpoints: metrics, record, W&B's files
+
+
+@dataclass
+class Ready:
+    """All parts of a run, on its device."""
+
+    data: Any  # bench.data.Tokens or Images
+    model: nn.Module
+    routing: Routing
+    memory: meter.PeakMemory
+
+
+@contextmanager
+def mistakes():
+    """A ValueError of a builder is a user's mistake, in the builder's words."""
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        raise UserError(str(error)) from None
+
+
+def everything(settings: Settings, folder: Path) -> Ready:
+    if settings.train.compile:
+        torch.compiler.reset()  # a cell of a sweep compiles as it would alone
+    read = data(settings)
+    memory = meter.PeakMemory(settings.train.device)
+    built = model(settings, read)
+    routed = routing(settings, built)
+    refuse_small_disk(settings, folder, built, routed)
+    return Ready(read, built, routed, memory)
+
+
+def data(settings: Settings):
+    """The data of the run: bench.data.Tokens or Images."""
+    return datasets.load(
+        settings.data,
+        seed=settings.seed,
+        sequence_length=settings.train.sequence_length,
+        tokenizer=settings.model["tokenizer"],
+    )
+
+
+def model(settings: Settings, read) -> nn.Module:
+    """The model with random weights that follow from the seed alone."""
+    torch.manual_seed(settings.seed)
+    random.seed(settings.seed)
+    with mistakes():
+        built = model_builder(settings)(read.facts)
+    return built.train().to(settings.train.device)
+
+
+def routing(settings: Settings, built: nn.Module) -> Routing:
+    with mistakes():
+        return route(built, settings.optimizer)
+
+
+def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed: Routing) -> None:
+    """Two checkpoints stay while a third is written; one is enough where none is asked for."""
+    weights = sum(p.numel() * p.element_size() for p in built.parameters())
+    state = predicted_bytes(routed.optimizers)
+    one = weights + (state if state is not None else 2 * weights)
+    every, steps = settings.train.checkpoint_every, settings.train.steps
+    count = 1 if every is None or (steps is not None and every >= steps) else 3
+    needed = count * one + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"results_dir={settings.results_dir}: {free / 1e6:,.0f} MB free on its disk, but "
+            f"{count} checkpoint(s) of {one / 1e6:,.0f} MB and the run's files need "
+            f"{needed / 1e6:,.0f} MB"
+        )
+
+
+def remarks(settings: Settings, say: Callable[[str], None]) -> None:
+    """What was decided for this machine and a reader of the results should know."""
+    dtypes = {
+        rule["orthogonalizer"]["dtype"]
+        for rule in settings.optimizer["roles"].values()
+        if "orthogonalizer" in rule
+    }
+    if "fp32" in dtypes and settings.train.device == "cpu":
+        say("orthogonalization runs in fp32: bf16 products are not faster on this processor")

@@ -1,0 +1,64 @@
+"""What a person sees while a run goes on: a bar on a terminal, a line an evaluation elsewhere."""
+
+from rich import progress
+from rich.console import Console
+
+from bench.config import Train
+
+
+class Progress:
+    """Loss, throughput, optimizer share and the time left."""
+
+    def __init__(self, train: Train, unit: str, units_per_step: int) -> None:
+        self.train, self.unit, self.units_per_step = train, unit, units_per_step
+        self.console = Console(stderr=True)
+        self.validation = ""
+        self.spent = [0.0, 0.0]  # ms in forward+backward, in the optimizer
+        self.steps = 0
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[facts]}"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("left"),
+            console=self.console,
+            refresh_per_second=2,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        self.task = self.bar.add_task("", total=self.train.steps or self.train.time_limit, facts="")
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.bar.stop()
+
+    def show(self, line: dict) -> None:
+        """Take in one line of the metrics."""
+        if "val_loss" in line:
+            self.validation = f"  val {line['val_loss']:.4f}"
+            if not self.console.is_terminal:
+                self.console.print(f"step {line['step']}{self.facts()}", highlight=False)
+        else:
+            self.steps += 1
+            self.spent[0] += line["forward_backward_ms"]
+            self.spent[1] += line["optimizer_ms"]
+            self.loss = line["train_loss"]
+        done = line["step"] if self.train.steps else line["seconds"]
+        total = f"/{self.train.steps}" if self.train.steps else ""
+        self.bar.update(
+            self.task,
+            completed=done,
+            description=f"step {line['step']}{total}",
+            facts=self.facts(),
+        )
+
+    def facts(self) -> str:
+        total = sum(self.spent)
+        rate = self.steps * self.units_per_step / total * 1e3 if total else 0.0
+        share = self.spent[1] / total if total else 0.0
+        return (
+            f"  loss {self.loss:.4f}{self.validation}  {rate:,.0f} {self.unit}/s"
+            f"  optimizer {share:.0%}"
+        )

@@ -1,0 +1,168 @@
+"""What a run leaves behind: metrics line by line, one record at the end."""
+
+import functools
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from bench.config import Settings, qkv_name
+
+SCHEMA = 1
+CURVE_POINTS = 200  # training points kept in a record
+DONE = ("finished", "diverged")
+PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
+
+
+def plain(value: Any) -> Any:
+    """The value with numbers that JSON does not know (NaN, infinity) as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            json.dump(plain(value), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a run folder; None where there is none that can be read."""
+    try:
+        return json.loads((folder / "record.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(asdict(settings)))
+
+
+class Metrics:
+    """metrics.jsonl: one object a line, flushed as it is written."""
+
+    def __init__(self, folder: Path, keep_up_to: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.lines = [line for line in _lines(self.path) if line["step"] <= keep_up_to]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        temporary.replace(self.path)
+        self.file = self.path.open("a")
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.lines.append(plain(line))
+        self.file.write(json.dumps(self.lines[-1]) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def training(self, key: str) -> list[Any]:
+        """One key of all training lines."""
+        return [line[key] for line in self.lines if "train_loss" in line]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file whose last one a kill may have cut."""
+    found = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                found.append(json.loads(text))
+            except ValueError:
+                break
+    return found
+
+
+def curve(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All evaluation lines and at most CURVE_POINTS training lines, evenly spread."""
+    training = [i for i, line in enumerate(lines) if "train_loss" in line]
+    stride = max(1, math.ceil(len(training) / CURVE_POINTS))
+    kept = set(training[::-1][::stride])
+    return [line for i, line in enumerate(lines) if i in kept or "val_loss" in line]
+
+
+def about(settings: Settings, cell: str) -> dict[str, Any]:
+    """The part of a record that is known before the run: what was asked for, and where."""
+    return {
+        "schema": SCHEMA,
+        "cell": cell,
+        "status": None,
+        "diverged_step": None,
+        "error": None,
+        "val_loss": None,
+        "best_val_loss": None,
+        "test_loss": None,
+        "command": " ".join(["python", *sys.argv]),
+        "experiment": settings.experiment,
+        "stage": settings.stage,
+        "model": settings.model["name"],
+        "optimizer": settings.optimizer["name"],
+        "qkv": qkv_name(settings),
+        "data": settings.data["name"],
+        "seed": settings.seed,
+        "lr_scale": settings.optimizer["lr_scale"],
+        "precision": settings.train.precision,
+        "environment": environment(),
+        "config": asdict(settings),
+    }
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and the commit of the code."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of the checkout this file is in; None without git."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,184 @@
+"""One cell, from its settings to its record: skipped, resumed or trained."""
+
+import errno
+import shutil
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench import meter, prepare, record, tables, tracking
+from bench.config import Settings
+from bench.errors import UserError
+from bench.prepare import Ready
+from bench.trainer import Diverged, Trainer
+from optimizers.state import state_bytes
+
+Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
+SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
+LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
+
+
+def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
+    """Print the routing table and stop."""
+    routing = prepare.routing(settings, prepare.model(settings, prepare.data(settings)))
+    tables.show(tables.routing(routing.table))
+    say(tables.who_takes_what(settings.optimizer["name"], routing.table))
+    return {"how": "inspected"}
+
+
+def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
+    """Train the cell unless its record says that this was done before."""
+    folder = run_folder(settings, cell)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if settings.rerun:
+                for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
+                    remove(folder / name)
+            done = record.read(folder)
+            if done and done["status"] in record.DONE:
+                say(f"{cell}: {skipped(done)}")
+                return {"how": "skipped", "record": brief(done)}
+            say(cell)
+            return train(settings, cell, folder, say)
+    except Timeout:
+        raise UserError(f"{cell}: another process is training this cell in {folder}") from None
+
+
+def run_folder(settings: Settings, cell: str) -> Path:
+    folder = Path(settings.results_dir) / "runs" / cell
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"results_dir={settings.results_dir}: {error.strerror}") from None
+    return folder
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def skipped(done: dict[str, Any]) -> str:
+    commit = done["environment"]["commit"]
+    other = commit and commit != record.git("rev-parse", "HEAD")
+    by = f" by commit {commit[:10]}" if other else ""
+    return f"{done['status']} before{by}, skipped (rerun=true trains it again)"
+
+
+def brief(done: dict[str, Any]) -> dict[str, Any]:
+    return {key: done[key] for key in SHOWN if done.get(key) is not None}
+
+
+def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome:
+    """Build everything, train, and write the record."""
+    ready = prepare.everything(settings, folder)
+    say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
+    prepare.remarks(settings, say)
+    facts = record.about(settings, cell) | facts_of(ready, settings)
+    record.write_config(folder, settings)
+    record.write_json(folder / "routing.json", ready.routing.table)
+    tracker = tracking.start(
+        settings.tracker,
+        cell=cell,
+        experiment=settings.experiment,
+        config=facts["config"] | {"environment": facts["environment"]},
+        folder=Path(settings.results_dir),
+        warn=say,
+    )
+    trainer = Trainer(settings, ready, folder, tracker, say)
+    facts |= attempt(trainer)
+    if trainer.state["step"]:
+        facts |= results(trainer)
+    finish(facts, folder, settings, tracker, say)
+    return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
+
+
+def attempt(trainer: Trainer) -> dict[str, Any]:
+    """Train and test; how that ended. Only Ctrl-C goes through."""
+    try:
+        trainer.fit()
+        loss, accuracy = trainer.evaluation("test")
+        return {"status": "finished", "test_loss": loss, "test_accuracy": accuracy}
+    except Diverged as end:
+        step = trainer.state["step"]
+        return {"status": "diverged", "diverged_step": step, "error": str(end)}
+    except KeyboardInterrupt:
+        trainer.tracker.finish({}, failed=True)
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return {"status": "failed", "error": f"disk full: {error.filename or error}"}
+        return {"status": "failed", "error": traceback.format_exc()}
+    except Exception:
+        return {"status": "failed", "error": traceback.format_exc()}
+
+
+def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
+    """What is known once model and data are there."""
+    units = settings.train.batch_size * settings.train.accumulate * ready.data.units_per_example
+    return {
+        "parameters": sum(p.numel() for p in ready.model.parameters()),
+        f"{ready.data.unit}_per_step": units,
+        "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")},
+        "routing": ready.routing.table,
+    }
+
+
+def results(trainer: Trainer) -> dict[str, Any]:
+    """What the run reached and what it cost."""
+    state, metrics = trainer.state, trainer.metrics
+    fb = meter.timed(metrics.training("forward_backward_ms"))
+    own = meter.timed(metrics.training("optimizer_ms"))
+    fb_ms, own_ms = meter.summary(fb), meter.summary(own)
+    step_ms = fb_ms["median"] + own_ms["median"]
+    found = {
+        "steps": state["step"],
+        "start_loss": metrics.training("train_loss")[0],
+        "val_loss": state["val_loss"],
+        "best_val_loss": state["best_val_loss"],
+        "target_step": state["target_step"],
+        "target_seconds": state["target_seconds"],
+        "train_seconds": state["seconds"],
+        "throughput": 1e3 * trainer.units_per_step / step_ms,
+        "forward_backward_ms": fb_ms,
+        "optimizer_ms": own_ms,
+        "optimizer_share": own_ms["median"] / step_ms,
+        "overhead": meter.overhead(state["reference"], trainer.units_per_step),
+        "optimizer_state_bytes": state_bytes(trainer.routing.optimizers),
+        "peak_memory_bytes": trainer.memory.bytes(),
+        "curve": record.curve(metrics.lines),
+    }
+    if trainer.data.task == "images":
+        found["val_accuracy"] = state["val_accuracy"]
+    return found
+
+
+def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
+    """Write the record, close the tracker, and tell how the run ended."""
+    failed = facts["status"] == "failed"
+    try:
+        record.write_json(folder / "record.json", facts)
+    except OSError as error:
+        facts |= {"status": "failed", "error": facts["error"] or f"record.json: {error}"}
+        failed = True
+    tracker.finish(brief(facts) | {"status": facts["status"]}, failed=failed)
+    if failed:
+        say(f"error: {facts['error'].strip().splitlines()[-1]}")
+        say(f"failed; details in {folder / 'record.json'}; checkpoints are kept")
+        return
+    if not settings.train.keep_checkpoint:
+        remove(folder / "checkpoint")
+    if facts["status"] == "diverged":
+        say(f"diverged: {facts['error']}")
+    tables.show(tables.run(facts))
+    say(f"{facts['status']}; record: {folder / 'record.json'}")

@@ -1,0 +1,73 @@
+"""What became of each cell of a command: gathered, shown, and turned into the exit status."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+# The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
+# leaves its outcome in the sweep's folder, from which the parent fills this list.
+outcomes: list[dict[str, Any]] = []
+
+
+def note(outcome: dict[str, Any]) -> None:
+    """Remember how a cell ended: {cell, how, error, record}."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        folder = Path(hydra.sweep.dir) / "outcomes"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
+    else:
+        outcomes.append(outcome)
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal; in a sweep with the number of the job."""
+    hydra = HydraConfig.get()
+    label = f"[{hydra.job.num + 1}] " if hydra.mode == RunMode.MULTIRUN else ""
+    print(f"{label}{line}", file=sys.stderr, flush=True)
+
+
+def overrides() -> str:
+    """What a job was asked for, as typed: its name until its cell is known."""
+    return " ".join(HydraConfig.get().overrides.task) or "defaults"
+
+
+def exit_status() -> int:
+    return 1 if any(outcome["how"] == "failed" for outcome in outcomes) else 0
+
+
+class Summary(Callback):
+    """Closes a sweep with a table and the list of failed cells."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (
+                "is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error
+            )
+            print(
+                f"results_dir={config.results_dir}: {reason}; a folder is needed", file=sys.stderr
+            )
+            sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from bench import tables
+
+        for file in sorted((Path(config.hydra.sweep.dir) / "outcomes").glob("*.json")):
+            outcomes.append(json.loads(file.read_text()))
+        tables.show(tables.sweep(outcomes))
+        counts: dict[str, int] = {}
+        for outcome in outcomes:
+            counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
+        print(", ".join(f"{n} {how}" for how, n in counts.items()))
+        for outcome in outcomes:
+            if outcome["how"] == "failed":
+                print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)

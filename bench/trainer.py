@@ -1,0 +1,314 @@
+"""The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
+
+import contextlib
+import math
+import random
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bench import checkpoint, meter
+from bench.config import Settings, schedule_factor
+from bench.prepare import Ready
+from bench.progress import Progress
+from bench.record import Metrics
+from bench.tracking import Tracker
+
+
+class Diverged(Exception):
+    """The loss or the gradient is not finite any more, or the run ended above its start."""
+
+
+class Trainer:
+    """Trains the model of `ready` and leaves metrics and checkpoints in `folder`.
+
+    Everything that decides the result is in `self.state` (plain numbers), the model, the
+    optimizers and torch's random state; a checkpoint holds all four.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ready: Ready,
+        folder: Path,
+        tracker: Tracker,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.train = settings.train
+        self.model, self.data, self.routing = ready.model, ready.data, ready.routing
+        self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
+        self.forward = torch.compile(self.model) if self.train.compile else self.model
+        self.factor = schedule_factor(settings)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.examples = self.train.batch_size * self.train.accumulate
+        self.units_per_step = self.examples * self.data.units_per_example
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "seconds": 0.0,
+            "val_loss": None,
+            "val_accuracy": None,
+            "best_val_loss": None,
+            "target_step": None,
+            "target_seconds": None,
+            "reference": [],  # ms: forward+backward, own step, AdamW's step
+        }
+        self.reference: torch.optim.Optimizer | None = None
+        self.update_rms: dict[str, float] = {}
+        self.stopping = False
+
+    # the loop -------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the end. Raises Diverged; KeyboardInterrupt after leaving a checkpoint."""
+        self.resume()
+        self.metrics = Metrics(self.folder, self.state["step"])
+        with self._signals(), Progress(self.train, self.data.unit, self.units_per_step) as bar:
+            while self.progress() < 1.0:
+                evaluates = self._evaluates_next()
+                line = self.step(evaluates)
+                bar.show(line)
+                if evaluates or self.progress() >= 1.0:
+                    bar.show(self.evaluate())
+                if self._due(self.train.save_momentum_every):
+                    self.save_momentum()
+                if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
+                    self.save()
+                if self.stopping:
+                    self.save()
+                    raise KeyboardInterrupt
+        self.metrics.close()
+        start = self.metrics.training("train_loss")[0]
+        if not self.state["val_loss"] < start:
+            raise Diverged(
+                f"validation loss {self.state['val_loss']:.4f} at the end, "
+                f"training loss {start:.4f} at the start"
+            )
+
+    def progress(self) -> float:
+        """The share of the run that is done: by steps or by time, whichever is further."""
+        by_steps = self.state["step"] / self.train.steps if self.train.steps else 0.0
+        limit = self.train.time_limit
+        return max(by_steps, self.state["seconds"] / limit if limit else 0.0)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.state["step"] % every == 0
+
+    def _evaluates_next(self) -> bool:
+        """Whether the coming step ends with an evaluation (under a time limit: may end with)."""
+        step = self.state["step"] + 1
+        if step % self.train.eval_every == 0 or step == self.train.steps:
+            return True
+        if self.train.time_limit is None or step == 1:
+            return False
+        mean = self.state["seconds"] / self.state["step"]
+        return self.state["seconds"] + 2 * mean >= self.train.time_limit
+
+    # one step -------------------------------------------------------------------------------
+
+    def step(self, measure_update: bool) -> dict[str, Any]:
+        """One optimizer step; the line it adds to the metrics."""
+        device, state = self.train.device, self.state
+        self.routing.scale_rates(self.factor(state["step"], self.progress()))
+        rates = self.routing.rates()
+        began = meter.clock(device)
+        loss, norm = self.gradients()
+        middle = meter.clock(device)
+        before = self._snapshot() if measure_update else None
+        resumed = meter.clock(device)
+        self.routing.step()
+        ended = meter.clock(device)
+        if before is not None:
+            self.update_rms = self._update_rms(before)
+            del before
+            self.memory.resume()
+        self._time_reference(1e3 * (middle - began), 1e3 * (ended - resumed))
+        self.routing.zero_grad()
+        state["step"] += 1
+        state["seconds"] += (middle - began) + (ended - resumed)
+        line = {
+            "step": state["step"],
+            self.data.unit: state["step"] * self.units_per_step,
+            "seconds": state["seconds"],
+            "train_loss": loss.item(),
+            "lr": rates,
+            "grad_norm": norm.item(),
+            "forward_backward_ms": 1e3 * (middle - began),
+            "optimizer_ms": 1e3 * (ended - resumed),
+        }
+        self._write(line)
+        if not math.isfinite(line["train_loss"]):
+            raise Diverged(f"training loss {line['train_loss']} at step {state['step']}")
+        if not math.isfinite(line["grad_norm"]):
+            raise Diverged(f"gradient norm {line['grad_norm']} at step {state['step']}")
+        return line
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""
+        batch = self.data.batch(self.state["step"], self.examples)
+        total = torch.zeros((), device=self.train.device)
+        for i in range(0, self.examples, self.train.batch_size):
+            part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
+            loss = self.loss(part).loss / self.train.accumulate
+            loss.backward()
+            total += loss.detach()
+        if self.train.clip_norm is not None:
+            return total, nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
+        return total, nn.utils.get_total_norm(
+            [p.grad for p in self.parameters if p.grad is not None]
+        )
+
+    def loss(self, batch: dict[str, Tensor]):
+        """The model's output on a batch, under the run's precision."""
+        device = self.train.device
+        batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=self.train.precision == "bf16"):
+            return self.forward(**batch)
+
+    # measuring ------------------------------------------------------------------------------
+
+    def _time_reference(self, forward_backward_ms: float, own_ms: float) -> None:
+        """At the start of a run: AdamW's step on scratch copies, with this step's gradients."""
+        pairs = self.state["reference"]
+        last = self.train.steps is not None and self.state["step"] + 1 >= self.train.steps
+        if len(pairs) <= self.train.reference_steps and self.train.reference_steps and not last:
+            if self.reference is None:
+                copies = [p.detach().clone() for p in self.parameters]
+                self.reference = torch.optim.AdamW(copies, weight_decay=0.1, fused=True)
+            for copy, p in zip(
+                self.reference.param_groups[0]["params"], self.parameters, strict=True
+            ):
+                copy.grad = p.grad
+            began = meter.clock(self.train.device)
+            self.reference.step()
+            adamw_ms = 1e3 * (meter.clock(self.train.device) - began)
+            pairs.append([forward_backward_ms, own_ms, adamw_ms])
+        elif self.reference is not None:
+            self.reference = None
+            self.memory.forget()
+
+    def _snapshot(self) -> dict[str, list[Tensor]]:
+        self.memory.pause()
+        return {r: [p.detach().clone() for p in ps] for r, ps in self.routing.roles.items()}
+
+    def _update_rms(self, before: dict[str, list[Tensor]]) -> dict[str, float]:
+        """Root mean square of the last update, by role; decay included."""
+        rms = {}
+        for role, old in before.items():
+            new = self.routing.roles[role]
+            squares = sum(
+                (p.detach() - q).float().square().sum() for p, q in zip(new, old, strict=True)
+            )
+            rms[role] = (squares / sum(q.numel() for q in old)).sqrt().item()
+        return rms
+
+    def evaluate(self) -> dict[str, Any]:
+        """Validation at the present step; the line it adds to the metrics."""
+        state = self.state
+        loss, accuracy = self.evaluation("validation")
+        state["val_loss"], state["val_accuracy"] = loss, accuracy
+        best = state["best_val_loss"]
+        state["best_val_loss"] = loss if best is None or not loss >= best else best
+        target = self.train.target_loss
+        if target is not None and state["target_step"] is None and loss <= target:
+            state["target_step"], state["target_seconds"] = state["step"], state["seconds"]
+        line = {"step": state["step"], "seconds": state["seconds"], "val_loss": loss}
+        if accuracy is not None:
+            line["val_accuracy"] = accuracy
+        line["update_rms"] = self.update_rms
+        self._write(line)
+        return line
+
+    @torch.no_grad()
+    def evaluation(self, part: str) -> tuple[float, float | None]:
+        """Mean loss over the examples that `part` is evaluated on, and for images the accuracy."""
+        self.model.eval()
+        losses = right = count = 0
+        for batch in self.data.evaluation(part, self.train.batch_size):
+            output = self.loss(batch)
+            n = len(batch["labels"])
+            losses += n * output.loss.item()
+            count += n
+            if self.data.task == "images":
+                labels = batch["labels"].to(output.logits.device)
+                right += (output.logits.argmax(-1) == labels).sum().item()
+        self.model.train()
+        return losses / count, right / count if self.data.task == "images" else None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.metrics.write(line)
+        self.tracker.log(line)
+
+    def save_momentum(self) -> None:
+        """Every state tensor of a matrix's shape, as momentum/<step>.safetensors."""
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        tensors = {}
+        for optimizer in self.routing.optimizers:
+            for p, state in optimizer.state.items():
+                for key in ("momentum_buffer", "exp_avg"):
+                    if key in state:
+                        tensors[names[id(p)]] = state[key].contiguous()
+        path = self.folder / "momentum" / f"{self.state['step']:08d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, path)
+
+    # checkpoints ----------------------------------------------------------------------------
+
+    def tree(self) -> dict[str, Any]:
+        """All that a run needs to go on exactly where it is."""
+        return {
+            "state": self.state,
+            "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
+            "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
+            "torch_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if self.train.device == "cuda" else [],
+            "python_random": random.getstate(),
+        }
+
+    def save(self) -> None:
+        checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree())
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that is whole, if there is one."""
+        found = checkpoint.newest(self.folder / "checkpoint", self.warn)
+        if found is None:
+            return
+        _, tree = found
+        self.state = tree["state"]
+        own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        with torch.no_grad():
+            for name, tensor in tree["model"].items():
+                own[name].copy_(tensor)
+        for optimizer, state in zip(self.routing.optimizers, tree["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        torch.set_rng_state(tree["torch_random"])
+        if tree["cuda_random"]:
+            torch.cuda.set_rng_state_all(tree["cuda_random"])
+        version, internal, gauss = tree["python_random"]
+        random.setstate((version, tuple(internal), gauss))
+        self.warn(f"going on from step {self.state['step']}")
+
+    @contextlib.contextmanager
+    def _signals(self):
+        """Ctrl-C and SIGTERM end the run after the step at hand; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number, frame):
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            self.warn("stopping after this step; once more to stop at once")
+
+        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)

@@ -1,0 +1,40 @@
+"""GPT-2 with random weights: transformers' own class, at any size."""
+
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from models.sizes import check_divides, check_positive
+
+
+def build(
+    *, vocab_size: int, layers: int, heads: int, width: int, positions: int
+) -> GPT2LMHeadModel:
+    """A GPT-2 without dropout, in fp32, the output head tied to the token table.
+
+    It takes `input_ids` and `labels`, both (batch, sequence <= positions) int64, and shifts the
+    labels itself. Weights follow torch's global random state.
+    Raises ValueError for a size below 1 and for heads that do not divide the width.
+    """
+    check_positive("model", vocab_size=vocab_size, layers=layers, heads=heads)
+    check_positive("model", width=width, positions=positions)
+    check_divides("model.heads", heads, "model.width", width)
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_layer=layers,
+        n_head=heads,
+        n_embd=width,
+        n_positions=positions,
+        # The function GPT-2 calls gelu_new, as one fused kernel: it saves a quarter of a step.
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        summary_first_dropout=0.0,
+        # Both mark the end of a document: the last id, as in GPT-2's own vocabulary.
+        bos_token_id=vocab_size - 1,
+        eos_token_id=vocab_size - 1,
+        attn_implementation="sdpa",
+        use_cache=False,
+    )
+    model = GPT2LMHeadModel(config)
+    model.loss_type = "ForCausalLM"  # the class's name does not say so; a warning comes otherwise
+    return model

@@ -1,0 +1,167 @@
+"""Any causal language model or image classifier of transformers, with random weights.
+
+Only a configuration is read: weights are never downloaded and code from the hub never runs.
+"""
+
+import json
+import textwrap
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from models.sizes import check_divides, check_positive
+
+ACCEPTED = (
+    "a folder or a config.json, a model type such as llama, or with a network the name of a "
+    "model on the hub"
+)
+REACH_SECONDS = 5.0
+CONFIG_NAMES = {"channels": "num_channels", "classes": "num_labels"}
+
+
+def build(
+    *,
+    source: str,
+    vocab_size: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+    patch_size: int | None = None,
+) -> PreTrainedModel:
+    """The architecture that `source` names, sized for the data, without dropout, in fp32.
+
+    `source` is a folder with a config.json, that file, a model type transformers knows, or a
+    name on the hub. With `vocab_size` it becomes a causal language model (`input_ids`, `labels`
+    (batch, sequence) int64), otherwise an image classifier (`pixel_values` (batch, channels,
+    image_size, image_size) fp32, `labels` (batch,) int64). A size that the architecture does
+    not have is passed over. Weights follow torch's global random state.
+    Raises ValueError where the source is not found, needs code from the hub, has no head for
+    the task, or cannot be built with these sizes.
+    """
+    from_data = {
+        "vocab_size": vocab_size,
+        "image_size": image_size,
+        "channels": channels,
+        "classes": classes,
+        "patch_size": patch_size,
+    }
+    from_data = {name: size for name, size in from_data.items() if size is not None}
+    check_positive("data", **from_data)
+    if image_size and patch_size:
+        check_divides("data.patch_size", patch_size, "data.image_size", image_size)
+    sizes = {CONFIG_NAMES.get(name, name): size for name, size in from_data.items()}
+
+    config = _read_config(source)
+    if vocab_size is None:
+        auto, heads = AutoModelForImageClassification, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        task = "image classification, and the data are images"
+    else:
+        auto, heads = AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        task = "causal language modelling, and the data are text"
+    if config.model_type not in heads:
+        raise ValueError(
+            f"model.source={source}: transformers has no {config.model_type} model for {task}"
+        )
+    head = heads[config.model_type]
+    config.architectures = [head if isinstance(head, str) else head[0]]
+    try:
+        for part in _parts(config):
+            _fit(part, sizes)
+        # A configuration may ask for bf16 weights; what is trained here is kept in fp32.
+        model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
+    except Exception as error:
+        raise ValueError(
+            f"model.source={source}: cannot be built with {sizes}: {_one_line(error)}"
+        ) from error
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None  # nothing is padded here, so every row has to learn
+    model.loss_type = "ForImageClassification" if vocab_size is None else "ForCausalLM"
+    return model
+
+
+def _read_config(source: str) -> PreTrainedConfig:
+    """The configuration of a source, by native code alone."""
+    path = Path(source).expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        if source in CONFIG_MAPPING:
+            return AutoConfig.for_model(source)
+        file = _from_hub(source)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        model_type = content.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"model.source={source}: not a model's configuration: {_one_line(error)}"
+        ) from error
+    if model_type not in CONFIG_MAPPING:
+        reason = "its code is not part of transformers" if "auto_map" in content else "unknown"
+        raise ValueError(f"model.source={source}: model_type={model_type}: {reason}")
+    try:
+        return AutoConfig.from_pretrained(str(file), trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(f"model.source={source}: {_one_line(error)}") from error
+
+
+def _from_hub(name: str) -> Path:
+    """The path of a hub model's config.json, from the local cache or downloaded."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "config.json", local_files_only=True))
+    except Exception:
+        pass  # not in the cache: ask the hub
+    try:
+        # Without a network this fails at once; the download would try again for half a minute.
+        HfApi().model_info(name, timeout=REACH_SECONDS)
+        return Path(hf_hub_download(name, "config.json"))
+    except Exception as error:
+        raise ValueError(
+            f"model.source={name}: not found ({_one_line(error)}).\nAccepted: {ACCEPTED}."
+        ) from error
+
+
+def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """A configuration and those nested in it, such as `text_config`."""
+    nested = [getattr(config, name, None) for name in config.sub_configs]
+    return [config, *(part for part in nested if isinstance(part, PreTrainedConfig))]
+
+
+def _fit(config: PreTrainedConfig, sizes: dict[str, int]) -> None:
+    """Set the sizes a configuration has, no dropout, and token ids inside the vocabulary."""
+    for name, size in sizes.items():
+        if hasattr(config, name):
+            setattr(config, name, size)
+    for name, value in config.to_dict().items():
+        if "drop" in name and type(value) in (int, float):
+            setattr(config, name, type(value)(0))
+    vocabulary = sizes.get("vocab_size")
+    if vocabulary is None:
+        return
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = getattr(config, name, None)
+        if isinstance(ids, list):
+            ids = ids[0] if ids else None
+        if ids is not None and ids >= vocabulary:
+            setattr(config, name, None if name == "pad_token_id" else vocabulary - 1)
+    config.use_cache = False
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = True  # BERT and its kin would otherwise see the tokens they predict
+
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" …")

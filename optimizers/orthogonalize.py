@@ -1,0 +1,149 @@
+"""msign by iteration: batched, pure functions on stacks of matrices.
+
+msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices in a stack.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimizers.coefficients import Triple, per_step
+from optimizers.precision import bf16_pays
+
+DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+METHODS = ("auto", "newton_schulz", "gram", "exact")
+
+# Steps of the Gram iteration before X is formed again. The Gram matrix carries a rounding error
+# of one unit relative to its largest eigenvalue, which each step multiplies by a^2 (12 for
+# Keller's set): five steps leave it small in fp32, two in half precision. After the first
+# restart the spectrum is nearly flat and three steps are safe.
+FIRST_RESTART = {torch.float64: 10, torch.float32: 5, torch.bfloat16: 2, torch.float16: 2}
+NEXT_RESTART = {torch.float64: 10, torch.float32: 5, torch.bfloat16: 3, torch.float16: 3}
+
+
+@dataclass(frozen=True)
+class Orthogonalizer:
+    """How msign is approximated; the settings of conf/orthogonalizer/*.yaml.
+
+    coefficients: a named set; steps: iterations; dtype: of the iteration (fp64, fp32, bf16, fp16,
+    or auto: bf16 where its products are faster than fp32's); method: newton_schulz, gram (the
+    same polynomial on the n x n Gram matrix), auto (whichever takes fewer FLOPs for the shape),
+    or exact (SVD, the slow reference).
+    """
+
+    name: str = "keller"
+    coefficients: str = "keller"
+    steps: int = 5
+    method: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        per_step(self.coefficients, self.steps)
+        if self.method not in METHODS:
+            raise ValueError(
+                f"orthogonalizer.method={self.method}: must be one of {', '.join(METHODS)}"
+            )
+        if self.dtype not in (*DTYPES, "auto"):
+            raise ValueError(
+                f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
+            )
+
+    def iteration_dtype(self, device_type: str) -> torch.dtype:
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        return torch.bfloat16 if bf16_pays(device_type) else torch.float32
+
+    def __call__(self, X_bnm: Tensor) -> Tensor:
+        """msign of each matrix of the stack, in the stack's dtype; X is left as it is."""
+        if self.method == "exact":
+            return msign(X_bnm)
+        return orthogonalize(X_bnm, per_step(self.coefficients, self.steps), self.method)
+
+
+def msign(X_bnm: Tensor) -> Tensor:
+    """The polar factor by SVD: the reference. Directions of zero singular value give zero."""
+    wide = X_bnm.double() if X_bnm.dtype == torch.float64 else X_bnm.float()
+    U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
+    tolerance = S[..., :1] * max(X_bnm.shape[-2:]) * torch.finfo(S.dtype).eps
+    return ((U * (tolerance < S).unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
+
+
+def orthogonalize(X_bnm: Tensor, triples: list[Triple], method: str = "auto") -> Tensor:
+    """Newton-Schulz iteration on a stack of matrices (b, n, m), in the dtype of X.
+
+    A single row or column has msign x / |x|, which is computed exactly. A zero matrix gives zero.
+    """
+    X = X_bnm / frobenius_norm(X_bnm)
+    n, m = X.shape[-2:]
+    if min(n, m) == 1:
+        return X
+    if n > m:
+        return orthogonalize_normed(X.mT, triples, method).mT
+    return orthogonalize_normed(X, triples, method)
+
+
+def frobenius_norm(X_bnm: Tensor) -> Tensor:
+    """(b, 1, 1), at least the smallest normal number, so that a zero matrix stays zero."""
+    norm = torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)
+    return norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+
+def orthogonalize_normed(X_bnm: Tensor, triples: list[Triple], method: str) -> Tensor:
+    """The iteration itself, for n <= m and singular values at most 1."""
+    if method == "auto":
+        method = "gram" if gram_is_cheaper(X_bnm, len(triples)) else "newton_schulz"
+    return gram(X_bnm, triples) if method == "gram" else newton_schulz(X_bnm, triples)
+
+
+def newton_schulz(X_bnm: Tensor, triples: list[Triple]) -> Tensor:
+    """X <- a X + (b A + c A^2) X with A = X X^T: three products a step."""
+    X = X_bnm
+    for a, b, c in triples:
+        A = torch.bmm(X, X.mT)
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)
+        X = torch.baddbmm(X, B, X, beta=a)
+    return X
+
+
+def gram(X_bnm: Tensor, triples: list[Triple]) -> Tensor:
+    """The same polynomial, iterated on the n x n Gram matrix; X is touched only at restarts.
+
+    With G = X X^T and Z = a I + b G + c G^2 a step is X <- Z X, G <- Z G Z. The Z's are gathered
+    in Q and multiplied to X once. Source: github.com/Dao-AILab/gram-newton-schulz.
+    """
+    X = X_bnm
+    start = 0
+    for stop in restarts(len(triples), X.dtype):
+        G = torch.bmm(X, X.mT)
+        Q = None
+        for step in range(start, stop):
+            a, b, c = triples[step]
+            Z = torch.baddbmm(G, G, G, beta=b, alpha=c)
+            Z.diagonal(dim1=-2, dim2=-1).add_(a)
+            Q = Z if Q is None else torch.bmm(Z, Q)
+            if step + 1 < stop:
+                G = torch.bmm(torch.bmm(Z, G), Z)
+        X = torch.bmm(Q, X)
+        start = stop
+    return X
+
+
+def restarts(steps: int, dtype: torch.dtype) -> list[int]:
+    """The step numbers after which X is formed: the last one is `steps`."""
+    inner = range(FIRST_RESTART[dtype], steps, NEXT_RESTART[dtype])
+    return [*inner, steps]
+
+
+def gram_is_cheaper(X_bnm: Tensor, steps: int) -> bool:
+    """Whether the Gram form needs fewer multiplications for this shape and dtype."""
+    n, m = X_bnm.shape[-2:]
+    segments = len(restarts(steps, X_bnm.dtype))
+    plain = steps * (2 * n * n * m + n**3)
+    small_products = steps + (steps - segments) + 2 * (steps - segments)
+    return segments * 2 * n * n * m + small_products * n**3 < plain
