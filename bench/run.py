@@ -96,19 +96,24 @@ def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None
         warn=say,
     )
     trainer = Trainer(settings, ready, folder, tracker, say)
-    facts |= attempt(trainer)
+    ended = attempt(trainer, settings)
     if trainer.state["step"]:
         facts |= results(trainer)
+    facts |= ended
     finish(facts, folder, settings, tracker, say)
     return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
 
 
-def attempt(trainer: Trainer) -> dict[str, Any]:
+def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
     """Train and test; how that ended. Only Ctrl-C goes through."""
     try:
         trainer.fit()
         loss, accuracy = trainer.evaluation("test")
-        return {"status": "finished", "test_loss": loss, "test_accuracy": accuracy}
+        tested = {"test_loss": loss}
+        if accuracy is not None:
+            tested["test_accuracy"] = accuracy
+        refuse_loss_above_start(trainer, settings)
+        return {"status": "finished", **tested}
     except Diverged as end:
         step = trainer.state["step"]
         return {"status": "diverged", "diverged_step": step, "error": str(end)}
@@ -123,12 +128,29 @@ def attempt(trainer: Trainer) -> dict[str, Any]:
         return {"status": "failed", "error": traceback.format_exc()}
 
 
+def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
+    """Raise Diverged where the run ended above the validation loss of its untrained model.
+
+    The first training loss is a cheap stand-in for that; only where a run ended above it is the
+    untrained model, which follows from the seed, made again and evaluated.
+    """
+    end = trainer.state["val_loss"]
+    if end < trainer.metrics.training("train_loss")[0]:
+        return
+    untrained = prepare.model(settings, trainer.data)
+    trainer.model.load_state_dict(untrained.state_dict())
+    start, _ = trainer.evaluation("validation")
+    if not end < start:
+        raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
+
+
 def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
     """What is known once model and data are there."""
     units = settings.train.batch_size * settings.train.accumulate * ready.data.units_per_example
     return {
         "parameters": sum(p.numel() for p in ready.model.parameters()),
         f"{ready.data.unit}_per_step": units,
+        **dict.fromkeys(("val_accuracy", "test_accuracy") if ready.data.task == "images" else ()),
         "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")},
         "routing": ready.routing.table,
     }

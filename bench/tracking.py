@@ -3,12 +3,14 @@
 The record is the truth and W&B a view of it, so trouble here is one warning and never an error.
 """
 
+import contextlib
 import numbers
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-INIT_SECONDS = 20.0  # how long an online run may take to start
+INIT_SECONDS = 15.0  # how long an online run may take to start
 FINISH_SECONDS = 60.0  # how long the end of an online run may wait for uploads
 AXES = ("step", "seconds", "tokens", "images")
 NOT_SUMMARY = ("config", "environment")  # W&B has the first as the run's configuration
@@ -43,7 +45,7 @@ class Tracker:
             action(self._run)
         except Exception as error:
             self._run = None
-            self._warn(_trouble(error))
+            _give_up(error, self._warn)
 
 
 def start(
@@ -65,7 +67,7 @@ def start(
     try:
         return Tracker(_start_run(block, cell, experiment, config, folder), warn)
     except Exception as error:
-        warn(_trouble(error))
+        _give_up(error, warn)
         return Tracker()
 
 
@@ -113,6 +115,9 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _trouble(error: Exception) -> str:
+def _give_up(error: Exception, warn: Callable[[str], None]) -> None:
+    """One warning; and W&B's own process goes, or a broken one would fail the cells to come."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return f"W&B is off for this run: {reason[:200]} (tracker=none leaves it out)"
+    warn(f"W&B is off for this run: {reason[:200]} (tracker=none leaves it out)")
+    with contextlib.suppress(Exception, SystemExit):
+        sys.modules["wandb"].teardown()

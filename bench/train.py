@@ -6,6 +6,7 @@ python bench/train.py model=gpt2 inspect=true
 """
 
 import sys
+import traceback
 
 import hydra
 from omegaconf import DictConfig
@@ -30,6 +31,9 @@ def job(cfg: DictConfig) -> None:
     except UserError as error:
         outcome["error"] = str(error)
         sweep.say(f"error: {error}")
+    except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
+        outcome["error"] = repr(error)
+        sweep.say(traceback.format_exc())
     sweep.note(outcome)
 
 
