@@ -110,12 +110,13 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 
 def _compare(prefix: str, node: DictConfig, known: list[str]) -> None:
-    for key in node:
+    keys = list(node.keys())  # `in` would not see those that still need a value
+    for key in keys:
         if key not in known:
             accepted = ", ".join(sorted(known))
             raise UserError(f"{prefix}{key}: no such setting; accepted here: {accepted}")
     for key in known:
-        if key not in node:
+        if key not in keys:
             raise UserError(f"{prefix}{key}: was removed but is needed")
 
 
@@ -166,12 +167,6 @@ def check_tasks(settings: Settings) -> None:
         raise UserError(
             f"data={dataset['name']}: is {dataset['task']}, but model={model['name']} takes "
             f"{model['task']}; leave data out, or choose e.g. data={shipped}"
-        )
-    positions = model.get("positions")
-    if positions is not None and settings.train.sequence_length > positions:
-        raise UserError(
-            f"train.sequence_length={settings.train.sequence_length}: "
-            f"model={model['name']} has model.positions={positions}"
         )
 
 
@@ -240,13 +235,22 @@ def qkv_name(settings: Settings) -> str | None:
     return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
 
 
+def model_identity(block: dict[str, Any]) -> dict[str, Any]:
+    """The model block; a local configuration that it names counts by its content."""
+    path = Path(block.get("source") or "")
+    file = path / "config.json" if path.is_dir() else path
+    if not block.get("source") or not file.is_file():
+        return block
+    return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
+
+
 def cell(settings: Settings) -> str:
     """The identity of a run: a readable name and a hash of all that can change its result."""
     train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
     optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
     content = {
         "seed": settings.seed,
-        "model": settings.model,
+        "model": model_identity(settings.model),
         "data": data.identity(settings.data),
         "schedule": settings.schedule,
         "train": train,

@@ -70,7 +70,16 @@ def model(settings: Settings, read) -> nn.Module:
     random.seed(settings.seed)
     with mistakes():
         built = model_builder(settings)(read.facts)
+    refuse_long_sequence(settings, built)
     return built.train().to(settings.train.device)
+
+
+def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
+    most = getattr(getattr(built, "config", None), "max_position_embeddings", None)
+    length = settings.train.sequence_length
+    if settings.data["task"] == "text" and most is not None and length > most:
+        name = settings.model["name"]
+        raise UserError(f"train.sequence_length={length}: model={name} has {most} positions")
 
 
 def routing(settings: Settings, built: nn.Module) -> Routing:

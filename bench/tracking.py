@@ -99,7 +99,7 @@ def _start_run(block: dict, cell: str, experiment: str | None, config: dict, fol
         reinit="create_new",  # a sweep trains many cells in one process
     )
     for axis in AXES:
-        run.define_metric(axis, hidden=True, summary="last")  # an axis, not a chart of its own
+        run.define_metric(axis, hidden=True)  # an axis to choose, not a chart of its own
     run.define_metric("*", step_metric="step")
     return run
 

@@ -68,6 +68,8 @@ class Trainer:
         """Train to the end. Raises Diverged; KeyboardInterrupt after leaving a checkpoint."""
         self.resume()
         self.metrics = Metrics(self.folder, self.state["step"])
+        for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
+            self.tracker.log(line)
         with self._signals(), Progress(self.train, self.data.unit, self.units_per_step) as bar:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()

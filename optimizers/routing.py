@@ -168,6 +168,8 @@ def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[Vi
     """
     views: list[View] = []
     done: set[int] = set()
+    if qkv is not None and qkv.get("output", "whole") not in ("whole", "per_head"):
+        raise ValueError(f"qkv.output={qkv['output']}: must be whole or per_head")
     for number, p in enumerate(members):
         if number in done:
             continue

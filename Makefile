@@ -1,0 +1,38 @@
+# Two commands: `make train` trains GPT-2 small with Muon, `make test` proves the rest.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# One thread a worker: the tests' models are too small for more.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-all lint format
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11; try: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/installed  ## make .venv with the pinned versions
+
+train: setup  ## train GPT-2 small with Muon on the shipped text (some minutes)
+	$(RUN) bench/train.py optimizer=muon model=gpt2
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint  ## lint and tests (under 6 minutes)
+	$(PYTEST)
+
+test-all: lint  ## the long matrices too (under 45 minutes)
+	$(PYTEST) -m 'long or not long'
+
+format: setup  ## format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .

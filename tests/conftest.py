@@ -1,0 +1,75 @@
+"""What the tests share: a cache of prepared data, tiny settings, and the command itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from bench import config, run
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "model.layers=2",
+    "model.width=32",
+    "model.heads=4",
+    "train.steps=6",
+    "train.batch_size=2",
+    "train.sequence_length=32",
+    "train.eval_every=3",
+    "train.checkpoint_every=2",
+    "train.reference_steps=2",
+    "schedule.warmup_steps=1",
+    "data.eval_sequences=4",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory):
+    """Prepared data is cached once for all tests, away from the user's own cache."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    old = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(base / "shared-cache")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    yield
+    if old is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = old
+
+
+def settle(*overrides: str) -> config.Settings:
+    """The settings that a command line gives, checked and resolved."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return config.settle(compose("train", overrides=list(overrides)))
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a tiny model in this process; returns (outcome, record, what was said)."""
+
+    def start(*overrides: str, results: Path = tmp_path):
+        settings = settle(*TINY, "tracker=none", f"results_dir={results}", *overrides)
+        cell = config.cell(settings)
+        said: list[str] = []
+        outcome = run.run(settings, cell, said.append)
+        from bench import record
+
+        return outcome, record.read(results / "runs" / cell), said
+
+    return start
+
+
+def command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """`python bench/train.py …` as a person types it, from the checkout."""
+    return subprocess.run(
+        [sys.executable, "bench/train.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
