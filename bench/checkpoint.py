@@ -9,35 +9,16 @@ import json
 import os
 import re
 import shutil
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 TENSORS, TREE, SUMS = "tensors.safetensors", "tree.json", "SHA256SUMS"
 UNFINISHED = "unfinished-"
-# The format's own names; see https://github.com/huggingface/safetensors#format.
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Damaged(Exception):
@@ -103,13 +84,12 @@ def size_bytes(tree: Any) -> int:
 
 def _write(folder: Path, tree: dict) -> None:
     tensors: dict[str, torch.Tensor] = {}
-    plain = json.dumps(_encode(tree, (), tensors)).encode("ascii")
+    plain = json.dumps(_encode(tree, (), tensors))
     sums = {
-        TENSORS: _write_blocks(folder / TENSORS, _safetensors(tensors)),
-        TREE: _write_blocks(folder / TREE, [plain]),
+        TENSORS: _write_tensors(folder / TENSORS, tensors),
+        TREE: _write_text(folder / TREE, plain),
     }
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    _write_blocks(folder / SUMS, [lines.encode("ascii")])
+    _write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     _sync(folder)
 
 
@@ -123,61 +103,40 @@ def _read(folder: Path) -> dict:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
                     raise Damaged(f"{name}: checksum differs")
         plain = json.loads((folder / TREE).read_text(encoding="ascii"))
-        return _decode(plain, _read_tensors(folder / TENSORS))
+        return _decode(plain, load_file(folder / TENSORS))
     except OSError as error:
         name = Path(error.filename or folder).name
         raise Damaged(f"{name}: {error.strerror or error}") from error
 
 
-def _safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The blocks of a safetensors file, one tensor in memory at a time.
-
-    The library's own writer needs all of them on the CPU at once and in storages of their own,
-    leaves the checksum to a second pass, and reports a full disk as text.
-    """
-    # Wide types first, so that every tensor starts at a multiple of its element's size.
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
-    header, start = {}, 0
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    """Write a safetensors file through to the disk; its sha256."""
+    seen: set[int] = set()
+    own = {}
     for name, tensor in tensors.items():
-        end = start + tensor.numel() * tensor.element_size()
-        shape = list(tensor.shape)
-        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": shape}
-        header[name]["data_offsets"] = [start, end]
-        start = end
-    text = json.dumps(header).encode("ascii")
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text))
-    yield text
-    for tensor in tensors.values():
-        yield _memory(tensor.cpu().contiguous())
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file that `_safetensors` made and whose checksum holds."""
-    tensors = {}
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone() if pointer in seen else tensor  # the library wants no sharing
+        seen.add(pointer)
+    try:
+        save_file(own, path)
+    except SafetensorError as error:  # a full disk comes as text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        for name, entry in json.loads(file.read(length)).items():  # in the order of their data
-            tensors[name] = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]])
-            file.readinto(_memory(tensors[name]))
-    return tensors
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _memory(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous tensor on the CPU: no copy."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
-
-
-def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> str:
+def _write_text(path: Path, text: str) -> str:
     """Write a file through to the disk; its sha256."""
-    digest = hashlib.sha256()
     with path.open("wb") as file:
-        for block in blocks:
-            digest.update(block)
-            file.write(block)
+        file.write(text.encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
-    return digest.hexdigest()
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
@@ -187,9 +146,8 @@ def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
     int keys strings. Python writes and reads floats exactly, NaN and infinities included.
     """
     if isinstance(node, torch.Tensor):
-        if node.layout is not torch.strided or node.dtype not in DTYPE_NAMES:
-            kind = f"{node.layout} tensor of {node.dtype}"
-            raise TypeError(f"{_join(path)}: a {kind} cannot be saved in a checkpoint")
+        if node.layout is not torch.strided:
+            raise TypeError(f"{_join(path)}: a {node.layout} tensor cannot be saved")
         name = _join(path)
         while name in tensors:  # {1: a, "1": b}
             name += "'"

@@ -37,22 +37,6 @@ def timed(values: list[float]) -> list[float]:
     return values[WARM_UP:] if len(values) > 2 * WARM_UP else values
 
 
-def overhead(pairs: list[list[float]], units_per_step: int) -> dict | None:
-    """The overhead over AdamW, from steps on which both optimizers ran one after the other.
-
-    pairs: [forward+backward, this optimizer's step, AdamW's step] in ms; the first warms up.
-    """
-    counted = pairs[1:]
-    if not counted:
-        return None
-    values = [(fb + own) / (fb + adamw) - 1 for fb, own, adamw in counted]
-    return {
-        "value": statistics.median(values),
-        "units_per_step": units_per_step,
-        "n": len(values),
-    }
-
-
 class PeakMemory:
     """The most bytes a run held at once, above what the process held before it.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench import meter, prepare, record, tables, tracking
+from bench import meter, prepare, record, reference, tables, tracking
 from bench.config import Settings
 from bench.errors import UserError
 from bench.prepare import Ready
@@ -175,7 +175,7 @@ def results(trainer: Trainer) -> dict[str, Any]:
         "forward_backward_ms": fb_ms,
         "optimizer_ms": own_ms,
         "optimizer_share": own_ms["median"] / step_ms,
-        "overhead": meter.overhead(state["reference"], trainer.units_per_step),
+        "overhead": reference.overhead(state["reference"], trainer.units_per_step),
         "optimizer_state_bytes": state_bytes(trainer.routing.optimizers),
         "peak_memory_bytes": trainer.memory.bytes(),
         "curve": record.curve(metrics.lines),

@@ -1,10 +1,7 @@
 """The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
 
-import contextlib
 import math
 import random
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,11 @@ from torch import Tensor, nn
 
 from bench import checkpoint, meter
 from bench.config import Settings, schedule_factor
+from bench.interrupt import Interrupt
 from bench.prepare import Ready
 from bench.progress import Progress
 from bench.record import Metrics
+from bench.reference import Reference
 from bench.tracking import Tracker
 
 
@@ -58,19 +57,24 @@ class Trainer:
             "target_seconds": None,
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
-        self.reference: torch.optim.Optimizer | None = None
         self.update_rms: dict[str, float] = {}
-        self.stopping = False
 
     # the loop -------------------------------------------------------------------------------
 
     def fit(self) -> None:
         """Train to the end. Raises Diverged; KeyboardInterrupt after leaving a checkpoint."""
         self.resume()
+        self.reference = Reference(
+            self.parameters,
+            self.train.device,
+            self.train.reference_steps,
+            self.state["reference"],
+        )
         self.metrics = Metrics(self.folder, self.state["step"])
         for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
             self.tracker.log(line)
-        with self._signals(), Progress(self.train, self.data.unit, self.units_per_step) as bar:
+        bar = Progress(self.train, self.data.unit, self.units_per_step)
+        with Interrupt(self.warn) as interrupt, bar:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()
                 line = self.step(evaluates)
@@ -81,7 +85,7 @@ class Trainer:
                     self.save_momentum()
                 if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
                     self.save()
-                if self.stopping:
+                if interrupt.asked:
                     self.save()
                     raise KeyboardInterrupt
         self.metrics.close()
@@ -169,23 +173,11 @@ class Trainer:
     # measuring ------------------------------------------------------------------------------
 
     def _time_reference(self, forward_backward_ms: float, own_ms: float) -> None:
-        """At the start of a run: AdamW's step on scratch copies, with this step's gradients."""
-        pairs = self.state["reference"]
+        """AdamW in turn with the run's own steps, at its start; never on its last step."""
         last = self.train.steps is not None and self.state["step"] + 1 >= self.train.steps
-        if len(pairs) <= self.train.reference_steps and self.train.reference_steps and not last:
-            if self.reference is None:
-                copies = [p.detach().clone() for p in self.parameters]
-                self.reference = torch.optim.AdamW(copies, weight_decay=0.1, fused=True)
-            for copy, p in zip(
-                self.reference.param_groups[0]["params"], self.parameters, strict=True
-            ):
-                copy.grad = p.grad
-            began = meter.clock(self.train.device)
-            self.reference.step()
-            adamw_ms = 1e3 * (meter.clock(self.train.device) - began)
-            pairs.append([forward_backward_ms, own_ms, adamw_ms])
-        elif self.reference is not None:
-            self.reference = None
+        if self.reference.wants() and not last:
+            self.reference.time(forward_backward_ms, own_ms)
+        elif self.reference.release():
             self.memory.forget()
 
     def _snapshot(self) -> dict[str, list[Tensor]]:
@@ -288,23 +280,3 @@ class Trainer:
         version, internal, gauss = tree["python_random"]
         random.setstate((version, tuple(internal), gauss))
         self.warn(f"going on from step {self.state['step']}")
-
-    @contextlib.contextmanager
-    def _signals(self):
-        """Ctrl-C and SIGTERM end the run after the step at hand; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number, frame):
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-            self.warn("stopping after this step; once more to stop at once")
-
-        old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)

@@ -1,0 +1,43 @@
+"""Copy an experiment's finished cells to results/records/, where results are committed.
+
+python scripts/publish.py EXPERIMENT [--results results]
+
+A cell that has ended (finished or diverged) and was made for EXPERIMENT is copied to
+results/records/EXPERIMENT/<cell>.json; records made from uncommitted code are refused.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where runs/ is")
+    asked = parser.parse_args()
+    found = [record.read(file.parent) for file in asked.results.glob("runs/*/record.json")]
+    mine = [r for r in found if r and r["experiment"] == asked.experiment]
+    ended = [r for r in mine if r["status"] in record.DONE]
+    if not ended:
+        known = sorted({r["experiment"] for r in found if r and r["experiment"]})
+        print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
+        return 1
+    dirty = [r["cell"] for r in ended if r["environment"]["dirty"]]
+    if dirty:
+        print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
+    target = ROOT / "results" / "records" / asked.experiment
+    target.mkdir(parents=True, exist_ok=True)
+    clean = [r for r in ended if not r["environment"]["dirty"]]
+    for one in clean:
+        record.write_json(target / f"{one['cell']}.json", one)
+    print(f"{len(clean)} records in {target.relative_to(ROOT)}, {len(mine) - len(ended)} not ended")
+    return 1 if dirty else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
