@@ -193,7 +193,7 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
     except OSError as error:
         facts |= {"status": "failed", "error": facts["error"] or f"record.json: {error}"}
         failed = True
-    tracker.finish(brief(facts) | {"status": facts["status"]}, failed=failed)
+    tracker.finish(facts, failed=failed)
     if failed:
         say(f"error: {facts['error'].strip().splitlines()[-1]}")
         say(f"failed; details in {folder / 'record.json'}; checkpoints are kept")
