@@ -28,7 +28,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.bar.start()
-        self.task = self.bar.add_task("", total=self.train.steps or self.train.time_limit, facts="")
+        self.task = self.bar.add_task(
+            "starting", total=self.train.steps or self.train.time_limit, facts=""
+        )
         return self
 
     def __exit__(self, *exception) -> None:
