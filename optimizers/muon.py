@@ -157,9 +157,9 @@ class Muon(torch.optim.Optimizer):
                 whole(i, p, layouts.get(p.ndim, "kernel")) for i, p in enumerate(group["params"])
             ]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._plans.clear()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plans = {}
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -183,9 +183,10 @@ class Muon(torch.optim.Optimizer):
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-        dtype = orthogonalizer.iteration_dtype(params[0].device.type)
+        device = params[0].device
+        dtype = orthogonalizer.input_dtype(device.type)
         for stack in stacks:
-            X = torch.empty(stack.shape, dtype=dtype, device=params[0].device)
+            X = torch.empty(stack.shape, dtype=dtype, device=device)
             for move in stack.moves:
                 _, segment, *_ = move
                 direction = strips(buffers[segment.member], move.view, segment)
@@ -195,7 +196,7 @@ class Muon(torch.optim.Optimizer):
                     _lerp_into(target, grad, direction, momentum)
                 else:
                     target.copy_(direction)
-            X = orthogonalizer(X)
+            X = orthogonalizer(X, orthogonalizer.iteration_dtype(device.type))
             for move in stack.moves:
                 target = strips(params[move.segment.member], move.view, move.segment)
                 target.add_(slots(X, move), alpha=-group["lr"] * move.scale)

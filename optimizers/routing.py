@@ -57,6 +57,7 @@ def route(model: nn.Module, block: dict[str, Any]) -> Routing:
     for role in rules:
         if role not in (*ROLES, "default"):
             raise ValueError(f"optimizer.roles.{role}: no such role; there is {', '.join(ROLES)}")
+    refuse_unseen_heads(parameters, rules)
     optimizers, rows, roles = [], {}, {}
     for role in ROLES:
         members = [p for p in parameters if p.role == role]
@@ -84,6 +85,13 @@ def refuse_unknown(parameters: list[Parameter]) -> None:
             f"optimizer.strict=true: {NO_STRUCTURE} for {', '.join(unknown[:3])}"
             + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         )
+
+
+def refuse_unseen_heads(parameters: list[Parameter], rules: dict[str, dict[str, Any]]) -> None:
+    modes = {rule["qkv"]["name"] for rule in rules.values() if rule.get("qkv")}
+    cut = modes & {"per_head", "head_groups"}
+    if cut and not any(p.attention for p in parameters):
+        raise ValueError(f"qkv={cut.pop()}: no attention was seen in this model; use qkv=split")
 
 
 def assert_exact(model: nn.Module, routing: Routing) -> None:

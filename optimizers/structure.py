@@ -1,28 +1,33 @@
 """What is each parameter of a model? Its role and its matrix layout, each with the reason.
 
-Read from module types, ties, shapes and the model's own configuration. What cannot be known is
-listed as a plain matrix with the reason NO_STRUCTURE.
+Read from module types, ties, shapes, the model's own configuration and, for attention, from a
+probing forward pass. What cannot be known is listed as a plain matrix, reason NO_STRUCTURE.
 """
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from optimizers.probe import one_token, probe
 
 ROLES = ("hidden", "conv", "embedding", "position", "head", "vector")
 NO_STRUCTURE = "no structure found"
 
 # Bare parameters (no module type speaks for them) are recognised by these words in their name.
 POSITION_WORDS = re.compile(r"position|pos_emb|wpe|cls_token|class_token|mask_token|register")
-# Sibling projections that attention receives as q, k, v, by their usual names.
-QKV_NAMES = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
-OUTPUT_NAMES = ("o_proj", "out_proj", "c_proj")
-HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_head", "n_heads")
 
 
-class HeadSlice(tuple):
-    """(part, head, start, stop): rows start..stop of a tensor make `part` (q, k, v) of a head."""
+class HeadSlice(NamedTuple):
+    """Rows start..stop of a tensor belong to `part` (q, k or v) of `head`."""
+
+    part: str
+    head: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -43,32 +48,25 @@ class Parameter:
     output_heads: int | None = None
 
 
-def describe(model: nn.Module) -> list[Parameter]:
-    """Every trainable parameter once, in the order of model.named_parameters()."""
+def describe(model: nn.Module, forward: Callable[[], Any] | None = None) -> list[Parameter]:
+    """Every trainable parameter once, in the order of model.named_parameters().
+
+    forward: a call of the model on the smallest input, by which attention is probed; models of
+    transformers need none.
+    """
     owners = _owners(model)
-    projections = dict(_attention_projections(model))
+    facts = _attention_facts(model, forward)
     found = []
     for name, tensor in model.named_parameters():
         if not tensor.requires_grad:
             continue
         role, layout, reason = _role(model, owners[id(tensor)], tensor)
-        attention = projections.get(name, {})
-        if attention and role in ("hidden", "vector"):
-            reason = f"{reason}; {attention['reason']}"
-        else:
-            attention = {}
-        found.append(
-            Parameter(
-                name,
-                tensor,
-                role,
-                layout,
-                reason,
-                attention.get("module"),
-                attention.get("slices", ()),
-                attention.get("output_heads"),
-            )
-        )
+        fact = facts.get(id(tensor), {})
+        if fact and reason == NO_STRUCTURE:
+            reason = "a bare matrix"
+        extra = {key: fact[key] for key in ("attention", "slices", "output_heads") if key in fact}
+        reason = f"{reason}; {fact['reason']}" if fact else reason
+        found.append(Parameter(name, tensor, role, layout, reason, **extra))
     return found
 
 
@@ -138,51 +136,70 @@ def _is_head(model: nn.Module, name: str, module: nn.Linear) -> bool:
     return bool(linears) and name == linears[-1] and module.out_features == labels
 
 
-def _attention_projections(model: nn.Module) -> Iterator[tuple[str, dict]]:
-    """(parameter name, facts) of the projections around every attention, by their names."""
-    for name, module in model.named_modules():
-        heads = _head_count(model, module)
-        if not heads:
-            continue
-        children = dict(module.named_children())
-        fused = children.get("c_attn")
-        trio = next((names for names in QKV_NAMES if all(n in children for n in names)), None)
-        if type(fused).__name__ == "Conv1D" and fused.nf == 3 * fused.nx:
-            size = fused.nx // heads
+def _attention_facts(model: nn.Module, forward: Callable[[], Any] | None) -> dict[int, dict]:
+    """By parameter (its id) what the probe saw it do around attention."""
+    forward = forward or one_token(model)
+    if forward is None:
+        return {}
+    try:
+        calls = probe(model, forward)
+    except Exception as error:  # a model that cannot take one token is trained with Q, K, V whole
+        warnings.warn(f"attention could not be probed, Q, K, V stay whole: {error}", stacklevel=2)
+        return {}
+    names = {id(p): name for name, p in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    facts: dict[int, dict] = {}
+    for call in calls:
+        where = _common_parent([names[weight] for weight in call.rows])
+        for weight, heads in call.rows.items():
+            parts = "".join(sorted({part for part, _ in heads}, key="qkv".index))
+            count = len({head for _, head in heads})
             slices = tuple(
-                HeadSlice((part, head, (i * heads + head) * size, (i * heads + head + 1) * size))
-                for i, part in enumerate("qkv")
-                for head in range(heads)
+                HeadSlice(part, head, start, stop)
+                for (part, head), rows in heads.items()
+                for start, stop in runs(rows)
             )
-            facts = dict(module=name, slices=slices, reason=f"q, k, v in thirds, {heads} heads")
-            yield from _named(name, "c_attn", fused, facts)
-        elif trio and all(isinstance(children[n], nn.Linear) for n in trio):
-            size = children[trio[0]].out_features // heads
-            for part, child in zip("qkv", trio, strict=True):
-                count = children[child].out_features // size
-                slices = tuple(HeadSlice((part, h, h * size, (h + 1) * size)) for h in range(count))
-                facts = dict(module=name, slices=slices, reason=f"{part}, {count} heads, by name")
-                yield from _named(name, child, children[child], facts)
-        else:
-            continue
-        output = next((n for n in OUTPUT_NAMES if n in children), None)
-        if output:
-            facts = dict(output_heads=heads, reason=f"output projection of {heads} heads, by name")
-            yield f"{name}.{output}.weight", facts
+            reason = f"{', '.join(parts)} of {count} heads, read by probing"
+            fact = {"attention": where, "slices": slices, "reason": reason}
+            facts[weight] = fact
+            bias = parameters.get(names[weight].removesuffix("weight") + "bias")
+            if bias is not None:
+                facts[id(bias)] = fact
+        for weight, columns in call.outputs.items():
+            facts[weight] = _output_facts(list(columns.values()))
+    return facts
 
 
-def _named(module_name: str, child: str, module: nn.Module, facts: dict):
-    for attribute, _ in module.named_parameters(recurse=False):
-        yield f"{module_name}.{child}.{attribute}", facts
+def _output_facts(columns: list[list[int]]) -> dict:
+    """The linear map after attention, where each head has its own block of columns."""
+    size = len(columns[0])
+    in_order = [list(range(i * size, (i + 1) * size)) for i in range(len(columns))]
+    if columns != in_order:
+        return {}
+    reason = f"output projection of {len(columns)} heads, read by probing"
+    return {"output_heads": len(columns), "reason": reason}
 
 
-def _head_count(model: nn.Module, module: nn.Module) -> int | None:
-    """The number of heads the module itself states, else its or the model's configuration."""
-    if not any(hasattr(module, n) for n in ("c_attn", *QKV_NAMES[0], *QKV_NAMES[1])):
-        return None
-    for source in (module, getattr(module, "config", None), getattr(model, "config", None)):
-        for key in HEAD_COUNTS:
-            count = getattr(source, key, None)
-            if isinstance(count, int):
-                return count
-    return None
+def runs(rows: list[int]) -> Iterator[tuple[int, int]]:
+    """The numbers as ranges [start, stop) of neighbours, ascending."""
+    start = previous = None
+    for row in sorted(rows):
+        if start is None:
+            start = row
+        elif row != previous + 1:
+            yield start, previous + 1
+            start = row
+        previous = row
+    if start is not None:
+        yield start, previous + 1
+
+
+def _common_parent(names: list[str]) -> str:
+    """The innermost module that all these parameters are in."""
+    paths = [name.removesuffix(".weight").split(".")[:-1] for name in names]
+    shared = []
+    for level in zip(*paths, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return ".".join(shared)
