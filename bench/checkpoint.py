@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,6 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict] | None
     return found
 
 
-def size_bytes(tree: Any) -> int:
-    """Bytes of all tensors in a tree, which is nearly all that a checkpoint of it takes."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(tree))
-
-
 def _write(folder: Path, tree: dict) -> None:
     tensors: dict[str, torch.Tensor] = {}
     plain = json.dumps(_encode(tree, (), tensors))
@@ -103,7 +98,7 @@ def _read(folder: Path) -> dict:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
                     raise Damaged(f"{name}: checksum differs")
         plain = json.loads((folder / TREE).read_text(encoding="ascii"))
-        return _decode(plain, load_file(folder / TENSORS))
+        return _decode(plain, _read_tensors(folder / TENSORS))
     except OSError as error:
         name = Path(error.filename or folder).name
         raise Damaged(f"{name}: {error.strerror or error}") from error
@@ -128,6 +123,11 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in memory of their own: the library maps the file, which may soon be removed."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def _write_text(path: Path, text: str) -> str:
@@ -182,14 +182,6 @@ def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def _join(path: tuple) -> str:
     """`("model", "weight", 0)` as `/model/weight/0`, in ASCII."""
     return "".join(f"/{part}" for part in path).encode("ascii", "backslashreplace").decode()
-
-
-def _tensors(node: Any) -> Iterator[torch.Tensor]:
-    if isinstance(node, torch.Tensor):
-        yield node
-    elif isinstance(node, dict | list | tuple):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _tensors(child)
 
 
 def _steps(folder: Path) -> dict[int, Path]:

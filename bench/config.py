@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -85,6 +86,8 @@ def settle(config: DictConfig) -> Settings:
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
     check_numbers(settings)
     check_tasks(settings)
+    if settings.tracker.get("mode", "offline") not in ("offline", "online"):
+        raise UserError(f"tracker.mode={settings.tracker['mode']}: must be offline or online")
     check_schedule(settings)
     resolve_machine(settings)
     return settings
@@ -130,6 +133,8 @@ def check_numbers(settings: Settings) -> None:
             _at_least(f"train.{name}", getattr(train, name), 1)
     _at_least("train.reference_steps", train.reference_steps, 0)
     _at_least("seed", settings.seed, 0)
+    if settings.seed >= 2**63:
+        raise UserError(f"seed={settings.seed}: must be below 2^63")
     for name in ("time_limit", "clip_norm", "target_loss"):
         value = getattr(train, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
@@ -141,10 +146,15 @@ def check_numbers(settings: Settings) -> None:
     optimizer = settings.optimizer
     _rate("optimizer.lr_scale", optimizer["lr_scale"])
     _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])
+    if not isinstance(optimizer["roles"], dict):
+        raise UserError(f"optimizer.roles={optimizer['roles']}: needs a rule for each role")
     for role, rule in optimizer["roles"].items():
         if not isinstance(rule, dict) or "_target_" not in rule or "lr" not in rule:
             raise UserError(f"optimizer.roles.{role}: needs _target_ and lr")
         _rate(f"optimizer.roles.{role}.lr", rule["lr"])
+        for key in ("qkv", "orthogonalizer"):
+            if key in rule and not isinstance(rule[key], dict):
+                raise UserError(f"optimizer.roles.{role}.{key}={rule[key]}: must be ${{{key}}}")
         if "weight_decay" in rule:
             _rate(f"optimizer.roles.{role}.weight_decay", rule["weight_decay"])
 
@@ -154,14 +164,20 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise UserError(f"{name}={value}: must be at least {least}")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _rate(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf:
+    if not _is_number(value) or not 0 <= value < math.inf:
         raise UserError(f"{name}={value}: must be a number, 0 or above")
 
 
 def check_tasks(settings: Settings) -> None:
     model, dataset = settings.model, settings.data
+    for group, block in (("model", model), ("data", dataset)):
+        if block.get("task") not in ("text", "images"):
+            raise UserError(f"{group}.task={block.get('task')}: must be text or images")
     if model["task"] != dataset["task"]:
         shipped = {"text": "sotu", "images": "fashion_mnist"}[model["task"]]
         raise UserError(
@@ -171,17 +187,17 @@ def check_tasks(settings: Settings) -> None:
 
 
 def check_schedule(settings: Settings) -> None:
-    try:
-        factor = schedule_factor(settings)(0, 0.0)
-    except TypeError as error:
-        raise UserError(f"schedule={settings.schedule['name']}: {error}") from None
-    _at_least("schedule.warmup_steps", settings.schedule["warmup_steps"], 0)
+    warmup = settings.schedule["warmup_steps"]
+    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
+        raise UserError(f"schedule.warmup_steps={warmup}: must be a whole number, 0 or above")
     for key in ("decay_fraction", "final_fraction"):
         value = settings.schedule.get(key, 0.0)
-        if not 0 <= value <= 1:
-            raise UserError(f"schedule.{key}={value}: must be between 0 and 1")
-    if not math.isfinite(factor):
-        raise UserError(f"schedule={settings.schedule['name']}: the first factor is {factor}")
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise UserError(f"schedule.{key}={value}: must be a number between 0 and 1")
+    try:
+        schedule_factor(settings)(0, 0.0)
+    except Exception as error:
+        raise UserError(f"schedule={settings.schedule['name']}: {error}") from None
 
 
 def schedule_factor(settings: Settings):
@@ -217,7 +233,7 @@ def resolve_machine(settings: Settings) -> None:
         raise UserError("train.device=cuda: torch sees no CUDA device here; use train.device=cpu")
     if train.precision == "auto":
         train.precision = "bf16" if bf16_pays(train.device) else "fp32"
-    if train.compile and train.device == "cpu" and not has_compiler():
+    if train.compile and not has_compiler():
         raise UserError("train.compile=true: needs a C++ compiler (g++ or clang++), none is found")
     for rule in settings.optimizer["roles"].values():
         if rule.get("orthogonalizer", {}).get("dtype") == "auto":
@@ -235,9 +251,18 @@ def qkv_name(settings: Settings) -> str | None:
     return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
 
 
+def canonical(value: Any) -> Any:
+    """Equal numbers written alike: 1 and 1.0 are one setting."""
+    if _is_number(value):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: canonical(item) for key, item in value.items()}
+    return [canonical(item) for item in value] if isinstance(value, list) else value
+
+
 def model_identity(block: dict[str, Any]) -> dict[str, Any]:
     """The model block; a local configuration that it names counts by its content."""
-    path = Path(block.get("source") or "")
+    path = Path(block.get("source") or "").expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not block.get("source") or not file.is_file():
         return block
@@ -256,6 +281,10 @@ def cell(settings: Settings) -> str:
         "train": train,
         "optimizer": optimizer,
     }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    parts = [settings.model["name"], settings.optimizer["name"], qkv_name(settings)]
+    text = json.dumps(canonical(content), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    model = settings.model["name"]
+    if settings.model.get("source"):
+        model += "_" + re.sub(r"\W+", "_", Path(settings.model["source"]).stem)
+    parts = [model, settings.optimizer["name"], qkv_name(settings)]
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])

@@ -1,22 +1,25 @@
 """From settings to everything a run needs, with all that can go wrong said before it starts."""
 
+import importlib
 import os
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_method
 from torch import nn
 
 from bench import data as datasets
 from bench import meter
 from bench.config import Settings, model_builder
 from bench.errors import UserError
-from optimizers.routing import Routing, route
+from optimizers.precision import bf16_pays
+from optimizers.routing import Routing, locate, route
 from optimizers.state import predicted_bytes
 
 SPARE_BYTES = 50_000_000  # on the disk, beside the checkpoints: metrics, record, W&B's files
@@ -34,10 +37,10 @@ class Ready:
 
 @contextmanager
 def mistakes():
-    """A ValueError of a builder is a user's mistake, in the builder's words."""
+    """A ValueError of a builder, or a name that is not there, is a user's mistake."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         raise UserError(str(error)) from None
@@ -47,11 +50,23 @@ def everything(settings: Settings, folder: Path) -> Ready:
     if settings.train.compile:
         torch.compiler.reset()  # a cell of a sweep compiles as it would alone
     read = data(settings)
+    import_all(settings)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
     routed = routing(settings, built)
     refuse_small_disk(settings, folder, built, routed)
     return Ready(read, built, routed, memory)
+
+
+def import_all(settings: Settings) -> None:
+    """Import what the run will, so that its memory is not counted as the first cell's."""
+    with mistakes():
+        get_method(settings.model["_target_"])
+        for rule in settings.optimizer["roles"].values():
+            locate(rule["_target_"])
+    if settings.tracker["name"] == "wandb":
+        with suppress(ImportError):
+            importlib.import_module("wandb")
 
 
 def data(settings: Settings):
@@ -95,6 +110,8 @@ def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed
     every, steps = settings.train.checkpoint_every, settings.train.steps
     count = 1 if every is None or (steps is not None and every >= steps) else 3
     needed = count * one + SPARE_BYTES
+    kept = sum(file.stat().st_size for file in folder.glob("checkpoint/*/*"))
+    needed = max(one, needed - kept)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
@@ -106,10 +123,8 @@ def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed
 
 def remarks(settings: Settings, say: Callable[[str], None]) -> None:
     """What was decided for this machine and a reader of the results should know."""
-    dtypes = {
-        rule["orthogonalizer"]["dtype"]
-        for rule in settings.optimizer["roles"].values()
-        if "orthogonalizer" in rule
-    }
-    if "fp32" in dtypes and settings.train.device == "cpu":
+    asked = settings.orthogonalizer
+    rules = settings.optimizer["roles"].values()
+    iterates = any("orthogonalizer" in r for r in rules) and asked.get("method") != "exact"
+    if iterates and asked.get("dtype") == "auto" and not bf16_pays(settings.train.device):
         say("orthogonalization runs in fp32: bf16 products are not faster on this processor")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,6 +20,11 @@ from bench.config import Settings, qkv_name
 SCHEMA = 1
 CURVE_POINTS = 200  # training points kept in a record
 DONE = ("finished", "diverged")
+NOT_YET = (
+    *("target_step", "target_seconds", "train_seconds", "throughput", "forward_backward_ms"),
+    *("optimizer_ms", "optimizer_share", "overhead", "optimizer_state_bytes"),
+    "peak_memory_bytes",
+)
 PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
 
 
@@ -113,7 +119,10 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         "val_loss": None,
         "best_val_loss": None,
         "test_loss": None,
-        "command": " ".join(["python", *sys.argv]),
+        **dict.fromkeys(NOT_YET),
+        "steps": 0,
+        "curve": [],
+        "command": shlex.join(["python", *sys.argv]),
         "experiment": settings.experiment,
         "stage": settings.stage,
         "model": settings.model["name"],

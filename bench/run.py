@@ -29,14 +29,18 @@ def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     return {"how": "inspected"}
 
 
-def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
-    """Train the cell unless its record says that this was done before."""
+def run(settings: Settings, cell: str, say: Callable[[str], None], wait: bool = False) -> Outcome:
+    """Train the cell unless its record says that this was done before.
+
+    wait: in a sweep, whose jobs may run side by side, for another process that trains this cell.
+    """
     folder = run_folder(settings, cell)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=-1 if wait else 0):
             if settings.rerun:
                 for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
                     remove(folder / name)
+            join_experiment(folder, settings.experiment)
             done = record.read(folder)
             if done and done["status"] in record.DONE:
                 say(f"{cell}: {skipped(done)}")
@@ -45,6 +49,14 @@ def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
             return train(settings, cell, folder, say)
     except Timeout:
         raise UserError(f"{cell}: another process is training this cell in {folder}") from None
+
+
+def join_experiment(folder: Path, name: str | None) -> None:
+    """Note that the cell belongs to an experiment, also where it was trained for another one."""
+    file = folder / "experiments.txt"
+    known = file.read_text().split() if file.exists() else []
+    if name and name not in known:
+        file.write_text("\n".join([*known, name]) + "\n")
 
 
 def run_folder(settings: Settings, cell: str) -> Path:
@@ -97,9 +109,7 @@ def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None
     )
     trainer = Trainer(settings, ready, folder, tracker, say)
     ended = attempt(trainer, settings)
-    if trainer.state["step"]:
-        facts |= results(trainer)
-    facts |= ended
+    facts |= results(trainer) | ended
     finish(facts, folder, settings, tracker, say)
     return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
 
@@ -107,12 +117,11 @@ def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
     """Train and test; how that ended. Only Ctrl-C goes through."""
     try:
-        trainer.fit()
-        loss, accuracy = trainer.evaluation("test")
+        loss, accuracy = trainer.fit()
+        refuse_loss_above_start(trainer, settings)
         tested = {"test_loss": loss}
         if accuracy is not None:
             tested["test_accuracy"] = accuracy
-        refuse_loss_above_start(trainer, settings)
         return {"status": "finished", **tested}
     except Diverged as end:
         step = trainer.state["step"]
@@ -159,6 +168,9 @@ def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
 def results(trainer: Trainer) -> dict[str, Any]:
     """What the run reached and what it cost."""
     state, metrics = trainer.state, trainer.metrics
+    if metrics is None or not metrics.training("train_loss"):
+        return {}
+    metrics.close()
     fb = meter.timed(metrics.training("forward_backward_ms"))
     own = meter.timed(metrics.training("optimizer_ms"))
     fb_ms, own_ms = meter.summary(fb), meter.summary(own)
@@ -177,7 +189,7 @@ def results(trainer: Trainer) -> dict[str, Any]:
         "optimizer_share": own_ms["median"] / step_ms,
         "overhead": reference.overhead(state["reference"], trainer.units_per_step),
         "optimizer_state_bytes": state_bytes(trainer.routing.optimizers),
-        "peak_memory_bytes": trainer.memory.bytes(),
+        "peak_memory_bytes": None if trainer.reference.adamw else trainer.memory.bytes(),
         "curve": record.curve(metrics.lines),
     }
     if trainer.data.task == "images":
@@ -187,20 +199,22 @@ def results(trainer: Trainer) -> dict[str, Any]:
 
 def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
     """Write the record, close the tracker, and tell how the run ended."""
-    failed = facts["status"] == "failed"
+    path = folder / "record.json"
+    written = f"record: {path}"
     try:
-        record.write_json(folder / "record.json", facts)
+        record.write_json(path, facts)
     except OSError as error:
-        facts |= {"status": "failed", "error": facts["error"] or f"record.json: {error}"}
-        failed = True
+        facts |= {"status": "failed", "error": facts["error"] or f"disk: {error.strerror}"}
+        written = f"its record could not be written: {error.strerror}"
+    failed = facts["status"] == "failed"
     tracker.finish(facts, failed=failed)
     if failed:
         say(f"error: {facts['error'].strip().splitlines()[-1]}")
-        say(f"failed; details in {folder / 'record.json'}; checkpoints are kept")
+        say(f"failed; {written}")
         return
     if not settings.train.keep_checkpoint:
         remove(folder / "checkpoint")
     if facts["status"] == "diverged":
         say(f"diverged: {facts['error']}")
     tables.show(tables.run(facts))
-    say(f"{facts['status']}; record: {folder / 'record.json'}")
+    say(f"{facts['status']}; {written}")

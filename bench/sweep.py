@@ -18,19 +18,26 @@ outcomes: list[dict[str, Any]] = []
 def note(outcome: dict[str, Any]) -> None:
     """Remember how a cell ended: {cell, how, error, record}."""
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN:
+    if is_sweep():
         folder = Path(hydra.sweep.dir) / "outcomes"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
-    else:
-        outcomes.append(outcome)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
+            return
+        except OSError:  # a full disk: this process at least remembers
+            pass
+    outcomes.append(outcome)
 
 
 def say(line: str) -> None:
     """One line for the person at the terminal; in a sweep with the number of the job."""
     hydra = HydraConfig.get()
-    label = f"[{hydra.job.num + 1}] " if hydra.mode == RunMode.MULTIRUN else ""
+    label = f"[{hydra.job.num + 1}] " if is_sweep() else ""
     print(f"{label}{line}", file=sys.stderr, flush=True)
+
+
+def is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def overrides() -> str:

@@ -50,6 +50,8 @@ def run(record: dict[str, Any]) -> Table:
         rows.append(
             ("target loss", f"step {record['target_step']}, {record['target_seconds']:.1f} s")
         )
+    elif record["config"]["train"]["target_loss"] is not None:
+        rows.append(("target loss", "not reached"))
     rows += [
         ("forward + backward", spread(record["forward_backward_ms"])),
         ("optimizer", spread(record["optimizer_ms"])),
@@ -96,7 +98,7 @@ def sweep(outcomes: list[dict[str, Any]]) -> Table:
             number(record.get("test_loss")),
             number(record.get("optimizer_share"), ".1%"),
             "–" if cost is None else f"{cost['value']:+.1%}",
-            megabytes(record.get("optimizer_state_bytes", {}).get("total")),
+            megabytes((record.get("optimizer_state_bytes") or {}).get("total")),
         )
     return table
 

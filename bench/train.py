@@ -27,10 +27,13 @@ def job(cfg: DictConfig) -> None:
         if settings.inspect:
             outcome |= run.inspect(settings, sweep.say)
         else:
-            outcome |= run.run(settings, outcome["cell"], sweep.say)
+            outcome |= run.run(settings, outcome["cell"], sweep.say, wait=sweep.is_sweep())
     except UserError as error:
         outcome["error"] = str(error)
         sweep.say(f"error: {error}")
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        outcome["error"] = f"{error.strerror or error}: {error.filename or ''}"
+        sweep.say(f"error: {outcome['error']}")
     except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
         outcome["error"] = repr(error)
         sweep.say(traceback.format_exc())

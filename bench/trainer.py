@@ -58,16 +58,22 @@ class Trainer:
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
         self.update_rms: dict[str, float] = {}
+        self.metrics: Metrics | None = None
 
     # the loop -------------------------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Train to the end. Raises Diverged; KeyboardInterrupt after leaving a checkpoint."""
+    def fit(self) -> tuple[float, float | None]:
+        """Train to the end, then test once; the test loss and, for images, accuracy.
+
+        Raises Diverged; KeyboardInterrupt after leaving a checkpoint.
+        """
         self.resume()
+        # One step warms up and at least one whole step follows, for the peak memory.
+        most = self.train.reference_steps if self.train.steps is None else self.train.steps - 2
         self.reference = Reference(
             self.parameters,
             self.train.device,
-            self.train.reference_steps,
+            max(0, min(self.train.reference_steps, most)),
             self.state["reference"],
         )
         self.metrics = Metrics(self.folder, self.state["step"])
@@ -86,9 +92,12 @@ class Trainer:
                 if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
                     self.save()
                 if interrupt.asked:
-                    self.save()
-                    raise KeyboardInterrupt
-        self.metrics.close()
+                    break
+            tested = None if interrupt.asked else self.evaluation("test")
+            if interrupt.asked:
+                self.save()
+                raise KeyboardInterrupt
+        return tested
 
     def progress(self) -> float:
         """The share of the run that is done: by steps or by time, whichever is further."""
@@ -154,7 +163,7 @@ class Trainer:
         total = torch.zeros((), device=self.train.device)
         for i in range(0, self.examples, self.train.batch_size):
             part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
-            loss = self.loss(part).loss / self.train.accumulate
+            loss = self.output(part).loss / self.train.accumulate
             loss.backward()
             total += loss.detach()
         if self.train.clip_norm is not None:
@@ -163,7 +172,7 @@ class Trainer:
             [p.grad for p in self.parameters if p.grad is not None]
         )
 
-    def loss(self, batch: dict[str, Tensor]):
+    def output(self, batch: dict[str, Tensor]):
         """The model's output on a batch, under the run's precision."""
         device = self.train.device
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
@@ -173,12 +182,11 @@ class Trainer:
     # measuring ------------------------------------------------------------------------------
 
     def _time_reference(self, forward_backward_ms: float, own_ms: float) -> None:
-        """AdamW in turn with the run's own steps, at its start; never on its last step."""
-        last = self.train.steps is not None and self.state["step"] + 1 >= self.train.steps
-        if self.reference.wants() and not last:
+        """AdamW in turn with the run's own first steps; memory counts from when it is gone."""
+        if self.reference.wants():
             self.reference.time(forward_backward_ms, own_ms)
-        elif self.reference.release():
-            self.memory.forget()
+            if not self.reference.wants():
+                self.memory.forget()
 
     def _snapshot(self) -> dict[str, list[Tensor]]:
         self.memory.pause()
@@ -201,7 +209,8 @@ class Trainer:
         loss, accuracy = self.evaluation("validation")
         state["val_loss"], state["val_accuracy"] = loss, accuracy
         best = state["best_val_loss"]
-        state["best_val_loss"] = loss if best is None or not loss >= best else best
+        if math.isfinite(loss) and (best is None or loss < best):
+            state["best_val_loss"] = loss
         target = self.train.target_loss
         if target is not None and state["target_step"] is None and loss <= target:
             state["target_step"], state["target_seconds"] = state["step"], state["seconds"]
@@ -218,7 +227,7 @@ class Trainer:
         self.model.eval()
         losses = right = count = 0
         for batch in self.data.evaluation(part, self.train.batch_size):
-            output = self.loss(batch)
+            output = self.output(batch)
             n = len(batch["labels"])
             losses += n * output.loss.item()
             count += n
@@ -254,7 +263,7 @@ class Trainer:
             "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
             "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
             "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if self.train.device == "cuda" else [],
+            "cuda_random": torch.cuda.get_rng_state() if self.train.device == "cuda" else None,
             "python_random": random.getstate(),
         }
 
@@ -275,8 +284,9 @@ class Trainer:
         for optimizer, state in zip(self.routing.optimizers, tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         torch.set_rng_state(tree["torch_random"])
-        if tree["cuda_random"]:
-            torch.cuda.set_rng_state_all(tree["cuda_random"])
+        if tree["cuda_random"] is not None:
+            torch.cuda.set_rng_state(tree["cuda_random"])
         version, internal, gauss = tree["python_random"]
         random.setstate((version, tuple(internal), gauss))
+        self.memory.forget()
         self.warn(f"going on from step {self.state['step']}")

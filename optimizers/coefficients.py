@@ -149,8 +149,8 @@ def per_step(name: str, steps: int) -> list[Triple]:
 
     Raises ValueError for an unknown name or fewer than one step.
     """
-    if steps < 1:
-        raise ValueError(f"orthogonalizer.steps={steps}: must be at least 1")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"orthogonalizer.steps={steps}: must be a whole number and at least 1")
     if name == "polar_express":
         return list(polar_express(steps))
     if name not in SETS:

@@ -15,16 +15,22 @@ from bench import record
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def joined(results: Path, one: dict) -> list[str]:
+    """The experiments a cell was asked for by, whichever it was first trained for."""
+    file = results / "runs" / one["cell"] / "experiments.txt"
+    return file.read_text().split() if file.exists() else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="where runs/ is")
     asked = parser.parse_args()
     found = [record.read(file.parent) for file in asked.results.glob("runs/*/record.json")]
-    mine = [r for r in found if r and r["experiment"] == asked.experiment]
+    mine = [r for r in found if r and asked.experiment in joined(asked.results, r)]
     ended = [r for r in mine if r["status"] in record.DONE]
     if not ended:
-        known = sorted({r["experiment"] for r in found if r and r["experiment"]})
+        known = sorted({name for r in found if r for name in joined(asked.results, r)})
         print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
         return 1
     dirty = [r["cell"] for r in ended if r["environment"]["dirty"]]
@@ -33,7 +39,10 @@ def main() -> int:
     target = ROOT / "results" / "records" / asked.experiment
     target.mkdir(parents=True, exist_ok=True)
     clean = [r for r in ended if not r["environment"]["dirty"]]
+    for old in target.glob("*.json"):
+        old.unlink()
     for one in clean:
+        one["experiment"] = asked.experiment
         record.write_json(target / f"{one['cell']}.json", one)
     print(f"{len(clean)} records in {target.relative_to(ROOT)}, {len(mine) - len(ended)} not ended")
     return 1 if dirty else 0

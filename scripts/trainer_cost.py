@@ -28,7 +28,8 @@ def bare_loop(settings: Settings, ready: prepare.Ready) -> float:
     began = time.perf_counter()
     for step in range(train.steps):
         batch = data.batch(step, train.batch_size)
-        with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+        batch = {k: v.to(train.device) for k, v in batch.items()}
+        with torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16"):
             loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)

@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_a_result(train):
 
 
 def test_a_run_that_ends_above_its_start_has_diverged(train):
-    outcome, record, said = train("optimizer=adamw", "optimizer.lr_scale=200")
+    outcome, record, said = train("optimizer=adamw", "optimizer.lr_scale=400", "schedule=constant")
     assert outcome["how"] == "diverged" and record["val_loss"] > record["start_loss"]
     assert any("at the end" in line for line in said)
 
@@ -180,6 +180,22 @@ def test_the_overhead_reference_does_not_touch_the_run(train):
     _, with_it, _ = train("train.reference_steps=3")
     _, without, _ = train("train.reference_steps=0", "rerun=true")
     assert without["overhead"] is None and same_result(with_it, without)
+
+
+def test_the_reference_is_gone_before_peak_memory_counts(train):
+    """Its scratch copies are three times the weights: far more than the runs differ by."""
+    big = ["model.width=256", "rerun=true", "train.steps=6"]
+    peaks = [
+        train(f"train.reference_steps={n}", *big)[1]["peak_memory_bytes"] for n in (0, 4, 0, 20)
+    ]
+    assert max(peaks) < 1.25 * min(peaks)
+
+
+def test_an_experiment_counts_a_cell_that_was_trained_before_it(train, tmp_path):
+    train()
+    outcome, record, _ = train("experiment=nano_rates")
+    assert outcome["how"] == "skipped"
+    assert (tmp_path / "runs" / record["cell"] / "experiments.txt").read_text() == "nano_rates\n"
 
 
 def test_bf16_autocast_trains(train):
