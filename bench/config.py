@@ -1,15 +1,12 @@
-"""Settings: their types, their checks, and the cell that a run of them is.
+"""Settings: their types and their checks.
 
 Nothing here imports torch at module level, so that a misspelt option is answered at once.
 """
 
-import hashlib
-import json
 import math
 import os
-import re
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +15,11 @@ from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import data
 from bench.errors import UserError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-# What a run leaves behind, not what it computes: outside the cell.
-NOT_IN_CELL = ("checkpoint_every", "keep_checkpoint", "reference_steps", "save_momentum_every")
 GROUPS = ("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "tracker")
 
 
@@ -243,48 +237,3 @@ def resolve_machine(settings: Settings) -> None:
 def has_compiler() -> bool:
     candidates = (os.environ.get("CXX"), "g++", "clang++", "c++")
     return any(shutil.which(name) for name in candidates if name)
-
-
-def qkv_name(settings: Settings) -> str | None:
-    """How this run treats Q, K and V; None where its optimizer has no use for that."""
-    rules = settings.optimizer["roles"].values()
-    return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
-
-
-def canonical(value: Any) -> Any:
-    """Equal numbers written alike: 1 and 1.0 are one setting."""
-    if _is_number(value):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: canonical(item) for key, item in value.items()}
-    return [canonical(item) for item in value] if isinstance(value, list) else value
-
-
-def model_identity(block: dict[str, Any]) -> dict[str, Any]:
-    """The model block; a local configuration that it names counts by its content."""
-    path = Path(block.get("source") or "").expanduser()
-    file = path / "config.json" if path.is_dir() else path
-    if not block.get("source") or not file.is_file():
-        return block
-    return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
-
-
-def cell(settings: Settings) -> str:
-    """The identity of a run: a readable name and a hash of all that can change its result."""
-    train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
-    optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
-    content = {
-        "seed": settings.seed,
-        "model": model_identity(settings.model),
-        "data": data.identity(settings.data),
-        "schedule": settings.schedule,
-        "train": train,
-        "optimizer": optimizer,
-    }
-    text = json.dumps(canonical(content), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    model = settings.model["name"]
-    if settings.model.get("source"):
-        model += "_" + re.sub(r"\W+", "_", Path(settings.model["source"]).stem)
-    parts = [model, settings.optimizer["name"], qkv_name(settings)]
-    return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 WARM_UP = 2  # steps at the start of a run that no timing counts
 
@@ -85,6 +86,20 @@ class PeakMemory:
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated()
         return _status("VmHWM") or 0
+
+
+def copies(roles: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    return {role: [p.detach().clone() for p in tensors] for role, tensors in roles.items()}
+
+
+def update_rms(before: dict[str, list[Tensor]], after: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Root mean square of an update, by role; decay included."""
+    rms = {}
+    for role, old in before.items():
+        pairs = zip(after[role], old, strict=True)
+        squares = sum((p.detach() - q).float().square().sum() for p, q in pairs)
+        rms[role] = (squares / sum(q.numel() for q in old)).sqrt().item()
+    return rms
 
 
 def release() -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import random
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from hydra.utils import get_method
 from torch import nn
 
 from bench import data as datasets
-from bench import meter
+from bench import meter, randomness
 from bench.config import Settings, model_builder
 from bench.errors import UserError
 from optimizers.precision import bf16_pays
@@ -81,8 +80,7 @@ def data(settings: Settings):
 
 def model(settings: Settings, read) -> nn.Module:
     """The model with random weights that follow from the seed alone."""
-    torch.manual_seed(settings.seed)
-    random.seed(settings.seed)
+    randomness.seed(settings.seed)
     with mistakes():
         built = model_builder(settings)(read.facts)
     refuse_long_sequence(settings, built)

@@ -15,7 +15,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bench.config import Settings, qkv_name
+from bench.cell import qkv_name
+from bench.config import Settings
 
 SCHEMA = 1
 CURVE_POINTS = 200  # training points kept in a record

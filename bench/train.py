@@ -11,7 +11,7 @@ import traceback
 import hydra
 from omegaconf import DictConfig
 
-from bench import config, sweep
+from bench import cell, config, sweep
 from bench.errors import UserError
 
 
@@ -21,7 +21,7 @@ def job(cfg: DictConfig) -> None:
     outcome = {"cell": sweep.overrides(), "how": "failed", "error": None, "record": None}
     try:
         settings = config.settle(cfg)
-        outcome["cell"] = config.cell(settings)
+        outcome["cell"] = cell.name(settings)
         from bench import run  # imports torch: only once the settings are known to be good
 
         if settings.inspect:

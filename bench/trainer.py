@@ -1,7 +1,6 @@
 """The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
 
 import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench import checkpoint, meter
+from bench import checkpoint, meter, randomness
 from bench.config import Settings, schedule_factor
 from bench.interrupt import Interrupt
 from bench.prepare import Ready
@@ -18,6 +17,7 @@ from bench.progress import Progress
 from bench.record import Metrics
 from bench.reference import Reference
 from bench.tracking import Tracker
+from optimizers.state import momentum
 
 
 class Diverged(Exception):
@@ -128,12 +128,14 @@ class Trainer:
         began = meter.clock(device)
         loss, norm = self.gradients()
         middle = meter.clock(device)
-        before = self._snapshot() if measure_update else None
+        if measure_update:
+            self.memory.pause()
+            before = meter.copies(self.routing.roles)
         resumed = meter.clock(device)
         self.routing.step()
         ended = meter.clock(device)
-        if before is not None:
-            self.update_rms = self._update_rms(before)
+        if measure_update:
+            self.update_rms = meter.update_rms(before, self.routing.roles)
             del before
             self.memory.resume()
         self._time_reference(1e3 * (middle - began), 1e3 * (ended - resumed))
@@ -188,21 +190,6 @@ class Trainer:
             if not self.reference.wants():
                 self.memory.forget()
 
-    def _snapshot(self) -> dict[str, list[Tensor]]:
-        self.memory.pause()
-        return {r: [p.detach().clone() for p in ps] for r, ps in self.routing.roles.items()}
-
-    def _update_rms(self, before: dict[str, list[Tensor]]) -> dict[str, float]:
-        """Root mean square of the last update, by role; decay included."""
-        rms = {}
-        for role, old in before.items():
-            new = self.routing.roles[role]
-            squares = sum(
-                (p.detach() - q).float().square().sum() for p, q in zip(new, old, strict=True)
-            )
-            rms[role] = (squares / sum(q.numel() for q in old)).sqrt().item()
-        return rms
-
     def evaluate(self) -> dict[str, Any]:
         """Validation at the present step; the line it adds to the metrics."""
         state = self.state
@@ -242,17 +229,12 @@ class Trainer:
         self.tracker.log(line)
 
     def save_momentum(self) -> None:
-        """Every state tensor of a matrix's shape, as momentum/<step>.safetensors."""
-        names = {id(p): n for n, p in self.model.named_parameters()}
-        tensors = {}
-        for optimizer in self.routing.optimizers:
-            for p, state in optimizer.state.items():
-                for key in ("momentum_buffer", "exp_avg"):
-                    if key in state:
-                        tensors[names[id(p)]] = state[key].contiguous()
-        path = self.folder / "momentum" / f"{self.state['step']:08d}.safetensors"
+        """The momentum of every parameter, as momentum/<step>.safetensors."""
+        path = self.folder / "momentum" / f"{self.state['step']}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(tensors, path)
+        unfinished = path.with_suffix(".unfinished")
+        save_file(momentum(self.routing.optimizers, self.model), unfinished)
+        unfinished.replace(path)
 
     # checkpoints ----------------------------------------------------------------------------
 
@@ -262,9 +244,7 @@ class Trainer:
             "state": self.state,
             "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
             "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
-            "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state() if self.train.device == "cuda" else None,
-            "python_random": random.getstate(),
+            "random": randomness.state(self.train.device),
         }
 
     def save(self) -> None:
@@ -283,10 +263,6 @@ class Trainer:
                 own[name].copy_(tensor)
         for optimizer, state in zip(self.routing.optimizers, tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        torch.set_rng_state(tree["torch_random"])
-        if tree["cuda_random"] is not None:
-            torch.cuda.set_rng_state(tree["cuda_random"])
-        version, internal, gauss = tree["python_random"]
-        random.setstate((version, tuple(internal), gauss))
+        randomness.restore(tree["random"])
         self.memory.forget()
         self.warn(f"going on from step {self.state['step']}")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optimizers.muon import Muon
 
@@ -61,3 +61,15 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
                 else:
                     return None
     return total
+
+
+def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """By parameter name the first moment that its optimizer keeps, of the parameter's shape."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {}
+    for optimizer in optimizers:
+        for p, state in optimizer.state.items():
+            for key in ("momentum_buffer", "exp_avg"):
+                if key in state:
+                    found[names[id(p)]] = state[key].contiguous()
+    return found

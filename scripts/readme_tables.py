@@ -54,7 +54,7 @@ def rates() -> str:
         cells = ["–" if first.get(s) is None else f"{first[s]:.3f}" for s in scales]
         cells = [f"**{c}**" if s == best[name] else c for s, c in zip(scales, cells, strict=True)]
         chosen = losses[name][best[name]].values()
-        tests = [r["test_loss"] for r in chosen]
+        tests = [math.inf if r["test_loss"] is None else r["test_loss"] for r in chosen]
         spread = f"{statistics.mean(tests):.3f} ({min(tests):.3f}–{max(tests):.3f}, n={len(tests)})"
         rows.append([f"`{name}`", *cells, spread])
     base = records[0]["config"]["optimizer"]["roles"]["default"]["lr"]
@@ -94,7 +94,6 @@ def cost() -> str:
             [
                 f"`{model}`",
                 f"`{name}`",
-                f"{r['start_loss']:.2f} → {r['val_loss']:.2f}",
                 f"{r['optimizer_share']:.1%}",
                 "reference" if name == "adamw" else f"{over['value']:+.0%} (n={over['n']})",
                 f"{batch:,} {unit}",
@@ -104,13 +103,16 @@ def cost() -> str:
                 saved(r["peak_memory_bytes"], adamw["peak_memory_bytes"]),
             ]
         )
-    head = ["model", "optimizer", "loss", "optimizer share", "overhead", "batch", "state"]
+    head = ["model", "optimizer", "optimizer share", "overhead", "batch", "state"]
     head += ["state saved", "weights + state saved", "measured peak saved"]
     return f"{table(head, rows)}\n\n({where(list(records.values()))})"
 
 
 def saved(bytes_: int, base: int) -> str:
     return f"{1 - bytes_ / base:.1%}"
+
+
+TABLES = {"rates": ("nano_rates", rates), "cost": ("cost", cost)}
 
 
 def main() -> int:
@@ -120,7 +122,9 @@ def main() -> int:
     path = ROOT / "README.md"
     old = path.read_text()
     new = old
-    for name, make in {"rates": rates, "cost": cost}.items():
+    for name, (experiment, make) in TABLES.items():
+        if not load(experiment):
+            continue
         pattern = rf"(<!-- {name}: from results/records -->\n).*?(<!-- end -->)"
         new = re.sub(pattern, lambda m, make=make: m[1] + make() + "\n" + m[2], new, flags=re.S)
     if asked.check:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from bench import config, run
+from bench import cell, config, run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -53,12 +53,12 @@ def train(tmp_path):
 
     def start(*overrides: str, results: Path = tmp_path):
         settings = settle(*TINY, "tracker=none", f"results_dir={results}", *overrides)
-        cell = config.cell(settings)
+        name = cell.name(settings)
         said: list[str] = []
-        outcome = run.run(settings, cell, said.append)
+        outcome = run.run(settings, name, said.append)
         from bench import record
 
-        return outcome, record.read(results / "runs" / cell), said
+        return outcome, record.read(results / "runs" / name), said
 
     return start
 

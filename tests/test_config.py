@@ -9,6 +9,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
+from bench import cell as cells
 from bench import config, prepare, run
 from bench.errors import UserError
 
@@ -74,7 +75,7 @@ def test_what_hydra_finds_it_says_in_its_own_words(override, word):
 
 def start(tmp_path: Path, *overrides: str) -> None:
     settings = settle(*TINY, "tracker=none", f"results_dir={tmp_path}", *overrides)
-    run.run(settings, config.cell(settings), lambda line: None)
+    run.run(settings, cells.name(settings), lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_the_model_picks_its_data_and_the_command_line_wins():
 
 
 def cell(*overrides: str) -> str:
-    return config.cell(settle(*overrides))
+    return cells.name(settle(*overrides))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_auto_is_resolved_before_the_cell_is_named(monkeypatch):
     slow = settle()
     assert (fast.train.precision, slow.train.precision) == ("bf16", "fp32")
     assert fast.optimizer["roles"]["hidden"]["orthogonalizer"]["dtype"] == "bf16"
-    assert config.cell(fast) != config.cell(slow)
+    assert cells.name(fast) != cells.name(slow)
 
 
 def test_file_names_are_the_names_in_them():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, settle
 
-from bench import checkpoint, config, prepare, run, trainer
+from bench import cell, checkpoint, prepare, run, trainer
 from bench.record import Metrics
 
 RECORD_KEYS = """
@@ -171,7 +171,7 @@ def test_momentum_is_saved_where_asked_for(train, tmp_path):
 
     _, record, _ = train("optimizer=muon", "train.save_momentum_every=3")
     files = sorted(tmp_path.glob("runs/*/momentum/*.safetensors"))
-    assert [f.stem for f in files] == ["00000003", "00000006"]
+    assert [f.stem for f in files] == ["3", "6"]
     saved = load_file(files[-1])
     assert set(saved) == {row["name"] for row in record["routing"]}
 
@@ -220,7 +220,7 @@ def test_too_little_disk_is_said_before_training(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(prepare.UserError, match="MB free"):
-        run.run(settings, config.cell(settings), lambda line: None)
+        run.run(settings, cell.name(settings), lambda line: None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,0 +1,59 @@
+"""The identity of a run: a readable name and a hash of every setting that can change its result."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import data
+from bench.config import Settings
+
+# What a run leaves behind, not what it computes.
+NOT_IN_CELL = ("checkpoint_every", "keep_checkpoint", "reference_steps", "save_momentum_every")
+
+
+def name(settings: Settings) -> str:
+    """The cell of a run: model, optimizer, qkv, seed, and the hash."""
+    train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
+    optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
+    content = {
+        "seed": settings.seed,
+        "model": _model_identity(settings.model),
+        "data": data.identity(settings.data),
+        "schedule": settings.schedule,
+        "train": train,
+        "optimizer": optimizer,
+    }
+    text = json.dumps(_canonical(content), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    model = settings.model["name"]
+    if settings.model.get("source"):
+        model += "_" + re.sub(r"\W+", "_", Path(settings.model["source"]).stem)
+    parts = [model, settings.optimizer["name"], qkv_name(settings)]
+    return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
+
+
+def qkv_name(settings: Settings) -> str | None:
+    """How this run treats Q, K and V; None where its optimizer has no use for that."""
+    rules = settings.optimizer["roles"].values()
+    return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
+
+
+def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
+    """The model block; a local configuration that it names counts by its content."""
+    path = Path(block.get("source") or "").expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    if not block.get("source") or not file.is_file():
+        return block
+    return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
+
+
+def _canonical(value: Any) -> Any:
+    """Equal numbers written alike: 1 and 1.0 are one setting."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    return [_canonical(item) for item in value] if isinstance(value, list) else value
