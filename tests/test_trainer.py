@@ -184,11 +184,11 @@ def test_the_overhead_reference_does_not_touch_the_run(train):
 
 def test_the_reference_is_gone_before_peak_memory_counts(train):
     """Its scratch copies are three times the weights: far more than the runs differ by."""
-    big = ["model.width=256", "rerun=true", "train.steps=6"]
+    big = ["model.width=512", "rerun=true", "train.steps=6"]
     peaks = [
         train(f"train.reference_steps={n}", *big)[1]["peak_memory_bytes"] for n in (0, 4, 0, 20)
     ]
-    assert max(peaks) < 1.25 * min(peaks)
+    assert max(peaks) < 1.5 * min(peaks)
 
 
 def test_an_experiment_counts_a_cell_that_was_trained_before_it(train, tmp_path):
