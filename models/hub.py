@@ -4,6 +4,7 @@ Only a configuration is read: weights are never downloaded and code from the hub
 """
 
 import json
+import os
 import textwrap
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def build(
     try:
         for part in _parts(config):
             _fit(part, sizes)
+        _refuse_too_large(auto, config)
         # A configuration may ask for bf16 weights; what is trained here is kept in fp32.
         model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:
@@ -91,6 +93,19 @@ def build(
             module.padding_idx = None  # nothing is padded here, so every row has to learn
     model.loss_type = "ForImageClassification" if vocab_size is None else "ForCausalLM"
     return model
+
+
+def _refuse_too_large(auto, config: PreTrainedConfig) -> None:
+    """Raise ValueError for a model whose weights, gradients and AdamW state cannot fit here."""
+    with torch.device("meta"):
+        count = sum(p.numel() for p in auto.from_config(config).parameters())
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = count * (4 if torch.cuda.is_available() else 16)
+    if needed > here:
+        raise ValueError(
+            f"{count / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB, "
+            f"this machine has {here / 1e9:.0f} GB; give a config.json of a smaller size"
+        )
 
 
 def _read_config(source: str) -> PreTrainedConfig:

@@ -280,3 +280,8 @@ def test_a_model_brings_its_recipe_and_the_command_line_wins(name):
     train = composed(f"model={name}").train
     assert {key: train[key] for key in recipe} == recipe
     assert composed(f"model={name}", "train.steps=5").train.steps == 5
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match="billion parameters need"):
+        hub.build(source="gpt_neox", vocab_size=4096)  # 20 billion by its own defaults

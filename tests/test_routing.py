@@ -23,14 +23,6 @@ WIDTH, HEADS, VOCABULARY, POSITIONS = 32, 4, 40, 8
 SIZE = WIDTH // HEADS
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def settings(name, qkv="split", orthogonalizer="keller", **changes):
     """The resolved optimizer block; `changes` are dotted settings, with __ for the dot."""
     groups = {"optimizer": name, "qkv": qkv, "orthogonalizer": orthogonalizer}

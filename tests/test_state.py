@@ -10,14 +10,6 @@ from optimizers.routing import is_muon, locate, route
 from optimizers.state import predicted_bytes, state_bytes, tensors_in
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stepped(model, block):
     routing = route(model, block)
     model(**batch(model)).loss.backward()

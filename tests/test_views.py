@@ -29,14 +29,6 @@ STORED = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stored_shape(layout, rows, columns, factor):
     """How a matrix (rows, columns) lies in memory; `factor` is the last size of a kernel."""
     return {
