@@ -101,9 +101,13 @@ def refuse_unknown_keys(config: DictConfig) -> None:
         block = config[group]
         file = CONF / group / f"{block.get('name')}.yaml"
         if file.exists():
-            known = OmegaConf.load(file)
+            known = OmegaConf.to_container(OmegaConf.load(file))
             known = known.get(group, known)
             _compare(f"{group}.", block, [k for k in known if k != "defaults"])
+            for key, inner in known.items():
+                if key != "roles" and isinstance(inner, dict):  # roles: checked by routing
+                    for name in inner:
+                        _compare(f"{group}.{key}.{name}.", block[key][name], list(inner[name]))
 
 
 def _compare(prefix: str, node: DictConfig, known: list[str]) -> None:

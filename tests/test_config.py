@@ -46,12 +46,13 @@ GROUPS = [
         ("tracker.mode=foo", ["tracker.mode=foo", "offline or online"]),
         ("optimizer.roles=null", ["optimizer.roles=None", "rule"]),
         ("model.task=foo", ["model.task=foo", "text or images"]),
+        ("data=wikitext +data.parts.train.token=5", ["data.parts.train.token", "tokens"]),
         ("+schedule.fraction=2", ["schedule.fraction", "no such setting"]),
     ],
 )
 def test_a_mistake_names_the_setting_and_what_is_accepted(override, words):
     with pytest.raises(UserError) as caught:
-        settle(override)
+        settle(*override.split())
     assert all(word in str(caught.value) for word in words), caught.value
     assert len(str(caught.value).splitlines()) <= 2
 
