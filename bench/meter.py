@@ -62,10 +62,13 @@ class PeakMemory:
             except OSError:  # not Linux, or a container that forbids it
                 self.before = None
 
-    def pause(self) -> None:
-        """Stop counting: what follows is our own measuring, not the run."""
+    def pause(self, ours: int = 0) -> None:
+        """Stop counting: what follows is our own measuring, not the run.
+
+        ours: bytes that were held all the while for measuring, and do not count.
+        """
         if self.before is not None:
-            self.peak = max(self.peak, self._mark() - self.before)
+            self.peak = max(self.peak, self._mark() - self.before - ours)
 
     def forget(self) -> None:
         """Drop what was counted up to here."""

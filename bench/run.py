@@ -170,7 +170,6 @@ def results(trainer: Trainer) -> dict[str, Any]:
     state, metrics = trainer.state, trainer.metrics
     if metrics is None or not metrics.training("train_loss"):
         return {}
-    metrics.close()
     fb = meter.timed(metrics.training("forward_backward_ms"))
     own = meter.timed(metrics.training("optimizer_ms"))
     fb_ms, own_ms = meter.summary(fb), meter.summary(own)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Trainer:
         for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
             self.tracker.log(line)
         bar = Progress(self.train, self.data.unit, self.units_per_step)
-        with Interrupt(self.warn) as interrupt, bar:
+        with closing(self.metrics), Interrupt(self.warn) as interrupt, bar:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()
                 line = self.step(evaluates)
@@ -131,10 +132,12 @@ class Trainer:
         if measure_update:
             self.memory.pause()
             before = meter.copies(self.routing.roles)
+            self.memory.resume()
         resumed = meter.clock(device)
         self.routing.step()
         ended = meter.clock(device)
         if measure_update:
+            self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
             self.update_rms = meter.update_rms(before, self.routing.roles)
             del before
             self.memory.resume()

@@ -59,8 +59,6 @@ def plan(params: list[Tensor], views: list[View], rule: str) -> list[Stack]:
     for view in views:
         first_slot: dict[int, int] = {}
         shapes = block_shapes(view, params)
-        for rows, columns in dict.fromkeys(shapes):
-            update_scale(rule, rows, columns)
         for number, (rows, columns) in enumerate(shapes):
             key = (min(rows, columns), max(rows, columns))
             first_slot[number] = filled.get(key, 0)
@@ -188,7 +186,7 @@ class Muon(torch.optim.Optimizer):
         for stack in stacks:
             X = torch.empty(stack.shape, dtype=dtype, device=device)
             for move in stack.moves:
-                _, segment, *_ = move
+                segment = move.segment
                 direction = strips(buffers[segment.member], move.view, segment)
                 target = slots(X, move)
                 if group["nesterov"]:

@@ -145,11 +145,10 @@ def _build(
 def _show_view(rows: dict, members: list[Parameter], view: View, tensors: list[Tensor]) -> None:
     shapes = block_shapes(view, tensors)
     matrices = [[len(list(same)), *shape] for shape, same in groupby(shapes)]
-    joined = any(len({piece[0] for piece in block}) > 1 for block in view["blocks"])
     names = [members[i].name for i in view["members"]]
     for name in names:
         rows[name]["matrices"] = matrices
-        rows[name]["joined_with"] = [other for other in names if other != name] if joined else []
+        rows[name]["joined_with"] = [other for other in names if other != name]
 
 
 def locate(target: str) -> type[torch.optim.Optimizer]:

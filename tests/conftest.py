@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from bench import cell, config, run
+from bench import cell, config, record, run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -66,8 +66,6 @@ def train(tmp_path):
         name = cell.name(settings)
         said: list[str] = []
         outcome = run.run(settings, name, said.append)
-        from bench import record
-
         return outcome, record.read(results / "runs" / name), said
 
     return start
