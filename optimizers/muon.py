@@ -1,106 +1,20 @@
-"""Muon: momentum, orthogonalized. A thin class on views.py and orthogonalize.py."""
+"""Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize.py."""
 
+import math
 from collections.abc import Iterable
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.views import Segment, View, block_shapes, segments, strips, whole
+from optimizers.second_moment import KINDS, normalized
+from optimizers.stacks import Move, Stack, plan, shards, update_scale
+from optimizers.views import as_matrix, block_shapes, strips, whole
+from optimizers.workspace import Workspace
 
-# Elements of one stack of matrices. On a CPU a stack should stay in cache and yet give each core
-# a matrix; on a GPU it should fill the device.
-STACK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
-
-SCALES = ("original", "match_rms_adamw", "spectral", "none")
-
-
-def update_scale(rule: str, rows: int, columns: int) -> float:
-    """The factor on msign for a block with fan-out `rows` and fan-in `columns`.
-
-    original: sqrt(max(1, out/in)) (Keller Jordan); match_rms_adamw: 0.2 sqrt(max(out, in)), which
-    gives an update RMS of 0.2 as AdamW's (Moonlight, arXiv 2502.16982); spectral: sqrt(out/in)
-    (Scion, arXiv 2502.07529); none: 1.
-    """
-    if rule == "original":
-        return max(1.0, rows / columns) ** 0.5
-    if rule == "match_rms_adamw":
-        return 0.2 * max(rows, columns) ** 0.5
-    if rule == "spectral":
-        return (rows / columns) ** 0.5
-    if rule == "none":
-        return 1.0
-    raise ValueError(f"optimizer scale={rule}: must be one of {', '.join(SCALES)}")
-
-
-class Move(NamedTuple):
-    """One copy between a parameter's strips and a run of slots of a stack."""
-
-    view: View
-    segment: Segment
-    slot: int
-    transposed: bool
-    scale: float
-
-
-class Stack(NamedTuple):
-    """Matrices of one shape that are orthogonalized together: (count, n, m) with n <= m."""
-
-    shape: tuple[int, int, int]
-    moves: list[Move]
-
-
-def plan(params: list[Tensor], views: list[View], rule: str) -> list[Stack]:
-    """Sort all blocks by shape and cut them into stacks."""
-    buckets: dict[tuple[int, int], list[Move]] = {}
-    filled: dict[tuple[int, int], int] = {}
-    for view in views:
-        first_slot: dict[int, int] = {}
-        shapes = block_shapes(view, params)
-        for number, (rows, columns) in enumerate(shapes):
-            key = (min(rows, columns), max(rows, columns))
-            first_slot[number] = filled.get(key, 0)
-            filled[key] = first_slot[number] + 1
-        for segment in segments(view):
-            rows, columns = shapes[segment.block]
-            key = (min(rows, columns), max(rows, columns))
-            scale = update_scale(rule, rows, columns)
-            move = Move(view, segment, first_slot[segment.block], rows > columns, scale)
-            buckets.setdefault(key, []).append(move)
-    limit = STACK_ELEMENTS.get(params[0].device.type, STACK_ELEMENTS["cpu"])
-    stacks = []
-    for (n, m), moves in buckets.items():
-        stacks += _cut(moves, filled[n, m], n, m, max(1, limit // (n * m)))
-    return stacks
-
-
-def _cut(moves: list[Move], slots: int, n: int, m: int, most: int) -> list[Stack]:
-    """Stacks of at most `most` slots, as equal as can be; a run of strips may be cut in two."""
-    pieces = -(-slots // most)
-    edges = [slots * i // pieces for i in range(pieces + 1)]
-    stacks = []
-    for low, high in pairwise(edges):
-        inside = []
-        for move in moves:
-            start, stop = max(low, move.slot), min(high, move.slot + move.segment.count)
-            if start < stop:
-                skipped = start - move.slot
-                segment = move.segment._replace(
-                    start=move.segment.start + skipped * move.segment.size, count=stop - start
-                )
-                inside.append(move._replace(segment=segment, slot=start - low))
-        stacks.append(Stack((high - low, n, m), inside))
-    return stacks
-
-
-def slots(X_bnm: Tensor, move: Move) -> Tensor:
-    """The part of a stack that a move reads or writes, in the orientation of its strips."""
-    part = X_bnm[move.slot : move.slot + move.segment.count]
-    part = part.mT if move.transposed else part
-    axis = 1 + move.view["axis"]
-    return part.narrow(axis, move.segment.offset, move.segment.size)
+MOMENTUM_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}
+MOMENTUM_FORMS = ("ema", "classical")
 
 
 class Muon(torch.optim.Optimizer):
@@ -110,30 +24,46 @@ class Muon(torch.optim.Optimizer):
         U <- msign(momentum M + (1 - momentum) G) (nesterov; otherwise msign(M))
         W <- (1 - lr weight_decay) W - lr scale U
 
-    Source: https://kellerjordan.github.io/posts/muon/; scales: `update_scale`.
+    Source: https://kellerjordan.github.io/posts/muon/; scales: `stacks.update_scale`.
 
     params: tensors, named tensors or param groups. A group may carry `views` (see views.py) that
     say how its tensors are read as matrices; without them each is one matrix (vectors n x 1,
-    kernels out x rest). State: one buffer a parameter, in its dtype. `p.grad` is only read.
-    A parameter without a gradient counts as one with gradient zero if any in its group has one.
+    kernels out x rest). `p.grad` is only read. A parameter without a gradient counts as one with
+    gradient zero if any in its group has one. lr may be a tensor, which torch.compile needs.
+
+    momentum_form: ema, or classical (M <- momentum M + G, as Keller Jordan's), which differs by
+        a factor that msign removes.
+    momentum_dtype: fp32 or bf16; None: the parameter's.
+    second_moment, beta2: neuron, the running mean square of each row of U divides it (NorMuon,
+        arXiv 2510.05491); element, that of each entry (AdaMuon, arXiv 2507.11005). Either keeps
+        U's norm.
+    sign: orthogonalize the signs of the momentum, as AdaMuon does.
+    cautious: decay only weights that the update shrinks too (arXiv 2510.12402).
+    shards, period: orthogonalize each matrix in `shards` pieces of its rows, and whole at every
+        `period`-th step only, the first among them (MuonBP, arXiv 2510.16981); scale follows.
+
+    State: `momentum_buffer`, one value a weight; `neuron_moment`, one fp32 number a row of a
+    block; `element_moment`, one value a weight in the parameter's dtype.
     """
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.95,
         nesterov: bool = True,
         weight_decay: float = 0.1,
         scale: str = "match_rms_adamw",
         orthogonalizer: dict[str, Any] | None = None,
+        momentum_form: str = "ema",
+        momentum_dtype: str | None = None,
+        second_moment: str = "none",
+        beta2: float = 0.95,
+        sign: bool = False,
+        cautious: bool = False,
+        shards: int = 1,
+        period: int = 1,
     ) -> None:
-        if lr < 0:
-            raise ValueError(f"optimizer lr={lr}: must not be negative")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"optimizer momentum={momentum}: must be in [0, 1)")
-        update_scale(scale, 1, 1)
-        Orthogonalizer(**(orthogonalizer or {}))
         defaults = dict(
             lr=lr,
             momentum=momentum,
@@ -141,9 +71,18 @@ class Muon(torch.optim.Optimizer):
             weight_decay=weight_decay,
             scale=scale,
             orthogonalizer=dict(orthogonalizer or {}),
+            momentum_form=momentum_form,
+            momentum_dtype=momentum_dtype,
+            second_moment=second_moment,
+            beta2=beta2,
+            sign=sign,
+            cautious=cautious,
+            shards=shards,
+            period=period,
+            steps=0,
             views=None,
         )
-        self._plans: dict[int, list[Stack]] = {}
+        self._plans: dict[tuple[int, bool], list[Stack]] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -154,10 +93,18 @@ class Muon(torch.optim.Optimizer):
             group["views"] = [
                 whole(i, p, layouts.get(p.ndim, "kernel")) for i, p in enumerate(group["params"])
             ]
+        try:
+            check(group)
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._plans = {}
+        for group in self.param_groups:  # saved before a setting was there
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -166,49 +113,140 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for number, group in enumerate(self.param_groups):
-            params = group["params"]
-            if any(p.grad is not None for p in params):
-                if number not in self._plans:
-                    self._plans[number] = plan(params, group["views"], group["scale"])
-                self._step_group(group, self._plans[number])
+            if any(p.grad is not None for p in group["params"]):
+                self._step_group(group, self._stacks(number, group))
         return loss
 
+    def _stacks(self, number: int, group: dict[str, Any]) -> list[Stack]:
+        """The stacks of this step, made at its first need."""
+        in_shards = group["shards"] > 1 and group["steps"] % group["period"] > 0
+        if group["shards"] > 1:
+            group["steps"] += 1
+        if (number, in_shards) not in self._plans:
+            params, views = group["params"], group["views"]
+            if in_shards:
+                views = [shards(view, params, group["shards"]) for view in views]
+            self._plans[number, in_shards] = plan(params, views, group["scale"])
+        return self._plans[number, in_shards]
+
     def _step_group(self, group: dict[str, Any], stacks: list[Stack]) -> None:
-        params, momentum = group["params"], group["momentum"]
+        params = group["params"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        buffers = [self._buffer(p) for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        states = [self._state(p, group) for p in params]
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-        device = params[0].device
-        dtype = orthogonalizer.input_dtype(device.type)
+        workspace = Workspace(params[0].device)
+        kind = workspace.device.type
         for stack in stacks:
-            X = torch.empty(stack.shape, dtype=dtype, device=device)
+            X = workspace.empty("X", stack.shape, orthogonalizer.input_dtype(kind))
             for move in stack.moves:
-                segment = move.segment
-                direction = strips(buffers[segment.member], move.view, segment)
-                target = slots(X, move)
-                if group["nesterov"]:
-                    grad = strips(grads[segment.member], move.view, segment)
-                    _lerp_into(target, grad, direction, momentum)
-                else:
-                    target.copy_(direction)
-            X = orthogonalizer(X, orthogonalizer.iteration_dtype(device.type))
+                member, segment = move.segment.member, move.segment
+                buffer = strips(states[member]["momentum_buffer"], move.view, segment)
+                grad = strips(grads[member], move.view, segment)
+                accumulate_into(stack.part(X, move), buffer, grad, group)
+            if group["sign"]:
+                X.sign_()
+            X = orthogonalizer(X, orthogonalizer.iteration_dtype(kind), workspace)
+            if group["second_moment"] != "none":
+                X = normalized(X, stack, states, group["second_moment"], group["beta2"])
             for move in stack.moves:
                 target = strips(params[move.segment.member], move.view, move.segment)
-                target.add_(slots(X, move), alpha=-group["lr"] * move.scale)
+                apply(target, stack.part(X, move), move, group)
 
-    def _buffer(self, p: Tensor) -> Tensor:
+    def _state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         state = self.state[p]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        return state["momentum_buffer"]
+            dtype = MOMENTUM_DTYPES[group["momentum_dtype"]]
+            state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype)
+            if group["second_moment"] == "element":
+                state["element_moment"] = torch.zeros_like(p)
+            if group["second_moment"] == "neuron":
+                member = next(i for i, other in enumerate(group["params"]) if other is p)
+                rows = neurons(group, member)
+                state["neuron_moment"] = torch.zeros(rows, device=p.device)
+        return state
 
 
-def _lerp_into(target: Tensor, start: Tensor, end: Tensor, weight: float) -> None:
-    """target <- start + weight (end - start), in one pass where the dtypes allow it."""
-    if target.dtype == start.dtype:
-        torch.lerp(start, end, weight, out=target)
+def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    """Take the gradient into the momentum buffer; write the direction of the step to `target`."""
+    momentum, start = group["momentum"], grad
+    moment = buffer if buffer.dtype == grad.dtype else buffer.to(grad.dtype)
+    if group["momentum_form"] == "ema":
+        moment.lerp_(grad, 1 - momentum)
     else:
-        target.copy_(torch.lerp(start, end, weight))
+        moment.mul_(momentum).add_(grad)
+        start = grad / (1 - momentum) if group["nesterov"] else grad
+    if moment is not buffer:
+        buffer.copy_(moment)
+    if not group["nesterov"]:
+        target.copy_(moment)
+    elif target.dtype == grad.dtype:
+        torch.lerp(start, moment, momentum, out=target)
+    else:
+        target.copy_(torch.lerp(start, moment, momentum))
+
+
+def apply(target: Tensor, update: Tensor, move: Move, group: dict[str, Any]) -> None:
+    """target <- (1 - lr weight_decay) target - lr scale update, decay masked where cautious."""
+    lr, decay = group["lr"], group["lr"] * group["weight_decay"]
+    if group["weight_decay"]:
+        target.mul_(1 - decay * (update * target >= 0) if group["cautious"] else 1 - decay)
+    if isinstance(lr, Tensor):
+        target.sub_(update * (lr * move.scale))
+    else:
+        target.add_(update, alpha=-lr * move.scale)
+
+
+def neurons(group: dict[str, Any], member: int) -> int:
+    """Rows of all blocks that a parameter has a part in."""
+    total = 0
+    for view in group["views"]:
+        shapes = block_shapes(view, group["params"])
+        for block, (rows, _) in zip(view["blocks"], shapes, strict=True):
+            pieces = [stop - start for owner, start, stop in block if owner == member]
+            total += rows * len(pieces) if view["axis"] else sum(pieces)
+    return total
+
+
+def check(group: dict[str, Any]) -> None:
+    """Raise ValueError, naming the setting, where a group's settings make no sense."""
+    lr = float(group["lr"])
+    if not 0 <= lr < math.inf:
+        raise ValueError(f"optimizer lr={lr}: must be a number, 0 or above")
+    if not 0 <= group["weight_decay"] < math.inf:
+        raise ValueError(
+            f"optimizer weight_decay={group['weight_decay']}: must be a number, 0 or above"
+        )
+    for name in ("momentum", "beta2"):
+        if not 0 <= group[name] < 1:
+            raise ValueError(f"optimizer {name}={group[name]}: must be in [0, 1)")
+    for name, accepted in (
+        ("momentum_form", MOMENTUM_FORMS),
+        ("momentum_dtype", tuple(MOMENTUM_DTYPES)),
+        ("second_moment", KINDS),
+    ):
+        if group[name] not in accepted:
+            choices = ", ".join("null" if choice is None else choice for choice in accepted)
+            raise ValueError(f"optimizer {name}={group[name]}: must be one of {choices}")
+    for name in ("shards", "period"):
+        if not isinstance(group[name], int) or group[name] < 1:
+            raise ValueError(f"optimizer {name}={group[name]}: must be a whole number above 0")
+    if group["shards"] > 1 and group["second_moment"] == "neuron":
+        raise ValueError("optimizer shards: not together with second_moment=neuron")
+    update_scale(group["scale"], 1, 1)
+    Orthogonalizer(**group["orthogonalizer"])
+    check_cover(group)
+
+
+def check_cover(group: dict[str, Any]) -> None:
+    """Every tensor is read by one view, once and whole."""
+    read = [0] * len(group["params"])
+    for view in group["views"]:
+        for member, start, stop in (piece for block in view["blocks"] for piece in block):
+            shape = as_matrix(group["params"][member], view["layout"]).shape
+            read[member] += (stop - start) * shape[1 - view["axis"]]
+    for number, (p, elements) in enumerate(zip(group["params"], read, strict=True)):
+        if elements != p.numel():
+            raise ValueError(
+                f"optimizer views: tensor {number} of shape {tuple(p.shape)} has {p.numel()} "
+                f"elements, its views read {elements}"
+            )

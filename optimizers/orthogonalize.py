@@ -10,6 +10,8 @@ from torch import Tensor
 
 from optimizers.coefficients import Triple, per_step
 from optimizers.precision import bf16_pays
+from optimizers.symmetric import product, symmetric_product
+from optimizers.workspace import Workspace
 
 DTYPES = {
     "fp64": torch.float64,
@@ -65,16 +67,21 @@ class Orthogonalizer:
             return DTYPES[self.dtype]
         return torch.bfloat16 if bf16_pays(device_type) else torch.float32
 
-    def __call__(self, X_bnm: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def __call__(
+        self,
+        X_bnm: Tensor,
+        dtype: torch.dtype | None = None,
+        workspace: Workspace | None = None,
+    ) -> Tensor:
         """msign of each matrix of a stack, iterated in `dtype` (default: the stack's own).
 
-        The stack is left as it is; its norms are taken before it is cast.
+        Norms are taken before the stack is cast; workspace: see `orthogonalize`.
         """
         dtype = dtype or X_bnm.dtype
         if self.method == "exact":
             return msign(X_bnm).to(dtype)
         triples = per_step(self.coefficients, self.steps)
-        return orthogonalize(X_bnm, triples, self.method, dtype)
+        return orthogonalize(X_bnm, triples, self.method, dtype, workspace)
 
 
 def msign(X_bnm: Tensor) -> Tensor:
@@ -92,86 +99,120 @@ def orthogonalize(
     triples: list[Triple],
     method: str = "auto",
     dtype: torch.dtype | None = None,
+    workspace: Workspace | None = None,
 ) -> Tensor:
     """Newton-Schulz iteration on a stack of matrices (b, n, m), in `dtype` (default: X's own).
 
-    A single row or column has msign x / |x|: no iteration. A zero matrix gives zero.
+    A single row or column has msign x / |x|: no iteration. A zero matrix gives zero, NaN or
+    infinity gives NaN in its own matrix only. With a workspace X is overwritten, and the result
+    lies in either until the next call with it.
     """
-    X = normed(X_bnm).to(dtype or X_bnm.dtype)
-    n, m = X.shape[-2:]
-    if min(n, m) == 1:
-        return X
-    if n > m:
-        return orthogonalize_normed(X.mT, triples, method).mT
-    return orthogonalize_normed(X, triples, method)
+    X = X_bnm
+    if workspace is None:
+        workspace = Workspace(X.device)
+        X = X.clone(memory_format=torch.contiguous_format)
+    X = normed_(X).to(dtype or X.dtype)
+    return iterate(X, triples, method, workspace) if min(X.shape[-2:]) > 1 else X
 
 
-def normed(X_bnm: Tensor) -> Tensor:
-    """Each matrix divided by its Frobenius norm; a zero matrix stays zero.
+def normed_(X_bnm: Tensor) -> Tensor:
+    """Divide each matrix, in place, by its Frobenius norm; a zero matrix stays zero.
 
     A power of two, which costs no accuracy, first brings the largest entry near 1: squares of
     gradients would leave fp32's range below 1e-19 and above 1e19.
     """
-    peak = _positive(X_bnm.abs().amax((-2, -1), keepdim=True))
-    X = X_bnm * torch.exp2(-torch.frexp(peak).exponent.to(X_bnm.dtype))
-    return X.div_(_positive(torch.linalg.vector_norm(X, dim=(-2, -1), keepdim=True)))
+    largest = X_bnm.amax((-2, -1), keepdim=True)
+    peak = _positive(torch.maximum(largest, -X_bnm.amin((-2, -1), keepdim=True)))
+    X_bnm.mul_(torch.exp2(-torch.frexp(peak).exponent.to(X_bnm.dtype)))
+    return X_bnm.div_(_positive(torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)))
 
 
 def _positive(scale: Tensor) -> Tensor:
     return scale.clamp_min(torch.finfo(scale.dtype).tiny)
 
 
-def orthogonalize_normed(X_bnm: Tensor, triples: list[Triple], method: str) -> Tensor:
-    """The iteration itself, for n <= m and singular values at most 1."""
+def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
+    """The iteration itself, for singular values at most 1; X is overwritten."""
     if method == "auto":
         method = "gram" if gram_is_cheaper(X_bnm, len(triples)) else "newton_schulz"
-    return gram(X_bnm, triples) if method == "gram" else newton_schulz(X_bnm, triples)
+    form = gram if method == "gram" else newton_schulz
+    return form(X_bnm, triples, workspace)
 
 
-def newton_schulz(X_bnm: Tensor, triples: list[Triple]) -> Tensor:
-    """X <- a X + (b A + c A^2) X with A = X X^T: three products a step."""
-    X = X_bnm
+def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
+    """X <- a X + (b G + c G^2) X with G = X X^T: three products a step. X is overwritten."""
+    X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
+    G, Z = _gram_sized(X, workspace, "GZ")
     for a, b, c in triples:
-        A = torch.bmm(X, X.mT)
-        B = torch.baddbmm(A, A, A, beta=b, alpha=c)
-        X = torch.baddbmm(X, B, X, beta=a)
+        gram_matrix(X, out=G)
+        symmetric_product(G, G, G, beta=b, alpha=c, out=Z)
+        short_side_product(Z, X, X, beta=a, out=Y)
+        X, Y = Y, X
     return X
 
 
-def gram(X_bnm: Tensor, triples: list[Triple]) -> Tensor:
-    """The same polynomial, iterated on the n x n Gram matrix; X is touched only at restarts.
+def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
+    """The same polynomial, iterated on the n x n Gram matrix. X is overwritten.
 
     With G = X X^T and Z = a I + b G + c G^2 a step is X <- Z X, G <- Z G Z. The Z's are gathered
-    in Q and multiplied to X once. Source: github.com/Dao-AILab/gram-newton-schulz.
+    in Q and multiplied to X once, at each restart. All are polynomials in G, hence symmetric and
+    commuting. Source: github.com/Dao-AILab/gram-newton-schulz.
     """
-    X = X_bnm
+    X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
+    G, Z, Q, P = _gram_sized(X, workspace, "GZQP")
     start = 0
     for stop in restarts(X, len(triples)):
-        G = torch.bmm(X, X.mT)
-        Q = None
+        gram_matrix(X, out=G)
         for step in range(start, stop):
             a, b, c = triples[step]
-            Z = torch.baddbmm(G, G, G, beta=b, alpha=c)
+            symmetric_product(G, G, G, beta=b, alpha=c, out=Z)
             Z.diagonal(dim1=-2, dim2=-1).add_(a)
-            Q = Z if Q is None else torch.bmm(Z, Q)
             if step + 1 < stop:
-                G = torch.bmm(torch.bmm(Z, G), Z)
-        X = torch.bmm(Q, X)
+                symmetric_product(G, Z, out=P)
+                symmetric_product(Z, P, out=G)
+            if step == start:
+                Q, Z = Z, Q
+            else:
+                symmetric_product(Z, Q, out=P)
+                Q, P = P, Q
+        short_side_product(Q, X, out=Y)
+        X, Y = Y, X
         start = stop
     return X
+
+
+def _gram_sized(X_bnm: Tensor, workspace: Workspace, names: str) -> list[Tensor]:
+    b, n = len(X_bnm), min(X_bnm.shape[-2:])
+    return [workspace.empty(name, (b, n, n), X_bnm.dtype) for name in names]
+
+
+def gram_matrix(X_bnm: Tensor, out: Tensor) -> Tensor:
+    """X X^T, or X^T X where X is tall: the smaller of the two."""
+    if X_bnm.shape[-2] > X_bnm.shape[-1]:
+        return symmetric_product(X_bnm.mT, X_bnm, out=out)
+    return symmetric_product(X_bnm, X_bnm.mT, out=out)
+
+
+def short_side_product(
+    S_bnn: Tensor, X_bnm: Tensor, added_bnm: Tensor | None = None, *, beta: float = 1.0, out: Tensor
+) -> Tensor:
+    """S X + beta added for a symmetric S, or X S + beta added where X is tall."""
+    if X_bnm.shape[-2] > X_bnm.shape[-1]:
+        return product(X_bnm, S_bnn, added_bnm, beta=beta, out=out)
+    return product(S_bnn, X_bnm, added_bnm, beta=beta, out=out)
 
 
 def restarts(X_bnm: Tensor, steps: int) -> list[int]:
     """The step numbers after which X is formed: the last one is `steps`."""
     if X_bnm.dtype == torch.float64:
         return [*range(5, steps, 5), steps]
-    first = 3 if X_bnm.dtype == torch.float32 and X_bnm.shape[-2] >= LARGE else 2
+    first = 3 if X_bnm.dtype == torch.float32 and min(X_bnm.shape[-2:]) >= LARGE else 2
     return [*range(first, steps, 2), steps]
 
 
 def gram_is_cheaper(X_bnm: Tensor, steps: int) -> bool:
     """Whether the Gram form needs fewer multiplications here, and is as exact as it should be."""
-    n, m = X_bnm.shape[-2:]
+    n, m = sorted(X_bnm.shape[-2:])
     if X_bnm.dtype in (torch.bfloat16, torch.float16) and n < SMALLEST_HALF:
         return False
     segments = len(restarts(X_bnm, steps))

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import gpt2, vit
-from optimizers import muon
-from optimizers.muon import SCALES, Muon, update_scale
+from optimizers import stacks
+from optimizers.muon import Muon
 from optimizers.orthogonalize import msign
 from optimizers.routing import build_views
+from optimizers.stacks import SCALES, update_scale
 from optimizers.structure import describe
 from optimizers.views import View, block_shapes, gather, scatter, whole
 
@@ -354,16 +355,16 @@ def test_any_cut_in_stacks_of_any_size_steps_as_matrices_stored_apart(data):
     blocks = [list(pieces[i : i + most]) for i in range(0, len(pieces), most)]
     view = View(members=[0, 1], layout="matrix", axis=0, blocks=blocks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(muon, "STACK_ELEMENTS", {"cpu": data.draw(st.integers(1, 60))})
+        patch.setattr(stacks, "ELEMENTS", {"cpu": data.draw(st.integers(1, 60))})
         assert_as_stored_apart(tensors, [view], PLAIN64, 1e-10, steps=3)
 
 
 def test_a_stack_is_no_larger_than_it_may_be(monkeypatch):
-    monkeypatch.setattr(muon, "STACK_ELEMENTS", {"cpu": 100})
+    monkeypatch.setattr(stacks, "ELEMENTS", {"cpu": 100})
     weights = parameters(*(random(4, 8, seed=i) for i in range(11)))
     optimizer = Muon(weights)
-    stacks = muon.plan(weights, optimizer.param_groups[0]["views"], "none")
-    counts = [stack.shape[0] for stack in stacks]
+    planned = stacks.plan(weights, optimizer.param_groups[0]["views"], "none")
+    counts = [stack.shape[0] for stack in planned]
     assert sum(counts) == 11 and max(counts) * 32 <= 100
     assert max(counts) - min(counts) <= 1  # as equal as can be
 

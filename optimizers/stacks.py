@@ -1,0 +1,148 @@
+"""Views sorted into stacks of equal matrices that are orthogonalized together."""
+
+from collections import Counter
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from optimizers.views import Segment, View, block_shapes, segments, strips
+
+# Elements of one stack. On a CPU it should stay near the cache and yet give each core a matrix,
+# and its workspace counts as the step's peak memory; on a GPU it should fill the device.
+ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
+
+SCALES = ("original", "match_rms_adamw", "spectral", "none")
+
+
+def update_scale(rule: str, rows: int, columns: int) -> float:
+    """The factor on msign for a block with fan-out `rows` and fan-in `columns`.
+
+    original: sqrt(max(1, out/in)) (Keller Jordan); match_rms_adamw: 0.2 sqrt(max(out, in)), which
+    gives an update RMS of 0.2 as AdamW's (Moonlight, arXiv 2502.16982); spectral: sqrt(out/in)
+    (Scion, arXiv 2502.07529); none: 1.
+    """
+    if rule == "original":
+        return max(1.0, rows / columns) ** 0.5
+    if rule == "match_rms_adamw":
+        return 0.2 * max(rows, columns) ** 0.5
+    if rule == "spectral":
+        return (rows / columns) ** 0.5
+    if rule == "none":
+        return 1.0
+    raise ValueError(f"optimizer scale={rule}: must be one of {', '.join(SCALES)}")
+
+
+class Move(NamedTuple):
+    """One copy between a parameter's strips and a run of slots of a stack.
+
+    neuron: where the strips' rows begin among all rows of the parameter, in the order of moves.
+    """
+
+    view: View
+    segment: Segment
+    slot: int
+    scale: float
+    neuron: int
+    rows: int  # of one strip
+
+
+class Stack(NamedTuple):
+    """Matrices of one shape (count, n, m) as they lie in memory; transposed: fan-out along m."""
+
+    shape: tuple[int, int, int]
+    transposed: bool
+    moves: list[Move]
+
+    def part(self, X_bnm: Tensor, move: Move) -> Tensor:
+        """What a move reads or writes, in the orientation of its strips."""
+        part = X_bnm[move.slot : move.slot + move.segment.count]
+        part = part.mT if self.transposed else part
+        axis = 1 + move.view["axis"]
+        return part.narrow(axis, move.segment.offset, move.segment.size)
+
+
+def plan(params: list[Tensor], views: list[View], rule: str) -> list[Stack]:
+    """Sort all blocks by shape and orientation and cut them into stacks."""
+    buckets: dict[tuple[int, int, bool], list[Move]] = {}
+    filled: Counter[tuple[int, int, bool]] = Counter()
+    neurons: Counter[int] = Counter()
+    for view in views:
+        place: dict[int, tuple[tuple[int, int, bool], int]] = {}
+        shapes = block_shapes(view, params)
+        for segment in segments(view):
+            for block in range(segment.block, segment.block + segment.count):
+                if block not in place:
+                    key = _key(params[segment.member], view, segment, *shapes[block])
+                    place[block] = key, filled[key]
+                    filled[key] += 1
+            key, slot = place[segment.block]
+            rows = shapes[segment.block][0] if view["axis"] else segment.size
+            scale = update_scale(rule, *shapes[segment.block])
+            move = Move(view, segment, slot, scale, neurons[segment.member], rows)
+            buckets.setdefault(key, []).append(move)
+            neurons[segment.member] += segment.count * rows
+    limit = ELEMENTS.get(params[0].device.type, ELEMENTS["cpu"])
+    stacks = []
+    for key, moves in buckets.items():
+        stacks += _cut(moves, filled[key], *key, most=max(1, limit // (key[0] * key[1])))
+    # The largest first: a workspace that they share need not grow.
+    return sorted(stacks, key=lambda stack: -prod(stack.shape))
+
+
+def _key(
+    tensor: Tensor, view: View, segment: Segment, rows: int, columns: int
+) -> tuple[int, int, bool]:
+    """(n, m, transposed) of a block as it lies in memory, so that it is copied in a stream."""
+    part = strips(tensor, view, segment)
+    transposed = part.stride(-2) < part.stride(-1)
+    return (columns, rows, True) if transposed else (rows, columns, False)
+
+
+def _cut(moves: list[Move], slots: int, n: int, m: int, transposed: bool, most: int) -> list[Stack]:
+    """Stacks of at most `most` slots, as equal as can be; a run of strips may be cut in two."""
+    pieces = -(-slots // most)
+    edges = [slots * i // pieces for i in range(pieces + 1)]
+    stacks = []
+    for low, high in pairwise(edges):
+        inside = []
+        for move in moves:
+            start, stop = max(low, move.slot), min(high, move.slot + move.segment.count)
+            if start < stop:
+                skipped = start - move.slot
+                segment = move.segment._replace(
+                    start=move.segment.start + skipped * move.segment.size,
+                    count=stop - start,
+                    block=move.segment.block + skipped,
+                )
+                neuron = move.neuron + skipped * move.rows
+                inside.append(move._replace(segment=segment, slot=start - low, neuron=neuron))
+        stacks.append(Stack((high - low, n, m), transposed, inside))
+    return stacks
+
+
+def shards(view: View, params: list[Tensor], pieces: int) -> View:
+    """The view with each block cut in `pieces` along its axis, as a device would hold them.
+
+    Vectors stay whole.
+    """
+    shapes = block_shapes(view, params)
+    blocks = []
+    for block, shape in zip(view["blocks"], shapes, strict=True):
+        length = shape[view["axis"]]
+        count = min(pieces, length) if min(shape) > 1 else 1
+        for i in range(count):
+            blocks.append(_range(block, length * i // count, length * (i + 1) // count))
+    return View(**{**view, "blocks": blocks})
+
+
+def _range(block: list[list[int]], low: int, high: int) -> list[list[int]]:
+    """The part low..high of a block, counted along its pieces."""
+    part, begin = [], 0
+    for member, start, stop in block:
+        end = begin + stop - start
+        if max(low, begin) < min(high, end):
+            part.append([member, start + max(low, begin) - begin, start + min(high, end) - begin])
+        begin = end
+    return part
