@@ -1,20 +1,17 @@
 """Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize.py."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from optimizers.checks import MOMENTUM_DTYPES, check
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.second_moment import KINDS, normalized
-from optimizers.stacks import Move, Stack, plan, shards, update_scale
-from optimizers.views import as_matrix, block_shapes, strips, whole
+from optimizers.second_moment import neurons, normalized
+from optimizers.stacks import Move, Stack, plan, shards
+from optimizers.views import strips, whole
 from optimizers.workspace import Workspace
-
-MOMENTUM_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}
-MOMENTUM_FORMS = ("ema", "classical")
 
 
 class Muon(torch.optim.Optimizer):
@@ -106,6 +103,15 @@ class Muon(torch.optim.Optimizer):
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, which casts a state to its parameter's dtype; here each keeps its own."""
+        super().load_state_dict(state_dict)
+        saved = [number for group in state_dict["param_groups"] for number in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for number, p in zip(saved, params, strict=True):
+            for name, value in state_dict["state"].get(number, {}).items():
+                self.state[p][name] = value.to(p.device)
+
     @torch.no_grad()
     def step(self, closure=None):
         loss = None
@@ -188,65 +194,11 @@ def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[st
 def apply(target: Tensor, update: Tensor, move: Move, group: dict[str, Any]) -> None:
     """target <- (1 - lr weight_decay) target - lr scale update, decay masked where cautious."""
     lr, decay = group["lr"], group["lr"] * group["weight_decay"]
-    if group["weight_decay"]:
-        target.mul_(1 - decay * (update * target >= 0) if group["cautious"] else 1 - decay)
+    if group["cautious"]:
+        target.sub_(target * (update * target >= 0) * decay)
+    elif group["weight_decay"]:
+        target.mul_(1 - decay)
     if isinstance(lr, Tensor):
         target.sub_(update * (lr * move.scale))
     else:
         target.add_(update, alpha=-lr * move.scale)
-
-
-def neurons(group: dict[str, Any], member: int) -> int:
-    """Rows of all blocks that a parameter has a part in."""
-    total = 0
-    for view in group["views"]:
-        shapes = block_shapes(view, group["params"])
-        for block, (rows, _) in zip(view["blocks"], shapes, strict=True):
-            pieces = [stop - start for owner, start, stop in block if owner == member]
-            total += rows * len(pieces) if view["axis"] else sum(pieces)
-    return total
-
-
-def check(group: dict[str, Any]) -> None:
-    """Raise ValueError, naming the setting, where a group's settings make no sense."""
-    lr = float(group["lr"])
-    if not 0 <= lr < math.inf:
-        raise ValueError(f"optimizer lr={lr}: must be a number, 0 or above")
-    if not 0 <= group["weight_decay"] < math.inf:
-        raise ValueError(
-            f"optimizer weight_decay={group['weight_decay']}: must be a number, 0 or above"
-        )
-    for name in ("momentum", "beta2"):
-        if not 0 <= group[name] < 1:
-            raise ValueError(f"optimizer {name}={group[name]}: must be in [0, 1)")
-    for name, accepted in (
-        ("momentum_form", MOMENTUM_FORMS),
-        ("momentum_dtype", tuple(MOMENTUM_DTYPES)),
-        ("second_moment", KINDS),
-    ):
-        if group[name] not in accepted:
-            choices = ", ".join("null" if choice is None else choice for choice in accepted)
-            raise ValueError(f"optimizer {name}={group[name]}: must be one of {choices}")
-    for name in ("shards", "period"):
-        if not isinstance(group[name], int) or group[name] < 1:
-            raise ValueError(f"optimizer {name}={group[name]}: must be a whole number above 0")
-    if group["shards"] > 1 and group["second_moment"] == "neuron":
-        raise ValueError("optimizer shards: not together with second_moment=neuron")
-    update_scale(group["scale"], 1, 1)
-    Orthogonalizer(**group["orthogonalizer"])
-    check_cover(group)
-
-
-def check_cover(group: dict[str, Any]) -> None:
-    """Every tensor is read by one view, once and whole."""
-    read = [0] * len(group["params"])
-    for view in group["views"]:
-        for member, start, stop in (piece for block in view["blocks"] for piece in block):
-            shape = as_matrix(group["params"][member], view["layout"]).shape
-            read[member] += (stop - start) * shape[1 - view["axis"]]
-    for number, (p, elements) in enumerate(zip(group["params"], read, strict=True)):
-        if elements != p.numel():
-            raise ValueError(
-                f"optimizer views: tensor {number} of shape {tuple(p.shape)} has {p.numel()} "
-                f"elements, its views read {elements}"
-            )

@@ -3,6 +3,7 @@
 msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices in a stack.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,9 @@ class Orthogonalizer:
         if self.method == "exact":
             return msign(X_bnm).to(dtype)
         triples = per_step(self.coefficients, self.steps)
-        return orthogonalize(X_bnm, triples, self.method, dtype, workspace)
+        captured = X_bnm.is_cuda and not torch.compiler.is_compiling()
+        function = _compiled() if captured else orthogonalize
+        return function(X_bnm, triples, self.method, dtype, workspace)
 
 
 def msign(X_bnm: Tensor) -> Tensor:
@@ -113,6 +116,12 @@ def orthogonalize(
         X = X.clone(memory_format=torch.contiguous_format)
     X = normed_(X).to(dtype or X.dtype)
     return iterate(X, triples, method, workspace) if min(X.shape[-2:]) > 1 else X
+
+
+@functools.cache
+def _compiled():
+    """On a GPU the compiler fuses element-wise work; one graph a shape of stack."""
+    return torch.compile(orthogonalize, dynamic=False, recompile_limit=256)
 
 
 def normed_(X_bnm: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Running mean squares of orthogonalized updates, by which NorMuon and AdaMuon divide them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from optimizers.stacks import Move, Stack
-from optimizers.views import strips
+from optimizers.views import block_shapes, strips
 
 KINDS = ("none", "neuron", "element")
 EPSILON = 1e-8  # as both papers have it
@@ -49,3 +51,14 @@ def _rows(stack: Stack, squares: Tensor, move: Move) -> Tensor:
     part = part.mT if stack.transposed else part
     offset = 0 if move.view["axis"] else move.segment.offset
     return part.narrow(1, offset, move.rows)
+
+
+def neurons(group: dict[str, Any], member: int) -> int:
+    """Rows of all blocks that a parameter has a part in."""
+    total = 0
+    for view in group["views"]:
+        shapes = block_shapes(view, group["params"])
+        for block, (rows, _) in zip(view["blocks"], shapes, strict=True):
+            pieces = [stop - start for owner, start, stop in block if owner == member]
+            total += rows * len(pieces) if view["axis"] else sum(pieces)
+    return total

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from optimizers.checks import MOMENTUM_DTYPES
 from optimizers.muon import Muon
+from optimizers.second_moment import neurons
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
@@ -45,21 +47,36 @@ def state_bytes(optimizers: list[torch.optim.Optimizer]) -> dict:
 
 
 def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
-    """What the algorithms say: two values a parameter for Adam, one for Muon.
+    """What the algorithms say: two values a parameter for Adam, one for Muon, more for its
+    variants.
 
     Adam also counts its steps in one fp32 number a tensor.
     """
     total = 0
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            for p in group["params"]:
+            for member, p in enumerate(group["params"]):
                 values = p.numel() * p.element_size()
                 if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
                     total += (3 if group["amsgrad"] else 2) * values + 4
-                elif type(optimizer) in (Muon, torch.optim.Muon):
+                elif type(optimizer) is torch.optim.Muon:
                     total += values
+                elif type(optimizer) is Muon:
+                    total += predicted_muon_bytes(group, member)
                 else:
                     return None
+    return total
+
+
+def predicted_muon_bytes(group: dict, member: int) -> int:
+    """Our Muon's state of one parameter: the momentum, and second moments where it keeps them."""
+    p = group["params"][member]
+    dtype = MOMENTUM_DTYPES[group["momentum_dtype"]] or p.dtype
+    total = p.numel() * dtype.itemsize
+    if group["second_moment"] == "element":
+        total += p.numel() * p.element_size()
+    if group["second_moment"] == "neuron":
+        total += neurons(group, member) * torch.float32.itemsize
     return total
 
 

@@ -27,11 +27,11 @@ def symmetric_product(
     out: Tensor | None = None,
 ) -> Tensor:
     """alpha A B + beta added, for stacks whose result is symmetric; `out` may not be an operand."""
-    n = A_bnk.shape[-2]
-    if n >= SMALLEST.get(A_bnk.device.type, n + 1):
-        if A_bnk.device.type == "cuda" and _kernels_take(A_bnk):
-            return _by_kernels(A_bnk, B_bkn, added_bnn, alpha, beta)
-        if A_bnk.device.type == "cpu" and A_bnk.dtype in (torch.float32, torch.float64):
+    kind = A_bnk.device.type
+    if A_bnk.shape[-2] >= SMALLEST.get(kind, A_bnk.shape[-2] + 1):
+        if kind == "cuda" and _kernels_take(A_bnk):
+            return _by_kernels(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+        if kind == "cpu" and _pieces_take(A_bnk):
             return _by_pieces(A_bnk, B_bkn, added_bnn, alpha, beta, out)
     return product(A_bnk, B_bkn, added_bnn, alpha, beta, out)
 
@@ -48,6 +48,11 @@ def product(
     if added_bnm is None:
         return torch.bmm(A_bnk, B_bkm, out=out)
     return torch.baddbmm(added_bnm, A_bnk, B_bkm, beta=beta, alpha=alpha, out=out)
+
+
+def _pieces_take(A: Tensor) -> bool:
+    """Not half precision, where it was not measured; the compiler takes no strided `out`."""
+    return A.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
 
 
 def _by_pieces(A, B, added, alpha, beta, out) -> Tensor:
@@ -72,9 +77,7 @@ def _kernels_take(A: Tensor) -> bool:
     return half and torch.cuda.get_device_capability(A.device)[0] >= 9 and _kernels_installed()
 
 
-def _by_kernels(A, B, added, alpha, beta) -> Tensor:
+def _by_kernels(A, B, added, alpha, beta, out) -> Tensor:
     from quack.gemm_interface import gemm_symmetric
 
-    if added is None:
-        return gemm_symmetric(A, B)
-    return gemm_symmetric(A, B, C=added, alpha=alpha, beta=beta)
+    return gemm_symmetric(A, B, C=added, out=out, alpha=alpha, beta=beta)

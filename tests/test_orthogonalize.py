@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from models import gpt2
 from optimizers.coefficients import SETS, per_step
 from optimizers.orthogonalize import (
     DTYPES,
@@ -19,6 +20,8 @@ from optimizers.orthogonalize import (
     orthogonalize,
     restarts,
 )
+from optimizers.structure import describe
+from optimizers.workspace import Workspace
 
 CONF = Path(__file__).parent.parent / "conf" / "orthogonalizer"
 ITERATED = ("newton_schulz", "gram", "auto")
@@ -330,3 +333,58 @@ def test_a_bad_choice_is_named_with_what_there_is():
             Orthogonalizer(**wrong)
     with pytest.raises(ValueError, match=", ".join(SETS)):
         Orthogonalizer(coefficients="kellr")
+
+
+# captured, and real momenta ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["newton_schulz", "gram"])
+@pytest.mark.parametrize("shape", [(2, 8, 12), (3, 20, 7), (1, 520, 600)])
+def test_the_iteration_is_captured_whole_by_torch_compile(method, shape):
+    """As on a GPU, where it is compiled; here the captured operations run one by one."""
+    torch.compiler.reset()
+    captured = torch.compile(orthogonalize, backend="aot_eager", fullgraph=True)
+    X = gaussian(*shape).float()
+    want = orthogonalize(X, KELLER, method)
+    assert error(captured(X.clone(), KELLER, method), want) <= 1e-5
+    assert error(captured(X, KELLER, method, None, Workspace(X.device)), want) <= 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", ["newton_schulz", "gram"])
+def test_a_gpu_gives_what_the_cpu_gives(method):
+    X = gaussian(2, 300, 900).float()
+    settled = Orthogonalizer(method=method, dtype="fp32")
+    assert torch.allclose(settled(X.cuda()).cpu(), settled(X), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def momenta():
+    """Momentum of a GPT-2's hidden matrices after a few steps on text, by shape."""
+    model = gpt2.build(vocab_size=64, positions=64, layers=2, heads=4, width=256)
+    hidden = [p for p in describe(model) if p.role == "hidden"]
+    optimizer = torch.optim.AdamW([p.tensor for p in hidden], lr=1e-3, betas=(0.95, 0.95))
+    text = torch.frombuffer(bytearray(Path(__file__).read_bytes()), dtype=torch.uint8).long() % 64
+    for step in range(6):
+        ids = text[512 * step : 512 * (step + 1)].view(8, 64)
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        model.zero_grad()
+    found = {}
+    for p in hidden:
+        M = optimizer.state[p.tensor]["exp_avg"]
+        M = M if M.shape[0] <= M.shape[1] else M.mT
+        found.setdefault(tuple(M.shape), []).append(M)
+    return {shape: torch.stack(matrices) for shape, matrices in found.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["keller", "polar_express", "you5"])
+@pytest.mark.parametrize("shape", [(256, 768), (256, 1024)])
+def test_auto_is_nearly_as_exact_as_the_plain_form_on_real_momenta(dtype, name, shape, momenta):
+    X, triples = momenta[shape].to(dtype), per_step(name, 5)
+    assert gram_is_cheaper(X, 5)
+    for matrix in X:  # one by one: the worst counts
+        want = reference(matrix[None], triples)
+        plain = error(orthogonalize(matrix[None], triples, "newton_schulz"), want)
+        assert error(orthogonalize(matrix[None], triples, "auto"), want) <= 2.5 * plain

@@ -49,7 +49,7 @@ def test_the_parts_add_up_to_every_tensor_in_the_state(name, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon", "hybrid", "torch_muon"])
 def test_each_role_keeps_one_value_under_muon_and_two_under_adam(name, model):
     built = MODELS[model]()
     block = settings(name)
