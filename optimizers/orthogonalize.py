@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimizers.coefficients import Triple, per_step
 from optimizers.precision import bf16_pays
-from optimizers.symmetric import product, symmetric_product
+from optimizers.symmetric import product, symmetric_product, symmetric_share
 from optimizers.workspace import Workspace
 
 DTYPES = {
@@ -143,19 +143,21 @@ def _positive(scale: Tensor) -> Tensor:
 def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
     """The iteration itself, for singular values at most 1; X is overwritten."""
     if method == "auto":
-        method = "gram" if gram_is_cheaper(X_bnm, len(triples)) else "newton_schulz"
+        method = "gram" if gram_is_cheaper(X_bnm, triples) else "newton_schulz"
     form = gram if method == "gram" else newton_schulz
     return form(X_bnm, triples, workspace)
 
 
 def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
-    """X <- a X + (b G + c G^2) X with G = X X^T: three products a step. X is overwritten."""
+    """X <- a X + (b G + c G^2) X with G = X X^T: three products a step, two where c is 0.
+
+    X is overwritten.
+    """
     X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
     G, Z = _gram_sized(X, workspace, "GZ")
     for a, b, c in triples:
         gram_matrix(X, out=G)
-        symmetric_product(G, G, G, beta=b, alpha=c, out=Z)
-        short_side_product(Z, X, X, beta=a, out=Y)
+        short_side_product(_polynomial(G, b, c, out=Z), X, X, beta=a, out=Y)
         X, Y = Y, X
     return X
 
@@ -174,8 +176,7 @@ def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
         gram_matrix(X, out=G)
         for step in range(start, stop):
             a, b, c = triples[step]
-            symmetric_product(G, G, G, beta=b, alpha=c, out=Z)
-            Z.diagonal(dim1=-2, dim2=-1).add_(a)
+            _polynomial(G, b, c, out=Z).diagonal(dim1=-2, dim2=-1).add_(a)
             if step + 1 < stop:
                 symmetric_product(G, Z, out=P)
                 symmetric_product(Z, P, out=G)
@@ -193,6 +194,13 @@ def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
 def _gram_sized(X_bnm: Tensor, workspace: Workspace, names: str) -> list[Tensor]:
     b, n = len(X_bnm), min(X_bnm.shape[-2:])
     return [workspace.empty(name, (b, n, n), X_bnm.dtype) for name in names]
+
+
+def _polynomial(G_bnn: Tensor, b: float, c: float, out: Tensor) -> Tensor:
+    """b G + c G^2."""
+    if c == 0:
+        return torch.mul(G_bnn, b, out=out)
+    return symmetric_product(G_bnn, G_bnn, G_bnn, beta=b, alpha=c, out=out)
 
 
 def gram_matrix(X_bnm: Tensor, out: Tensor) -> Tensor:
@@ -219,12 +227,14 @@ def restarts(X_bnm: Tensor, steps: int) -> list[int]:
     return [*range(first, steps, 2), steps]
 
 
-def gram_is_cheaper(X_bnm: Tensor, steps: int) -> bool:
+def gram_is_cheaper(X_bnm: Tensor, triples: list[Triple]) -> bool:
     """Whether the Gram form needs fewer multiplications here, and is as exact as it should be."""
     n, m = sorted(X_bnm.shape[-2:])
     if X_bnm.dtype in (torch.bfloat16, torch.float16) and n < SMALLEST_HALF:
         return False
+    steps, squares = len(triples), sum(c != 0 for _, _, c in triples)
     segments = len(restarts(X_bnm, steps))
-    plain = steps * (2 * n * n * m + n**3)
-    small_products = steps + (steps - segments) + 2 * (steps - segments)
-    return segments * 2 * n * n * m + small_products * n**3 < plain
+    small_products = squares + (steps - segments) + 2 * (steps - segments)
+    once = symmetric_share(n, X_bnm)  # what a symmetric product takes of a whole one
+    plain = steps * (1 + once) * n * n * m + squares * once * n**3
+    return segments * (1 + once) * n * n * m + small_products * once * n**3 < plain

@@ -27,13 +27,20 @@ def symmetric_product(
     out: Tensor | None = None,
 ) -> Tensor:
     """alpha A B + beta added, for stacks whose result is symmetric; `out` may not be an operand."""
-    kind = A_bnk.device.type
-    if A_bnk.shape[-2] >= SMALLEST.get(kind, A_bnk.shape[-2] + 1):
-        if kind == "cuda" and _kernels_take(A_bnk):
-            return _by_kernels(A_bnk, B_bkn, added_bnn, alpha, beta, out)
-        if kind == "cpu" and _pieces_take(A_bnk):
-            return _by_pieces(A_bnk, B_bkn, added_bnn, alpha, beta, out)
-    return product(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+    n = A_bnk.shape[-2]
+    if symmetric_share(n, A_bnk) == 1:
+        return product(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+    form = _by_kernels if A_bnk.is_cuda else _by_pieces
+    return form(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+
+
+def symmetric_share(n: int, X: Tensor) -> float:
+    """The multiplications of a symmetric product with n rows, of X's kind, as a share of all."""
+    if n < SMALLEST.get(X.device.type, n + 1):
+        return 1.0
+    if X.is_cuda:
+        return 0.5 if _kernels_take(X) else 1.0
+    return (1 + 1 / PIECES) / 2 if _pieces_take(X) else 1.0
 
 
 def product(
