@@ -13,13 +13,23 @@ from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
+# channels_last orders a kernel's columns (a transposed one's rows) differently from kernel. msign
+# is equivariant under permutations of either, so an update is the same for both.
 LAYOUTS = {
     "matrix": "stored (out, in)",
     "transposed": "stored (in, out)",
     "kernel": "stored (out, in, *kernel), read as (out, in * kernel)",
+    "kernel_transposed": "stored (in, out, *kernel), read as (out * kernel, in)",
+    "channels_last": "a kernel in channels_last memory, read as (out, kernel * in)",
+    "channels_last_transposed": "stored (in, out, *kernel), read as (kernel * out, in)",
+    "batch": "stored (count, out, in), each a matrix",
+    "batch_transposed": "stored (count, in, out), each a matrix",
     "table": "stored (*1, entries, width), read as (width, entries)",
     "vector": "read as (n, 1)",
+    "vectors": "stored (count, n), each read as (n, 1)",
 }
+# Layouts with their matrices side by side: in such a reading blocks are cut from the columns.
+SIDE_BY_SIDE = ("batch_transposed", "kernel_transposed", "channels_last_transposed")
 
 
 class View(TypedDict):
@@ -43,21 +53,64 @@ class Segment(NamedTuple):
     offset: int
 
 
-def as_matrix(tensor: Tensor, layout: str) -> Tensor:
-    """The tensor as one matrix (rows, columns), sharing its storage."""
+def fits(tensor: Tensor, layout: str) -> bool:
+    """Whether a tensor has the dimensions that a layout speaks of."""
     if layout == "vector":
-        return tensor.view(-1, 1)
-    if layout == "kernel":
-        return tensor.view(tensor.shape[0], -1)
+        return True
     if layout == "table":
-        return tensor.view(tensor.shape[-2:]).T
-    return tensor.T if layout == "transposed" else tensor
+        return tensor.ndim >= 2 and tensor.numel() == tensor.shape[-2] * tensor.shape[-1]
+    if layout.startswith("batch"):
+        return tensor.ndim == 3
+    return tensor.ndim >= 3 if layout.startswith(("kernel", "channels_last")) else tensor.ndim == 2
 
 
-def whole(member: int, tensor: Tensor, layout: str) -> View:
-    """The view that reads one tensor as one matrix."""
-    rows = as_matrix(tensor, layout).shape[0]
-    return View(members=[member], layout=layout, axis=0, blocks=[[[member, 0, rows]]])
+def as_stored(tensor: Tensor, layout: str) -> str:
+    """The layout of a kernel by its memory format: channels_last where its channels are innermost.
+
+    A kernel's columns are permuted by that, which msign does not mind (see LAYOUTS).
+    """
+    if not layout.startswith("kernel") or tensor.is_contiguous():
+        return layout
+    innermost = tensor.movedim(1, -1).is_contiguous()
+    return layout.replace("kernel", "channels_last") if innermost else layout
+
+
+def as_matrix(tensor: Tensor, layout: str) -> Tensor:
+    """The tensor as one matrix (rows, columns), sharing its storage.
+
+    A batch is read as one matrix too: "batch" and "vectors" stack its matrices, "batch_transposed"
+    sets them side by side. Raises ValueError where that takes a copy.
+    """
+    try:
+        if layout in ("vector", "vectors"):
+            return tensor.view(-1, 1)
+        if layout.startswith("channels_last"):
+            tensor = tensor.movedim(1, -1)
+        if layout.startswith(("kernel", "channels_last")):
+            matrix = tensor.view(tensor.shape[0], -1)
+        elif layout.startswith("batch"):
+            matrix = tensor.view(-1, tensor.shape[-1])
+        else:
+            matrix = tensor.view(tensor.shape[-2:]) if layout == "table" else tensor
+    except RuntimeError:
+        raise ValueError(
+            f"a tensor of shape {tuple(tensor.shape)} and strides {tensor.stride()} cannot be read "
+            f"as {layout} without a copy; make it contiguous before the optimizer is built"
+        ) from None
+    return matrix.T if layout in ("transposed", "table", *SIDE_BY_SIDE) else matrix
+
+
+def whole(member: int, tensor: Tensor, layout: str, groups: int = 1) -> View:
+    """The view that reads one tensor as one matrix, a batch as one matrix an entry.
+
+    groups: the equal groups of a convolution, each of which is a linear map of its own.
+    """
+    layout = as_stored(tensor, layout)
+    axis = 1 if layout in SIDE_BY_SIDE else 0
+    count = tensor.shape[0] if layout.startswith("batch") or layout == "vectors" else groups
+    size = as_matrix(tensor, layout).shape[axis] // count
+    blocks = [[[member, i * size, (i + 1) * size]] for i in range(count)]
+    return View(members=[member], layout=layout, axis=axis, blocks=blocks)
 
 
 def block_shapes(view: View, tensors: list[Tensor]) -> list[tuple[int, int]]:

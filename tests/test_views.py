@@ -1,18 +1,20 @@
 """Views: every layout and cut is read and written back exactly, without copies."""
 
-import math
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from optimizers.views import (
     LAYOUTS,
     View,
     as_matrix,
+    as_stored,
     block_shapes,
+    fits,
     gather,
     scatter,
     segments,
@@ -20,36 +22,50 @@ from optimizers.views import (
     whole,
 )
 
-STORED = {
-    "matrix": (3, 4),
-    "transposed": (4, 3),
-    "kernel": (3, 2, 2, 1),
-    "table": (1, 4, 3),
-    "vector": (5,),
-}
+SPLIT_ROWS = ("batch", "vectors", "kernel_transposed", "channels_last_transposed")
 
 
-def stored_shape(layout, rows, columns, factor):
-    """How a matrix (rows, columns) lies in memory; `factor` is the last size of a kernel."""
-    return {
+def stored(layout, values, rows, columns, factor):
+    """A matrix (rows, columns) as it lies in memory.
+
+    factor: the last size of a kernel, or the entries of a batch; it divides the rows where the
+    layout is in SPLIT_ROWS, else the columns.
+    """
+    kernel, kernel_transposed = (rows, columns // factor), (columns, rows // factor)
+    if layout.startswith("channels_last"):
+        sizes = kernel_transposed if layout.endswith("transposed") else kernel
+        return values.reshape(sizes[0], 1, factor, sizes[1]).permute(0, 3, 1, 2)
+    shape = {
         "matrix": (rows, columns),
         "transposed": (columns, rows),
-        "kernel": (rows, columns // factor, 1, factor),
+        "kernel": (*kernel, 1, factor),
+        "kernel_transposed": (*kernel_transposed, 1, factor),
+        "batch": (factor, rows // factor, columns),
+        "batch_transposed": (factor, columns // factor, rows),
         "table": (1, 1, columns, rows),
         "vector": (rows,),
+        "vectors": (factor, rows // factor),
     }[layout]
+    return values.reshape(shape)
 
 
 def entry(tensor, layout, row, column):
-    """One element of the matrix, by arithmetic on the stored shape alone."""
-    width = {
-        "matrix": tensor.shape[-1],
-        "kernel": math.prod(tensor.shape[1:]),
-        "vector": 1,
-    }
-    if layout in width:
-        return tensor.flatten()[row * width[layout] + column].item()
-    return tensor.flatten()[column * tensor.shape[-1] + row].item()  # transposed, table
+    """One element of the matrix, by the indices that LAYOUTS speaks of."""
+    middle, last = tensor.shape[min(1, tensor.ndim - 1)], tensor.shape[-1]
+    index = {
+        "matrix": (row, column),
+        "transposed": (column, row),
+        "kernel": (row, column // last, 0, column % last),
+        "channels_last": (row, column % middle, 0, column // middle),
+        "kernel_transposed": (column, row // last, 0, row % last),
+        "channels_last_transposed": (column, row % middle, 0, row // middle),
+        "batch": (row // middle, row % middle, column),
+        "batch_transposed": (column // middle, column % middle, row),
+        "table": (0, 0, column, row),
+        "vector": (row,),
+        "vectors": (row // middle, row % middle),
+    }[layout]
+    return tensor[index].item()
 
 
 def slow_gather(view, tensors, rows, columns):
@@ -74,8 +90,8 @@ def readings(draw):
     pieces left out and pieces of several tensors in a block.
     """
     layout = draw(st.sampled_from(sorted(LAYOUTS)))
-    axis = 0 if layout == "vector" else draw(st.integers(0, 1))
-    other = 1 if layout == "vector" else draw(st.integers(1, 4))
+    axis = 0 if layout.startswith("vector") else draw(st.integers(0, 1))
+    other = 1 if layout.startswith("vector") else draw(st.integers(1, 4))
     tensors, pieces, members = [torch.arange(3.0)], [], []  # the first is no part of the view
     for _ in range(draw(st.integers(1, 3))):
         if draw(st.booleans()):
@@ -83,11 +99,12 @@ def readings(draw):
         else:
             sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
         rows, columns = (other, sum(sizes)) if axis else (sum(sizes), other)
-        factor = draw(st.sampled_from([k for k in (1, 2, 3) if columns % k == 0]))
+        divided = rows if layout in SPLIT_ROWS else columns
+        factor = draw(st.sampled_from([k for k in (1, 2, 3) if divided % k == 0]))
         member = len(tensors)
         numel, first = rows * columns, sum(t.numel() for t in tensors)
         values = torch.arange(first, first + numel, dtype=torch.float32)
-        tensors.append(values.reshape(stored_shape(layout, rows, columns, factor)))
+        tensors.append(stored(layout, values, rows, columns, factor))
         edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
         pieces += [[member, a, b] for a, b in pairwise(edges)]
         members.append(member)
@@ -142,15 +159,65 @@ def test_strips_are_the_parameters_own_storage(reading):
     assert seen == sum(rows * columns for rows, columns in block_shapes(view, tensors))
 
 
+def parts_of(layout, tensor):
+    """What the matrices of a tensor are, in torch's own terms."""
+    if layout in ("batch", "vectors"):
+        return [part.view(len(part), -1) for part in tensor]
+    return [part.T for part in tensor] if layout == "batch_transposed" else None
+
+
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-def test_the_whole_view_is_the_one_matrix_of_the_layout(layout):
-    tensor = torch.randn(STORED[layout])
-    matrix = as_matrix(tensor, layout)
-    (block,) = gather(whole(0, tensor, layout), [tensor])
-    assert torch.equal(block, matrix)
-    assert block_shapes(whole(0, tensor, layout), [tensor]) == [tuple(matrix.shape)]
-    matrix.zero_()  # writing to the matrix is writing to the tensor
+def test_the_whole_view_is_the_matrix_or_the_batch_of_the_layout(layout):
+    rows, columns = (6, 1) if layout.startswith("vector") else (6, 4)
+    tensor = stored(layout, torch.randn(rows * columns), rows, columns, 2)
+    expected = parts_of(layout, tensor) or [as_matrix(tensor, layout)]
+    view = whole(0, tensor, layout)
+    blocks = gather(view, [tensor])
+    assert view["layout"] == layout and fits(tensor, layout)
+    assert len(blocks) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(blocks, expected, strict=True))
+    assert block_shapes(view, [tensor]) == [tuple(block.shape) for block in expected]
+    as_matrix(tensor, layout).zero_()  # writing to the matrix is writing to the tensor
     assert not tensor.any()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_kernels_matrices_are_the_maps_between_a_patch_and_a_point(
+    channels_last, groups, transposed
+):
+    """One output point of a convolution is its matrix times a patch; a transposed convolution
+    turns one point into its matrix times it. Each group by itself."""
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    conv = kind(4, 8, (2, 3), groups=groups, bias=False)
+    x = torch.randn(1, 4, 1, 1) if transposed else torch.randn(1, 4, 2, 3)
+    y = conv(x)
+    if channels_last:
+        conv.to(memory_format=torch.channels_last)
+    layout = as_stored(conv.weight, "kernel_transposed" if transposed else "kernel")
+    one = conv.weight.shape[1] == 1  # its memory format makes no difference
+    assert layout.startswith("channels_last") == (channels_last and not one)
+    weight = conv.weight.detach()
+    blocks = gather(whole(0, weight, layout, groups), [weight])
+    assert len(blocks) == groups
+
+    def columns(images):  # each group's channels, in the order of the matrix
+        parts = images.chunk(groups, 1)
+        return [(p.movedim(1, -1) if channels_last else p).flatten() for p in parts]
+
+    for block, source, target in zip(blocks, columns(x), columns(y), strict=True):
+        assert torch.allclose(block @ source, target, atol=1e-6)
+
+
+def test_what_takes_a_copy_is_refused_in_one_line():
+    sliced = torch.randn(4, 6, 3, 3)[:, ::2]
+    with pytest.raises(ValueError, match=r"\(4, 3, 3, 3\) and strides .* kernel without a copy"):
+        whole(0, sliced, "kernel")
+    whole(0, sliced.contiguous(), "kernel")
+    view = whole(0, sliced.contiguous(memory_format=torch.channels_last), "kernel")
+    with pytest.raises(ValueError, match="channels_last without a copy"):
+        gather(view, [sliced.contiguous()])  # and not columns in another order
 
 
 def test_the_heads_of_a_fused_projection_move_in_one_copy():
