@@ -253,12 +253,6 @@ def test_bare_tokens_and_position_tables_are_known_by_name(name, shape, layout):
     assert (p.role, p.layout) == ("position", layout)
 
 
-def test_a_transposed_convolution_is_not_taken_for_a_convolution():
-    """It is stored (in, out, kernel), so reading it as (out, in kernel) would be wrong."""
-    p = by_name(describe(nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.Linear(4, 2))))["0.weight"]
-    assert (p.role, p.reason) == ("hidden", NO_STRUCTURE)
-
-
 def rows_of(p):
     return {(part, head): (start, stop) for part, head, start, stop in p.slices}
 

@@ -1,0 +1,67 @@
+"""Calls of torch that are matrix products are taken apart into factors that give the same."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from optimizers.products import einsum_as_product, factors
+
+A, B, X = torch.randn(2, 3, 4), torch.randn(2, 4, 5), torch.randn(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs"),
+    [
+        (F.linear, (X, torch.randn(5, 4)), {}),
+        (F.linear, (A, torch.randn(5, 4)), {"bias": torch.zeros(5)}),
+        (torch.matmul, (A, B), {}),
+        (torch.Tensor.matmul, (X, B[0]), {}),
+        (torch.mm, (X, B[0]), {}),
+        (torch.bmm, (A, B), {}),
+        (torch.addmm, (torch.zeros(5), X, B[0]), {}),
+        (torch.baddbmm, (torch.zeros(2, 3, 5),), {"batch1": A, "batch2": B, "beta": 1.0}),
+    ],
+)
+def test_the_factors_of_a_call_give_its_result(function, args, kwargs):
+    left, right = factors(function, args, kwargs)
+    assert torch.allclose(left @ right, function(*args, **kwargs), atol=1e-6)
+
+
+def test_what_is_no_matrix_product_has_no_factors():
+    assert factors(torch.add, (X, X), {}) is None
+    assert factors(torch.matmul, (X, torch.randn(4)), {}) is None
+    assert factors(F.linear, (X, torch.randn(4)), {}) is None
+
+
+SIZES = dict(zip("bhqkdse", (2, 3, 4, 5, 6, 7, 8), strict=True))
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        "bhqd,bhkd->bhqk",
+        "bqhd,bkhd->bhqk",
+        "bhqk,bkhd->bqhd",
+        "bsd, ed -> bse",
+        "sd,de->se",
+        "bsd,de->bes",
+        "qd,bdk->bqk",
+        "bqd,bdk->kqb",
+    ],
+)
+def test_an_einsum_is_taken_apart_or_left_alone(equation):
+    inputs, _, _ = equation.replace(" ", "").partition("->")
+    left, right = (torch.randn([SIZES[i] for i in names]) for names in inputs.split(","))
+    found = einsum_as_product(equation, left, right)
+    if equation == "qd,bdk->bqk":  # two free dimensions on the right: no one matrix
+        assert found is None
+    else:
+        a, b, back = found
+        assert torch.allclose(back(a @ b), torch.einsum(equation, left, right), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "equation", ["bhgqd,bhkd->bhgqk", "bsd,dhe->bshe", "...d,de->...e", "ij,kl->ijkl", "ij,jk"]
+)
+def test_an_einsum_of_more_than_one_batched_product_is_left_alone(equation):
+    assert einsum_as_product(equation, A, B) is None
