@@ -26,6 +26,8 @@ def name(settings: Settings) -> str:
         "train": train,
         "optimizer": optimizer,
     }
+    if settings.structure:  # a list, for of two patterns the last one wins
+        content["structure"] = [list(item) for item in settings.structure.items()]
     text = json.dumps(_canonical(content), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     model = settings.model["name"]

@@ -54,6 +54,7 @@ class Settings:
     experiment: str | None = MISSING
     stage: str | None = MISSING
     results_dir: str = MISSING
+    structure: dict[str, Any] = field(default_factory=dict)
     train: Train = field(default_factory=Train)
     data: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
@@ -64,7 +65,13 @@ class Settings:
     tracker: dict[str, Any] = MISSING
 
 
-ConfigStore.instance().store(name="train_schema", node=Settings)
+def schema() -> DictConfig:
+    node = OmegaConf.structured(Settings)
+    OmegaConf.set_struct(node.structure, False)  # its keys are the user's: they need no leading +
+    return node
+
+
+ConfigStore.instance().store(name="train_schema", node=schema())
 
 
 def settle(config: DictConfig) -> Settings:

@@ -97,7 +97,7 @@ def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
 
 def routing(settings: Settings, built: nn.Module) -> Routing:
     with mistakes():
-        return route(built, settings.optimizer)
+        return route(built, settings.optimizer, settings.structure)
 
 
 def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed: Routing) -> None:

@@ -97,6 +97,9 @@ def start(tmp_path: Path, *overrides: str) -> None:
         (["orthogonalizer.dtype=fp8"], ["orthogonalizer.dtype=fp8", "bf16"]),
         (["train.sequence_length=512"], ["train.sequence_length=512", "256 positions"]),
         (["data.eval_sequences=0"], ["data.eval_sequences=0"]),
+        (["structure={*.c_fd.weight: vector}"], ["*.c_fd.weight", "h.0.mlp.c_fc.weight"]),
+        (["structure={*.c_fc.weight: vektor}"], ["c_fc.weight", "role=vektor", "embedding"]),
+        (["structure={*.c_fc.weight: {layout: batch}}"], ["c_fc.weight", "batch", "(32, 128)"]),
     ],
 )
 def test_a_mistake_that_the_model_shows_is_said_before_training(tmp_path, overrides, words):
@@ -183,6 +186,7 @@ def cell(*overrides: str) -> str:
         "optimizer.lr_scale=2",
         "qkv=fused",
         "orthogonalizer.steps=4",
+        "structure={*.c_fc.weight: vector}",
     ],
 )
 def test_what_can_change_the_result_changes_the_cell(override):
@@ -201,10 +205,41 @@ def test_what_can_change_the_result_changes_the_cell(override):
         "results_dir=elsewhere",
         "experiment=nano_rates",
         "optimizer.strict=true",
+        "structure={}",
     ],
 )
 def test_what_cannot_change_the_result_does_not(override):
     assert cell(override) == cell()
+
+
+def test_an_empty_structure_leaves_the_names_of_cells_as_they_were(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(cells, "_canonical", lambda content: hashed.append(content) or {})
+    cell()
+    cell("structure={*.c_fc.weight: vector}")
+    without, with_pattern = hashed
+    assert with_pattern.pop("structure") == [["*.c_fc.weight", "vector"]]
+    assert with_pattern == without
+
+
+def test_the_order_of_patterns_is_part_of_the_cell_for_the_last_one_wins():
+    first, second = "*.weight: vector", "*.c_fc.*: hidden"
+    assert cell(f"structure={{{first}, {second}}}") != cell(f"structure={{{second}, {first}}}")
+
+
+def test_a_models_file_may_say_what_its_parameters_are(tmp_path):
+    text = (ROOT / "conf" / "model" / "gpt2_nano.yaml").read_text()
+    text += "\nstructure:\n  '*.wpe.weight': hidden\n  '*.c_fc.*': {role: hidden}\n"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(text)
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    said = settle(path, "model=mine").structure
+    assert said == {"*.wpe.weight": "hidden", "*.c_fc.*": {"role": "hidden"}}
+    more = settle(
+        path, "model=mine", "structure={*.wpe.weight: vector, *.ln_1.*: vector}"
+    ).structure
+    assert list(more.items())[-1] == ("*.ln_1.*", "vector")
+    assert more["*.wpe.weight"] == "vector" and len(more) == 3
 
 
 def test_adamw_has_no_use_for_qkv_nor_for_the_orthogonalizer():

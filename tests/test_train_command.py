@@ -107,6 +107,17 @@ def test_inspect_prints_the_routing_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_inspect_shows_what_a_pattern_made_of_a_parameter(tmp_path):
+    rule = "structure={*.c_fc.weight: vector, *.attn.c_proj.weight: {layout: matrix}}"
+    done = command("inspect=true", *OFFLINE, rule, f"results_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "pattern *.c_fc.weight" in done.stdout
+    assert "pattern *.attn.c_proj.weight" in done.stdout
+    wrong = command("inspect=true", *OFFLINE, "structure={*.c_fc.wait: vector}")
+    assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
+    assert wrong.stderr.splitlines()[-1].startswith("error: structure={*.c_fc.wait: vector}: ")
+
+
 def test_help_names_the_groups_and_settings():
     done = command("--help")
     for word in ("optimizer", "torch_muon", "gpt2_nano", "target_loss", "inspect=true"):
