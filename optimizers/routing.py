@@ -123,7 +123,9 @@ def _build(
         views = group["views"] = build_views(members, qkv)
     try:
         optimizer = cls([group], lr=rate, **rule)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and issubclass(cls, Muon):
+            raise  # it names its setting
         raise ValueError(f"optimizer.roles ({role}): {target}: {error}") from None
     decay = optimizer.param_groups[0].get("weight_decay", 0.0)
     rows = {

@@ -144,6 +144,11 @@ def test_a_mixture_learns_under_every_optimizer_of_ours(name):
         assert losses[-1] < losses[0] - 0.1
 
 
+def test_torchs_muon_which_takes_no_batch_says_for_which_role_it_was_asked():
+    with pytest.raises(ValueError, match=r"roles \(hidden\): torch.optim.Muon: .*2D"):
+        route(mixtral(), settings("torch_muon"))
+
+
 # low-rank adapters ----------------------------------------------------------------------------
 
 
