@@ -8,8 +8,7 @@ import transformers
 from transformers import AutoConfig
 
 from optimizers.probe import one_token
-from optimizers.qkv import QKV_MODES
-from optimizers.routing import build_views
+from optimizers.qkv import QKV_MODES, build_views
 from optimizers.structure import NO_STRUCTURE, ROLES, describe
 from optimizers.views import LAYOUTS, gather, scatter
 

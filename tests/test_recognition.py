@@ -15,7 +15,8 @@ from transformers import (
 )
 
 from optimizers.muon import Muon
-from optimizers.routing import build_views, route
+from optimizers.qkv import build_views
+from optimizers.routing import route
 from optimizers.structure import NO_STRUCTURE, describe
 from optimizers.views import gather, scatter
 

@@ -10,7 +10,7 @@ from test_muon import PLAIN64, moved, parameters, random, train
 
 from optimizers.muon import Muon
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.routing import build_views
+from optimizers.qkv import build_views
 from optimizers.state import state_bytes
 from optimizers.structure import describe
 from optimizers.views import View, whole
