@@ -2,11 +2,13 @@
 
 One triple (a, b, c) stands for the step X <- a X + b (X X^T) X + c (X X^T)^2 X, which maps each
 singular value s to a s + b s^3 + c s^5. A set is one triple for all steps, or one a step; when
-more steps are asked for than it has, its last triple repeats.
+more steps are asked for than it has, its last triple repeats. A set need not have a name here: a
+list of triples serves as well.
 """
 
 import functools
 import math
+from collections.abc import Sequence
 
 Triple = tuple[float, float, float]
 
@@ -144,17 +146,37 @@ SETS: dict[str, tuple[Triple, ...]] = {
 }
 
 
-def per_step(name: str, steps: int) -> list[Triple]:
+def per_step(coefficients: str | Sequence[Triple], steps: int) -> list[Triple]:
     """The triple of each of `steps` iterations.
 
-    Raises ValueError for an unknown name or fewer than one step.
+    coefficients: the name of a set, or the triples themselves.
+    Raises ValueError for an unknown name, a malformed triple or fewer than one step.
     """
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"orthogonalizer.steps={steps}: must be a whole number and at least 1")
-    if name == "polar_express":
+    if coefficients == "polar_express":
         return list(polar_express(steps))
-    if name not in SETS:
+    if not isinstance(coefficients, str):
+        triples = _checked(coefficients)
+    elif coefficients in SETS:
+        triples = SETS[coefficients]
+    else:
         names = ", ".join([*SETS, "polar_express"])
-        raise ValueError(f"orthogonalizer.coefficients={name}: no such set; there is {names}")
-    triples = SETS[name]
+        raise ValueError(
+            f"orthogonalizer.coefficients={coefficients}: no such set; there is {names}"
+        )
     return [triples[min(step, len(triples) - 1)] for step in range(steps)]
+
+
+def _checked(triples: Sequence[Triple]) -> list[Triple]:
+    try:
+        checked = [(a, b, c) for a, b, c in triples]
+    except (TypeError, ValueError):
+        checked = []
+    numbers = [k for triple in checked for k in triple]
+    if not numbers or not all(isinstance(k, int | float) and math.isfinite(k) for k in numbers):
+        raise ValueError(
+            f"orthogonalizer.coefficients={triples}: must be the name of a set, or a list of "
+            "triples of numbers such as [[2, -1.5, 0.5]], one for all steps or one a step"
+        )
+    return checked

@@ -71,3 +71,23 @@ def test_every_yaml_names_a_set_that_exists():
         block = OmegaConf.load(file)
         if "coefficients" in block:
             assert len(per_step(block.coefficients, block.steps)) == block.steps
+
+
+def test_triples_may_be_given_as_they_are():
+    triples = [(4.0, -6.0, 2.5), (2.0, -1.5, 0.5)]
+    assert per_step(triples, 3) == [triples[0], triples[1], triples[1]]
+    from_yaml = OmegaConf.create([list(triple) for triple in triples])
+    assert per_step(from_yaml, 1) == triples[:1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *([], [[2, -1.5]], [2, -1.5, 0.5], [[2, -1.5, float("nan")]], [["2", "-1.5", "0.5"]]),
+        *(["abc"], 3, None, {"a": 2}),
+    ],
+)
+def test_malformed_triples_are_refused_in_one_line(wrong):
+    with pytest.raises(ValueError, match=r"^orthogonalizer.coefficients=.*list of triples") as info:
+        per_step(wrong, 5)
+    assert "\n" not in str(info.value)
