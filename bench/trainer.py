@@ -1,5 +1,6 @@
 """The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
 
+import json
 import math
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,7 @@ from bench.progress import Progress
 from bench.record import Metrics
 from bench.reference import Reference
 from bench.tracking import Tracker
-from optimizers.state import momentum
+from optimizers.state import momentum, views
 
 
 class Diverged(Exception):
@@ -232,11 +233,15 @@ class Trainer:
         self.tracker.log(line)
 
     def save_momentum(self) -> None:
-        """The momentum of every parameter, as momentum/<step>.safetensors."""
+        """The momentum of every parameter, as momentum/<step>.safetensors.
+
+        The file's metadata says how Muon reads them as matrices.
+        """
         path = self.folder / "momentum" / f"{self.state['step']}.safetensors"
         path.parent.mkdir(exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
-        save_file(momentum(self.routing.optimizers, self.model), unfinished)
+        parts = self.routing.optimizers, self.model
+        save_file(momentum(*parts), unfinished, {"views": json.dumps(views(*parts))})
         unfinished.replace(path)
 
     # checkpoints ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,4 +90,23 @@ def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[
             for key in ("momentum_buffer", "exp_avg"):
                 if key in state:
                     found[names[id(p)]] = state[key].contiguous()
+    return found
+
+
+def views(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> list[dict[str, Any]]:
+    """How Muon reads the model as matrices: for each view the `names` of its tensors, and the
+    `view` itself, its members numbered by their place among the names."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = []
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for view in group.get("views") or []:
+                place = {member: i for i, member in enumerate(view["members"])}
+                blocks = [[[place[k], *ends] for k, *ends in block] for block in view["blocks"]]
+                found.append(
+                    {
+                        "names": [names[id(group["params"][k])] for k in place],
+                        "view": {**view, "members": list(place.values()), "blocks": blocks},
+                    }
+                )
     return found
