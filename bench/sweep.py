@@ -68,13 +68,30 @@ class Summary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from bench import tables
 
-        for file in sorted((Path(config.hydra.sweep.dir) / "outcomes").glob("*.json")):
-            outcomes.append(json.loads(file.read_text()))
+        gather(Path(config.hydra.sweep.dir))
         tables.show(tables.sweep(outcomes))
         counts: dict[str, int] = {}
         for outcome in outcomes:
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
         print(", ".join(f"{n} {how}" for how, n in counts.items()))
-        for outcome in outcomes:
-            if outcome["how"] == "failed":
-                print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)
+        list_failures()
+
+
+class Failures(Summary):
+    """Closes a sweep whose jobs have shown their own results."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        gather(Path(config.hydra.sweep.dir))
+        list_failures()
+
+
+def gather(folder: Path) -> None:
+    """Fill `outcomes` with what the jobs of a sweep have left in its folder."""
+    for file in sorted((folder / "outcomes").glob("*.json")):
+        outcomes.append(json.loads(file.read_text()))
+
+
+def list_failures() -> None:
+    for outcome in outcomes:
+        if outcome["how"] == "failed":
+            print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)
