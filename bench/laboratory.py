@@ -46,13 +46,15 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
     posed = problems(settings)
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
+    start = time.perf_counter()
     for problem in posed:
-        start = time.perf_counter()
         found = solve(settings, problem, folder, say)
         records += found
         ortho_tables.show(problem, found)
         n, m = problem.shape
-        say(f"{n}x{m} {problem.source}: {len(found)} cases, {time.perf_counter() - start:.1f} s")
+        now = time.perf_counter()
+        say(f"{n}x{m} {problem.source}: {len(found)} cases, {now - start:.1f} s")
+        start = now
         if settings.pictures:
             ortho_charts.spectra(folder, problem, found)
             ortho_charts.pareto(folder, problem, found)

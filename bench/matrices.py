@@ -23,6 +23,8 @@ from optimizers.orthogonalize import msign
 from optimizers.views import gather
 
 LARGEST = 1024  # the smaller side up to which matrices are formed and iterated
+MEMORY = 2**27  # the most numbers in a stack of them: 1 GB
+WORK = 2**31  # n^2 m of a stack whose number of matrices was not asked for
 
 
 class Matrices(NamedTuple):
@@ -70,13 +72,9 @@ def random(source: Source, shape: tuple[int, int], samples: int | None, seed: in
         rows = spectra.gaussian(n, m, count, seed)
     else:
         rows = spectra.prescribed(source.kind, k, source.value, count, seed)
-    form = None
-    if k <= LARGEST:
-        few = samples or min(8, max(2, 2**31 // (k * k * max(n, m))))
-
-        def form() -> Matrices:
-            return formed(source, shape, few, seed)
-
+    few = min(samples or min(8, max(2, WORK // (k * n * m))), MEMORY // (n * m))
+    formable = k <= LARGEST and few > 0
+    form = (lambda: formed(source, shape, few, seed)) if formable else None
     return Problem(str(source), shape, rows, form)
 
 

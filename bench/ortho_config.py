@@ -111,15 +111,19 @@ def settle(config: DictConfig) -> Settings:
 
 def refuse_unknown_keys(config: DictConfig) -> None:
     """A leading + gets a key past Hydra, so every key is compared with the schema and the file."""
-    known = {f.name for f in fields(Settings)}
     file = OmegaConf.load(CONF / "ortho.yaml")
-    unknown = [f"{key}" for key in config if key not in known]
-    for block in BLOCKS:
-        unknown += [
-            f"{block}.{key}" for key in config.get(block, {}) if key not in file.get(block, {})
-        ]
-    if unknown:
-        raise UserError(f"{unknown[0]}: no such setting; accepted: {', '.join(sorted(known))}")
+    known = {"": [f.name for f in fields(Settings)]}
+    known |= {f"{block}.": list(file.get(block, {})) for block in BLOCKS}
+    for prefix, accepted in known.items():
+        keys = list(config[prefix[:-1]] if prefix else config)
+        for key in keys:
+            if key not in accepted:
+                raise UserError(
+                    f"{prefix}{key}: no such setting; accepted here: {', '.join(sorted(accepted))}"
+                )
+        for key in accepted:
+            if key not in keys:
+                raise UserError(f"{prefix}{key}: was removed but is needed")
 
 
 def methods(value: Any, steps: int) -> list[Method]:
@@ -178,9 +182,10 @@ def shape(item: Any) -> tuple[int, int]:
     if not (rows.isdecimal() and columns.isdecimal()):
         raise UserError(f"shapes={item}: must be rows x columns, e.g. shapes=256x1024")
     n, m = int(rows), int(columns)
-    if min(n, m) < 1 or min(n, m) > LARGEST or max(n, m) > 2**31:
+    if not 2 <= min(n, m) <= LARGEST or max(n, m) > 2**31:
         raise UserError(
-            f"shapes={item}: both sides must be at least 1, the smaller at most {LARGEST:,}"
+            f"shapes={item}: both sides must be at least 2 (msign of a single row or column needs "
+            f"no iteration), the smaller at most {LARGEST:,}"
         )
     return n, m
 
