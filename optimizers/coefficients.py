@@ -81,7 +81,7 @@ def best_quintic(low: float, high: float) -> Triple:
     Source: Polar Express, arXiv 2505.16932, section 3. As low approaches high it becomes the
     Taylor quintic, which is returned where the equations would no longer be solvable in fp64.
     """
-    if low / high >= 1 - 5e-6:
+    if low / high >= 1 - 2e-5:
         a, b, c = TAYLOR
         return a / high, b / high**3, c / high**5
     inner = [(3 * low + high) / 4, (low + 3 * high) / 4]
