@@ -1,0 +1,79 @@
+"""bench/ortho.py checks=true: what is said of the coefficients, put to the test."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from bench import convergence, matrices, record, spectra, statements, tables
+from bench.ortho_config import Settings, Source
+from bench.statements import SAMPLES, SIDE, Check
+
+SHAPES = [(n, ratio * n) for n in (64, 256, 1024, 4096) for ratio in (1, 2, 4, 8)]
+MATRIX_SHAPES = [(64, 64), (256, 256), (256, 1024), (1024, 1024)]
+TRIPLES = 300  # random ones
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
+    """All checks, shown as a table and written to results_dir/ortho/checks.json."""
+    found = []
+    for check in checks(settings.samples or SAMPLES, settings.seed):
+        say(f"{check.name}: {check.verdict}")
+        found.append(check)
+    tables.show(table(found))
+    folder = Path(settings.results_dir) / "ortho"
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "checks": [asdict(check) for check in found],
+        "seed": settings.seed,
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": record.environment(),
+    }
+    record.write_json(folder / "checks.json", whole)
+    say(f"checks.json in {folder}")
+    return found
+
+
+def checks(samples: int, seed: int) -> Iterator[Check]:
+    """samples: spectra of the seed's own figures; the other checks take fewer."""
+    yield statements.products_a_step()
+    yield statements.products_in_five_steps()
+    rows, unseen = (spectra.gaussian(SIDE, SIDE, samples, s) for s in (seed, seed + 1))
+    yield statements.official_mse(rows)
+    yield statements.fitted_mse(rows, unseen)
+    yield statements.taylor_mse(rows)
+    yield convergence.taylor_converges(rows)
+    steep = spectra.prescribed("condition", SIDE, 1e6, 1, seed)
+    for tolerance in (1e-2, 1e-6):
+        yield convergence.taylor_steps(rows, tolerance, "Gaussian")
+        yield convergence.taylor_steps(steep, tolerance, "condition 1e6")
+    yield convergence.slope_of_named_sets()
+    yield convergence.slope_of_random_triples(TRIPLES, seed)
+    yield convergence.slope_and_error(rows, TRIPLES, seed)
+    gaussian = Source("gaussian")
+    by_shape = {shape: matrices.random(gaussian, shape, None, seed).spectra for shape in SHAPES}
+    yield statements.uniform(by_shape)
+    yield statements.stable_over_shapes(by_shape)
+    for source in (gaussian, Source("condition", 1e6)):
+        forms = [matrices.random(source, shape, None, seed).form for shape in MATRIX_SHAPES]
+        yield statements.precision([form() for form in forms], str(source))
+    yield statements.exactness()
+
+
+def table(found: list[Check]) -> Table:
+    shown = Table(title="what is said of the coefficients", title_justify="left")
+    for heading in ("statement", "measured", "range", "n", "verdict", "condition"):
+        shown.add_column(heading)
+    for check in found:
+        shown.add_row(
+            check.statement,
+            f"{tables.number(check.value, '.5g')} {check.unit}",
+            "–" if check.low is None else f"{check.low:.5g} to {check.high:.5g}",
+            str(check.n or "–"),
+            check.verdict,
+            check.condition,
+        )
+    return shown
