@@ -30,21 +30,20 @@ class Outcome(NamedTuple):
 def on_matrices(matrices: Matrices, triples: list[Triple], form: str, dtype: str) -> Outcome | int:
     """Run it; the step (from 1) at which it diverged where it did."""
     X = iterated(matrices.X_bnm, triples, form, dtype)
-    if escaped(X):
+    s = spectrum(X)
+    if s is None:
         return diverged_at(matrices.X_bnm, triples, form, dtype)
     Q = matrices.msign_bnm
     if X.shape[-2] > X.shape[-1]:
         X, Q = X.mT, Q.mT
-    G = X @ X.mT
-    s = torch.linalg.eigvalsh(G).clamp_min_(0).sqrt_().flip(-1)
     norm = torch.linalg.vector_norm
     of_Q = norm(Q, dim=(1, 2))
     inner = (X * Q).sum((1, 2))
     return Outcome(
-        s.numpy(),
+        s,
         (norm(X - Q, dim=(1, 2)) / of_Q).numpy(),
         (inner / (norm(X, dim=(1, 2)) * of_Q)).numpy(),
-        (norm(G - Q @ Q.mT, dim=(1, 2)) / of_Q).numpy(),
+        (norm(X @ X.mT - Q @ Q.mT, dim=(1, 2)) / of_Q).numpy(),
     )
 
 
@@ -73,13 +72,22 @@ def iterated(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str) -> Ten
     return orthogonalize(X_bnm, triples, form, DTYPES[dtype]).double()
 
 
-def escaped(X: Tensor) -> bool:
-    return not bool((X.abs() <= recursion.ESCAPED).all())
+def spectrum(X_bnm: Tensor) -> NDArray[np.float64] | None:
+    """Singular values, descending; None where one is not finite or beyond 100.
+
+    By way of the smaller Gram matrix, in fp64: values near 1 keep all digits, those below 1e-8
+    are noise.
+    """
+    if not bool((X_bnm.abs() <= recursion.ESCAPED).all()):
+        return None
+    wide = X_bnm if X_bnm.shape[-2] <= X_bnm.shape[-1] else X_bnm.mT
+    s = torch.linalg.eigvalsh(wide @ wide.mT).clamp_min_(0).sqrt_().flip(-1)
+    return s.numpy() if bool((s <= recursion.ESCAPED).all()) else None
 
 
 def diverged_at(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str) -> int:
-    """The first number of steps after which an entry is not finite or beyond 100."""
+    """The first number of steps after which a singular value is not finite or beyond 100."""
     for steps in range(1, len(triples)):
-        if escaped(iterated(X_bnm, triples[:steps], form, dtype)):
+        if spectrum(iterated(X_bnm, triples[:steps], form, dtype)) is None:
             return steps
     return len(triples)

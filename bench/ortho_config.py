@@ -20,9 +20,7 @@ from optimizers.coefficients import SETS, Triple, per_step
 
 FLAGS = ("fit", "map", "checks")
 BLOCKS = ("fitting", "stability", "seed_checks")  # the settings of further work, a file each
-LARGEST = (
-    16_384  # of the smaller side: a spectrum takes 11 s there, and four times as long per doubling
-)
+LARGEST = 16_384  # of the smaller side: a spectrum takes 11 s there, four times that at the double
 DEFAULTS = {"log_uniform": 1e3, "condition": 1e6, "power_law": 1.0, "low_rank": 0.1}
 
 

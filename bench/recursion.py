@@ -14,7 +14,7 @@ from scipy import stats
 
 Triple = Sequence[float]
 
-# No set in use takes a value of [0, 1] beyond 4; beyond 100 the fifth power has taken over.
+# No set in use takes a value of [0, 1] beyond 2; beyond 100 the fifth power has taken over.
 ESCAPED = 100.0
 
 
