@@ -60,7 +60,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
             ortho_charts.pareto(folder, problem, found)
     if settings.pictures:
         ortho_charts.curves(folder, settings)
-    say(f"{len(records)} records and their pictures in {folder}")
+    say(f"{len(records)} records in {folder}")
     return records
 
 
