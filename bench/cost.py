@@ -5,6 +5,7 @@ import time
 from typing import Any, NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,20 +39,23 @@ def resolved(form: str, shape: tuple[int, int], triples: list[Triple], dtype: st
     """`auto` as newton_schulz or gram, whichever it is for this shape."""
     if form != "auto":
         return form
-    X = torch.empty(1, *sorted(shape), dtype=DTYPES[dtype], device="meta")
-    return "gram" if gram_is_cheaper(X, triples) else "newton_schulz"
+    with FakeTensorMode():
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        return "gram" if gram_is_cheaper(X, triples) else "newton_schulz"
 
 
 def count(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> Count:
-    """By running the iteration on a matrix without storage (torch's meta device).
+    """By running the iteration on matrices without storage.
 
-    None for exact: torch counts no FLOPs for an SVD.
+    Products on torch's meta device, where each is one call; FLOPs as on a CPU, where a large
+    symmetric product is computed once, in pieces. None for exact: torch counts no FLOPs for an SVD.
     """
     if form == "exact":
         return Count(None, None)
-    X = torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta")
-    with FlopCounterMode(display=False) as flops, _Products() as products:
-        orthogonalize(X, triples, form)
+    with _Products() as products:
+        orthogonalize(torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta"), triples, form)
+    with FakeTensorMode(), FlopCounterMode(display=False) as flops:
+        orthogonalize(torch.empty(1, *shape, dtype=DTYPES[dtype]), triples, form)
     return Count(products.count, flops.get_total_flops())
 
 

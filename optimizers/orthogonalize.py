@@ -4,6 +4,7 @@ msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +36,14 @@ SMALLEST_HALF = 128  # rows below which half precision is 3 times worse whatever
 class Orthogonalizer:
     """How msign is approximated; the settings of conf/orthogonalizer/*.yaml.
 
-    coefficients: a named set; steps: iterations; dtype: of the iteration (fp64, fp32, bf16, fp16,
-    or auto: bf16 where its products are faster than fp32's); method: newton_schulz, gram (the
-    same polynomial on the n x n Gram matrix), auto (whichever takes fewer FLOPs for the shape),
-    or exact (SVD, the slow reference).
+    coefficients: a named set, or a list of triples; steps: iterations; dtype: of the iteration
+    (fp64, fp32, bf16, fp16, or auto: bf16 where its products are faster than fp32's); method:
+    newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (whichever takes fewer
+    FLOPs for the shape), or exact (SVD, the slow reference).
     """
 
     name: str = "keller"
-    coefficients: str = "keller"
+    coefficients: str | Sequence[Triple] = "keller"
     steps: int = 5
     method: str = "auto"
     dtype: str = "auto"
