@@ -4,6 +4,7 @@ Fits both kinds of set (search.py), measures them beside the published ones on s
 has seen and on other shapes, and writes the asked kind to conf/orthogonalizer/fitted.yaml.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from bench import iteration, matrices, ortho_config, record, recursion, search, tables
 from bench.config import CONF
 from bench.errors import UserError
-from bench.matrices import Problem
+from bench.matrices import Matrices, Problem
 from bench.ortho_config import Settings, Source
 from bench.ortho_tables import mse
 from bench.recursion import Estimate
@@ -48,7 +50,7 @@ class Asked(NamedTuple):
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """Fit, compare, write; returns the record, which goes to results_dir/ortho/fitting.json."""
+    """Fit, compare, write; returns the record, which goes to results_dir/ortho/fitting-….json."""
     asked = check(settings.fitting)
     seen, unseen = samples(asked, settings)
     n, m = asked.shape
@@ -86,7 +88,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     }
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_json(folder / "fitting.json", found)
+    case = f"fitting-{n}x{m}-T{asked.steps}-{asked.dtype}-{seen.source}.json"
+    record.write_json(folder / re.sub(r"[^\w.+-]", "_", case), found)
     FITTED.write_text(as_yaml(asked, fits[chosen], ranked, chosen, found))
     say(f"{chosen} written to {FITTED}; train with orthogonalizer=fitted")
     return found
@@ -116,18 +119,30 @@ def check(block: dict[str, Any]) -> Asked:
 
 def samples(asked: Asked, settings: Settings) -> tuple[Problem, Problem]:
     """What to fit to, and what to measure on: other samples, but for momentum the same."""
-    if asked.source.kind != "momentum":
-        return tuple(
-            matrices.random(asked.source, asked.shape, asked.samples, settings.seed + shift)
-            for shift in (0, 1)
-        )
+    if asked.source.kind == "momentum":
+        pooled = momentum_of_shape(asked.shape, settings)
+        return pooled, pooled
+    return tuple(
+        matrices.random(asked.source, asked.shape, asked.samples, settings.seed + shift)
+        for shift in (0, 1)
+    )
+
+
+def momentum_of_shape(shape: tuple[int, int], settings: Settings) -> Problem:
+    """All momentum matrices of one shape, whatever their layer."""
     there = list(matrices.momentum(settings))
-    for problem in there:
-        if sorted(problem.shape) == sorted(asked.shape):
-            return problem, problem
-    n, m = asked.shape
-    shapes = ", ".join(sorted({"x".join(map(str, problem.shape)) for problem in there}))
-    raise UserError(f"fitting.shape={n}x{m}: no momentum matrix has it; there is {shapes}")
+    same = [problem for problem in there if problem.shape == shape]
+    if not same:
+        n, m = shape
+        shapes = ", ".join(sorted({"x".join(map(str, problem.shape)) for problem in there}))
+        raise UserError(f"fitting.shape={n}x{m}: no momentum matrix has it; there is {shapes}")
+
+    def form() -> Matrices:
+        X, Q, s = zip(*(problem.form() for problem in same), strict=True)
+        return Matrices(torch.cat(X), torch.cat(Q), np.concatenate(s))
+
+    rows = np.concatenate([problem.spectra for problem in same])
+    return Problem(same[0].source.partition("_layer")[0], shape, rows, form)
 
 
 def recursion_errors(sets: Sets, problem: Problem) -> dict[str, Estimate]:
@@ -142,7 +157,7 @@ def matrix_errors(sets: Sets, problem: Problem, asked: Asked, seed: int) -> dict
     return {name: matrix_error(few, triples, asked.dtype) for name, triples in sets.items()}
 
 
-def matrix_error(few: matrices.Matrices, triples: list[Triple], dtype: str) -> Estimate:
+def matrix_error(few: Matrices, triples: list[Triple], dtype: str) -> Estimate:
     outcome = iteration.on_matrices(few, triples, "newton_schulz", dtype)
     if isinstance(outcome, int):  # the step at which it diverged
         return Estimate(np.inf, np.nan, np.nan)
@@ -171,7 +186,7 @@ def fits_table(fits: dict[str, Fit], errors: dict[str, Estimate]) -> Table:
     table = Table(title=title, title_justify="left")
     headings = ("set", "a, b, c", "for inputs", "starts agree", "spread", "condition", "certain")
     for heading in (*headings, "mean (s−1)² fitted", "on new spectra", "most from [0, 1]"):
-        table.add_column(heading, no_wrap=heading == "a, b, c")
+        table.add_column(heading, no_wrap=heading in ("set", "a, b, c"))
     for name, fit in fits.items():
         table.add_row(
             name,
