@@ -2,6 +2,9 @@
 
 import json
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,33 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from bench.errors import UserError
+
 # The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
 # leaves its outcome in the sweep's folder, from which the parent fills this list.
 outcomes: list[dict[str, Any]] = []
+
+
+@contextmanager
+def job() -> Iterator[dict[str, Any]]:
+    """The outcome of one job, to be filled: {cell, how, error, record}.
+
+    Its failure is noted and never leaves the job, so that a sweep goes on.
+    """
+    outcome = {"cell": overrides(), "how": "failed", "error": None, "record": None}
+    try:
+        yield outcome
+    except UserError as error:
+        outcome |= {"how": "failed", "error": str(error)}
+        say(f"error: {error}")
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        reason = f"{error.strerror or error}: {error.filename or ''}"
+        outcome |= {"how": "failed", "error": reason}
+        say(f"error: {reason}")
+    except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
+        outcome |= {"how": "failed", "error": repr(error)}
+        say(traceback.format_exc())
+    note(outcome)
 
 
 def note(outcome: dict[str, Any]) -> None:

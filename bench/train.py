@@ -6,20 +6,17 @@ python bench/train.py model=gpt2 inspect=true
 """
 
 import sys
-import traceback
 
 import hydra
 from omegaconf import DictConfig
 
 from bench import cell, config, sweep
-from bench.errors import UserError
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
-    """One cell. Its failure is noted and never leaves the job, so that a sweep goes on."""
-    outcome = {"cell": sweep.overrides(), "how": "failed", "error": None, "record": None}
-    try:
+    """One cell."""
+    with sweep.job() as outcome:
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
         from bench import run  # imports torch: only once the settings are known to be good
@@ -28,16 +25,6 @@ def job(cfg: DictConfig) -> None:
             outcome |= run.inspect(settings, sweep.say)
         else:
             outcome |= run.run(settings, outcome["cell"], sweep.say, wait=sweep.is_sweep())
-    except UserError as error:
-        outcome["error"] = str(error)
-        sweep.say(f"error: {error}")
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        outcome["error"] = f"{error.strerror or error}: {error.filename or ''}"
-        sweep.say(f"error: {outcome['error']}")
-    except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
-        outcome["error"] = repr(error)
-        sweep.say(traceback.format_exc())
-    sweep.note(outcome)
 
 
 def main() -> int:
