@@ -30,11 +30,14 @@ def name(settings: Settings) -> str:
         content["structure"] = [list(item) for item in settings.structure.items()]
     text = json.dumps(_canonical(content), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    model = settings.model["name"]
-    if settings.model.get("source"):
-        model += "_" + re.sub(r"\W+", "_", Path(settings.model["source"]).stem)
-    parts = [model, settings.optimizer["name"], qkv_name(settings)]
+    parts = [model_name(settings), settings.optimizer["name"], qkv_name(settings)]
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
+
+
+def model_name(settings: Settings) -> str:
+    """The model's name, with its source where it has one."""
+    name, source = settings.model["name"], settings.model.get("source")
+    return name + "_" + re.sub(r"\W+", "_", Path(source).stem) if source else name
 
 
 def qkv_name(settings: Settings) -> str | None:

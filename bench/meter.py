@@ -2,9 +2,13 @@
 
 import ctypes
 import gc
+import os
 import statistics
 import time
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,6 +95,45 @@ class PeakMemory:
         return _status("VmHWM") or 0
 
 
+class Held(NamedTuple):
+    """Bytes of tensors above what was held at the start: the most at once, and at the end."""
+
+    peak: int
+    left: int
+
+
+def held(device: str, work: Callable[[], object]) -> Held:
+    """What `work` allocates while it runs.
+
+    On a CPU: the allocation events of torch's profiler; scratch space inside the libraries that
+    multiply matrices is not among them. On CUDA: torch's own count.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        peak, after = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+        return Held(peak - before, after - before)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would report its own start and stop
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        work()
+    events = profile.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    sums = list(accumulate((nbytes for _, nbytes in changes), initial=0))
+    return Held(max(sums), sums[-1])
+
+
+def available(device: str) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    free = _read("/proc/meminfo", "MemAvailable")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if free is None else free
+
+
 def copies(roles: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
     return {role: [p.detach().clone() for p in tensors] for role, tensors in roles.items()}
 
@@ -116,9 +159,13 @@ def release() -> None:
 
 
 def _status(key: str) -> int | None:
-    """Bytes of one line of /proc/self/status; None where there is no such file."""
+    return _read("/proc/self/status", key)
+
+
+def _read(file: str, key: str) -> int | None:
+    """Bytes of one line of such a file; None where it is not there."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)

@@ -1,5 +1,8 @@
 """What a person sees while a run goes on: a bar on a terminal, a line an evaluation elsewhere."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich import progress
 from rich.console import Console
 
@@ -64,3 +67,31 @@ class Progress:
             f"  loss {self.loss:.4f}{self.validation}  {rate:,.0f} {self.unit}/s"
             f"  optimizer {share:.0%}"
         )
+
+
+@contextmanager
+def ticks(total: int) -> Iterator[Callable[[str], None]]:
+    """A bar for work of so many parts: tell it of each part as it begins.
+
+    It moves only then: no thread of its own runs beside what is timed.
+    """
+    console = Console(stderr=True)
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=24),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+        console=console,
+        auto_refresh=False,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("starting", total=total)
+        begun = 0
+
+        def tick(description: str) -> None:
+            nonlocal begun
+            bar.update(task, description=description, completed=begun, refresh=True)
+            begun += 1
+
+        yield tick

@@ -20,6 +20,14 @@ def megabytes(value: float | None) -> str:
     return "–" if value is None else f"{value / MB:,.1f} MB"
 
 
+def short(value: float) -> str:
+    """Three digits and k, M, G or T: 46.3k."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{float(f'{value / size:.3g}'):g}{letter}"
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def spread(times: dict[str, Any]) -> str:
     if not times["n"]:
         return "–"
