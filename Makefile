@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all lint format
+.PHONY: help setup train step test test-all lint format
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ setup: $(VENV)/installed  ## make .venv with the pinned versions
 
 train: setup  ## train GPT-2 small with Muon on the shipped text (some minutes)
 	$(RUN) bench/train.py optimizer=muon model=gpt2
+
+step: setup  ## time, memory and FLOPs of optimizer steps on a small GPT-2, no training
+	$(RUN) bench/step.py
 
 lint: setup
 	$(VENV)/bin/ruff check .

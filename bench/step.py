@@ -1,0 +1,37 @@
+"""What an optimizer's step costs on a model, without training it.
+
+python bench/step.py model=gpt2 'optimizers=[adamw,hybrid]'
+python bench/step.py 'optimizers=[hybrid,"hybrid qkv=per_head","muon orthogonalizer=cubic5"]'
+python bench/step.py -m model=gpt2_nano,vit_nano
+"""
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bench import step_settings, sweep
+
+
+@hydra.main(config_path="../conf", config_name="step", version_base="1.3")
+def job(cfg: DictConfig) -> None:
+    """One benchmark."""
+    with sweep.job() as outcome:
+        benchmark = step_settings.settle(cfg, HydraConfig.get())
+        from bench import step_run  # imports torch: only once the settings are known to be good
+
+        outcome |= step_run.run(benchmark, sweep.say)
+
+
+def main() -> int:
+    try:
+        job()
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return sweep.exit_status()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
