@@ -31,7 +31,8 @@ class Reference:
             self.adamw = torch.optim.AdamW(copies, weight_decay=0.1, fused=True)
         copies = self.adamw.param_groups[0]["params"]
         for copy, p in zip(copies, self.parameters, strict=True):
-            copy.grad = p.grad
+            sparse = p.grad is not None and p.grad.is_sparse
+            copy.grad = p.grad.to_dense() if sparse else p.grad
         began = meter.clock(self.device)
         self.adamw.step()
         adamw_ms = 1e3 * (meter.clock(self.device) - began)

@@ -172,11 +172,18 @@ class Trainer:
             loss = self.output(part).loss / self.train.accumulate
             loss.backward()
             total += loss.detach()
+        norm = nn.utils.get_total_norm(self.gradient_numbers())
         if self.train.clip_norm is not None:
-            return total, nn.utils.clip_grad_norm_(self.parameters, self.train.clip_norm)
-        return total, nn.utils.get_total_norm(
-            [p.grad for p in self.parameters if p.grad is not None]
-        )
+            nn.utils.clip_grads_with_norm_(self.parameters, self.train.clip_norm, norm)
+        return total, norm
+
+    def gradient_numbers(self) -> list[Tensor]:
+        """Every parameter's gradient; of a sparse one its rows, as torch's norm takes no other."""
+        for p in self.parameters:
+            if p.grad is not None and p.grad.is_sparse:
+                p.grad = p.grad.coalesce()  # a token's places in the batch become one row
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        return [grad.values() if grad.is_sparse else grad for grad in grads]
 
     def output(self, batch: dict[str, Tensor]):
         """The model's output on a batch, under the run's precision."""

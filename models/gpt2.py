@@ -6,17 +6,32 @@ from models.sizes import check_divides, check_positive
 
 
 def build(
-    *, vocab_size: int, layers: int, heads: int, width: int, positions: int
+    *,
+    vocab_size: int,
+    layers: int,
+    heads: int,
+    width: int,
+    positions: int,
+    tied: bool = True,
+    sparse_embedding: bool = False,
 ) -> GPT2LMHeadModel:
-    """A GPT-2 without dropout, in fp32, the output head tied to the token table.
+    """A GPT-2 without dropout, in fp32.
 
     It takes `input_ids` and `labels`, both (batch, sequence <= positions) int64, and shifts the
     labels itself. Weights follow torch's global random state.
-    Raises ValueError for a size below 1 and for heads that do not divide the width.
+    tied: the output head is the token table, as in the published GPT-2.
+    sparse_embedding: the token table's gradient lists the rows of the batch's tokens only.
+    Raises ValueError for a size below 1, for heads that do not divide the width, and for a table
+    that is sparse and tied: the head's gradient has every row.
     """
     check_positive("model", vocab_size=vocab_size, layers=layers, heads=heads)
     check_positive("model", width=width, positions=positions)
     check_divides("model.heads", heads, "model.width", width)
+    if tied and sparse_embedding:
+        raise ValueError(
+            "model.sparse_embedding=true: needs model.tied=false, as the head makes the gradient "
+            "of a tied table dense"
+        )
     config = GPT2Config(
         vocab_size=vocab_size,
         n_layer=layers,
@@ -34,7 +49,9 @@ def build(
         eos_token_id=vocab_size - 1,
         attn_implementation="sdpa",
         use_cache=False,
+        tie_word_embeddings=tied,
     )
     model = GPT2LMHeadModel(config)
+    model.transformer.wte.sparse = sparse_embedding
     model.loss_type = "ForCausalLM"  # the class's name does not say so; a warning comes otherwise
     return model

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from optimizers.muon import Muon
 from optimizers.qkv import build_views
 from optimizers.recognition import NO_STRUCTURE
+from optimizers.sparse import refuse_other_gradients
 from optimizers.structure import ROLES, Parameter, describe
 from optimizers.views import View, block_shapes
 
@@ -78,6 +79,7 @@ def route(
         roles[role] = [p.tensor for p in members]
     routing = Routing(optimizers, [rows[p.name] for p in parameters], roles)
     assert_exact(model, routing)
+    refuse_other_gradients(model, optimizers)
     return routing
 
 

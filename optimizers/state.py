@@ -51,7 +51,7 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
     """What the algorithms say: two values a parameter for Adam, one for Muon, more for its
     variants.
 
-    Adam also counts its steps in one fp32 number a tensor.
+    Adam also counts its steps in one fp32 number a tensor; SparseAdam in a plain number.
     """
     total = 0
     for optimizer in optimizers:
@@ -60,6 +60,8 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
                 values = p.numel() * p.element_size()
                 if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
                     total += (3 if group["amsgrad"] else 2) * values + 4
+                elif type(optimizer) is torch.optim.SparseAdam:
+                    total += 2 * values
                 elif type(optimizer) is torch.optim.Muon:
                     total += values
                 elif type(optimizer) is Muon:

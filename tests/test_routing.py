@@ -15,7 +15,7 @@ from optimizers.routing import is_muon, locate, route
 from optimizers.structure import NO_STRUCTURE
 
 CONF = Path(__file__).parent.parent / "conf"
-OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+ALL = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 QKV = sorted(path.stem for path in (CONF / "qkv").glob("*.yaml"))
 KEYS = ["name", "shape", "role", "optimizer", "lr", "weight_decay", "matrices", "joined_with"]
 KEYS = {*KEYS, "reason"}  # DESIGN section 5, routing.json
@@ -33,6 +33,17 @@ def settings(name, qkv="split", orthogonalizer="keller", **changes):
     for key, value in changes.items():
         OmegaConf.update(whole, key.replace("__", "."), value)
     return OmegaConf.to_container(whole.optimizer, resolve=True)
+
+
+def package(name):
+    """The package of a peer's optimizer, as it is imported; None for the project's and torch's."""
+    rules = settings(name)["roles"].values()
+    found = {rule["_target_"].partition(".")[0] for rule in rules} - {"torch", "optimizers"}
+    return next(iter(found), None)
+
+
+PEERS = [name for name in ALL if package(name)]  # test_peers.py
+OPTIMIZERS = [name for name in ALL if name not in (*PEERS, "hybrid_sparse")]  # test_sparse.py
 
 
 def tiny_gpt2():
@@ -126,7 +137,7 @@ def test_the_table_tells_what_the_optimizers_hold(optimizer, build):
     block = settings(optimizer)
     routing = route(model, block)
     held = {
-        id(p): (type(o).__name__, g["role"], g["lr"], g["weight_decay"])
+        id(p): (type(o).__name__, g["role"], g["lr"], g.get("weight_decay", 0.0))
         for o in routing.optimizers
         for g in o.param_groups
         for p in g["params"]
