@@ -28,10 +28,10 @@ class Damaged(Exception):
 def save(folder: Path, step: int, tree: dict, keep: int = 2) -> Path:
     """Write `tree` to `folder/step-<step>/` and return that path; keep the newest `keep`.
 
-    `tree` nests dicts (keys int or str), lists and tuples of None, bool, int, float, str and
-    dense tensors of any device. Only a complete checkpoint ever bears its final name, so a kill at
-    any moment leaves the ones before intact. Checkpoints of later steps, from which a run did
-    not go on, are removed.
+    `tree` nests dicts (keys int or str), lists, tuples and sets of None, bool, int, float, str,
+    bytes, dtypes and dense tensors of any device. Only a complete checkpoint ever bears its final
+    name, so a kill at any moment leaves the ones before intact. Checkpoints of later steps, from
+    which a run did not go on, are removed.
     Raises OSError where the disk refuses (nothing is left behind), TypeError for anything else
     in the tree.
     """
@@ -158,9 +158,15 @@ def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
             if not isinstance(key, int | str):
                 raise TypeError(f"{_join(path)}: key {key!r} is neither int nor str")
         return {"dict": [[key, _encode(node[key], (*path, key), tensors)] for key in node]}
-    if isinstance(node, list | tuple):
+    if isinstance(node, list | tuple | set):
         items = [_encode(item, (*path, i), tensors) for i, item in enumerate(node)]
-        return items if isinstance(node, list) else {"tuple": items}
+        if isinstance(node, list):
+            return items
+        return {"set" if isinstance(node, set) else "tuple": items}
+    if isinstance(node, bytes):
+        return {"bytes": node.hex()}
+    if isinstance(node, torch.dtype):
+        return {"dtype": str(node).removeprefix("torch.")}
     if node is None or isinstance(node, int | float | str):
         return node
     raise TypeError(f"{_join(path)}: a {type(node).__name__} cannot be saved in a checkpoint")
@@ -176,6 +182,12 @@ def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tensors[content]
     if kind == "tuple":
         return tuple(_decode(item, tensors) for item in content)
+    if kind == "set":
+        return {_decode(item, tensors) for item in content}
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    if kind == "dtype":
+        return getattr(torch, content)
     return {key: _decode(value, tensors) for key, value in content}
 
 
