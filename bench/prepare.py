@@ -48,8 +48,8 @@ def mistakes():
 def everything(settings: Settings, folder: Path) -> Ready:
     if settings.train.compile:
         torch.compiler.reset()  # a cell of a sweep compiles as it would alone
-    read = data(settings)
     import_all(settings)
+    read = data(settings)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
     routed = routing(settings, built)
@@ -58,7 +58,8 @@ def everything(settings: Settings, folder: Path) -> Ready:
 
 
 def import_all(settings: Settings) -> None:
-    """Import what the run will, so that its memory is not counted as the first cell's."""
+    """Import what the run will: a package that is missing is told before any work, and the
+    imports' memory is not counted as the first cell's."""
     with mistakes():
         get_method(settings.model["_target_"])
         for rule in settings.optimizer["roles"].values():

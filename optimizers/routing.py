@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optimizers.extras import missing
 from optimizers.muon import Muon
 from optimizers.qkv import build_views
 from optimizers.recognition import NO_STRUCTURE
@@ -121,6 +122,7 @@ def _build(
     tensors = [p.tensor for p in members]
     views = None
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
+    group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
     if issubclass(cls, Muon):
         views = group["views"] = build_views(members, qkv)
     try:
@@ -164,7 +166,7 @@ def locate(target: str) -> type[torch.optim.Optimizer]:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"optimizer _target_={target}: {error}") from None
+        raise ValueError(f"optimizer _target_={target}: {missing(error) or error}") from None
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise ValueError(f"optimizer _target_={target}: not a torch.optim.Optimizer")
     return cls

@@ -1,0 +1,23 @@
+"""The packages of other people's optimizers: extras of this project, none of them required."""
+
+import re
+import tomllib
+from pathlib import Path
+
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def missing(error: Exception) -> str | None:
+    """What to do about an import that failed; None unless one of the extras has the package.
+
+    A requirement and the package that it installs bear the same name, but for - and _.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    for extra, requirements in extras.items():
+        for requirement in requirements:
+            name = re.match(r"[\w-]+", requirement)[0]
+            if name.replace("-", "_") == error.name:
+                return f"the package {name} is not installed; pip install -e '.[{extra}]'"
+    return None
