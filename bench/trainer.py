@@ -1,6 +1,5 @@
 """The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import closing
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench import checkpoint, meter, randomness
+from bench import checkpoint, gradients, meter, momenta, randomness
 from bench.config import Settings, schedule_factor
 from bench.interrupt import Interrupt
 from bench.prepare import Ready
@@ -19,7 +17,6 @@ from bench.progress import Progress
 from bench.record import Metrics
 from bench.reference import Reference
 from bench.tracking import Tracker
-from optimizers.state import momentum, views
 
 
 class Diverged(Exception):
@@ -60,6 +57,7 @@ class Trainer:
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
         self.update_rms: dict[str, float] = {}
+        self.broken = ""  # which gradients are not finite, once one is
         self.metrics: Metrics | None = None
 
     # the loop -------------------------------------------------------------------------------
@@ -90,7 +88,7 @@ class Trainer:
                 if evaluates or self.progress() >= 1.0:
                     bar.show(self.evaluate())
                 if self._due(self.train.save_momentum_every):
-                    self.save_momentum()
+                    momenta.save(self.folder, self.state["step"], self.routing, self.model)
                 if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
                     self.save()
                 if interrupt.asked:
@@ -160,7 +158,9 @@ class Trainer:
         if not math.isfinite(line["train_loss"]):
             raise Diverged(f"training loss {line['train_loss']} at step {state['step']}")
         if not math.isfinite(line["grad_norm"]):
-            raise Diverged(f"gradient norm {line['grad_norm']} at step {state['step']}")
+            raise Diverged(
+                f"gradient norm {line['grad_norm']} at step {state['step']}: {self.broken}"
+            )
         return line
 
     def gradients(self) -> tuple[Tensor, Tensor]:
@@ -172,18 +172,12 @@ class Trainer:
             loss = self.output(part).loss / self.train.accumulate
             loss.backward()
             total += loss.detach()
-        norm = nn.utils.get_total_norm(self.gradient_numbers())
+        norm = gradients.norm(self.parameters)
+        if not norm.isfinite():
+            self.broken = gradients.not_finite(self.model)
         if self.train.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.train.clip_norm, norm)
         return total, norm
-
-    def gradient_numbers(self) -> list[Tensor]:
-        """Every parameter's gradient; of a sparse one its rows, as torch's norm takes no other."""
-        for p in self.parameters:
-            if p.grad is not None and p.grad.is_sparse:
-                p.grad = p.grad.coalesce()  # a token's places in the batch become one row
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        return [grad.values() if grad.is_sparse else grad for grad in grads]
 
     def output(self, batch: dict[str, Tensor]):
         """The model's output on a batch, under the run's precision."""
@@ -238,18 +232,6 @@ class Trainer:
     def _write(self, line: dict[str, Any]) -> None:
         self.metrics.write(line)
         self.tracker.log(line)
-
-    def save_momentum(self) -> None:
-        """The momentum of every parameter, as momentum/<step>.safetensors.
-
-        The file's metadata says how Muon reads them as matrices.
-        """
-        path = self.folder / "momentum" / f"{self.state['step']}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        parts = self.routing.optimizers, self.model
-        save_file(momentum(*parts), unfinished, {"views": json.dumps(views(*parts))})
-        unfinished.replace(path)
 
     # checkpoints ----------------------------------------------------------------------------
 

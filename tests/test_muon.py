@@ -91,6 +91,22 @@ def test_twenty_steps_equal_torchs_muon(nesterov, rule, shapes):
         assert moved(a, b) <= 1e-3 * moved(w, a)
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (48, 192), (192, 48), (256, 256)])
+def test_twenty_steps_in_bf16_are_no_farther_from_exact_ones_than_torchs(shape):
+    start = [random(*shape, seed=i) for i in range(3)]
+    exact, theirs, ours = (
+        parameters(*(w.to(dtype) for w in start))
+        for dtype in (torch.float64, torch.float32, torch.float32)
+    )
+    common = {"lr": 0.02, "weight_decay": 0.1}
+    train(Muon(exact, orthogonalizer=PLAIN64, **common), exact)
+    train(torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **common), theirs)
+    settled = {"method": "newton_schulz", "dtype": "bf16"}
+    train(Muon(ours, orthogonalizer=settled, **common), ours)
+    far = [sum(moved(w, x.double()) for w, x in zip(exact, y, strict=True)) for y in (ours, theirs)]
+    assert 0 < far[0] <= 1.1 * far[1]
+
+
 def test_the_defaults_are_torchs():
     theirs, ours = (cls(parameters(random(2, 2))).defaults for cls in (torch.optim.Muon, Muon))
     for name in ("lr", "momentum", "nesterov", "weight_decay"):

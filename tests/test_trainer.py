@@ -144,6 +144,22 @@ def test_a_loss_that_is_not_finite_is_a_result(train):
     assert train("optimizer.lr_scale=1e30", "train.clip_norm=null")[0]["how"] == "skipped"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_reported_with_its_name(value, train, monkeypatch):
+    whole = trainer.Trainer.output
+
+    def spoilt(self, batch):
+        weight = self.model.transformer.h[0].mlp.c_fc.weight
+        if self.state["step"] == 2:
+            weight.register_hook(lambda grad: torch.full_like(grad, value))
+        return whole(self, batch)
+
+    monkeypatch.setattr(trainer.Trainer, "output", spoilt)
+    outcome, record, said = train()
+    assert outcome["how"] == "diverged" and record["diverged_step"] == 3
+    assert any("not finite in transformer.h.0.mlp.c_fc.weight" in line for line in said)
+
+
 def test_a_run_that_ends_above_its_start_has_diverged(train):
     outcome, record, said = train("optimizer=adamw", "optimizer.lr_scale=400", "schedule=constant")
     assert outcome["how"] == "diverged" and record["val_loss"] > record["start_loss"]
