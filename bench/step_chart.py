@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import log
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,7 +18,8 @@ GREY = "#6f6f6f"
 LEVELS = (0.05, 0.02, 0.01)
 TICKS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 FOOT = 1e-4  # the least overhead that is shown
-APART = 0.06  # least distance of two labels, as a share of the picture's height
+APART = 0.05  # height of a label's line, as a share of the picture's
+WRAP = 32  # characters of a line: names with overrides are long
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
@@ -32,7 +34,7 @@ def draw(record: dict[str, Any]) -> Figure:
 
     Optimizers that failed, or differ from the reference by no more than the noise, are left out.
     """
-    figure = Figure(figsize=(7.2, 4))
+    figure = Figure(figsize=(8.4, 4.8))
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
     shown = {
@@ -97,9 +99,11 @@ def write_labels(axes: Axes, labels: list[tuple[tuple[float, float], str, str]])
     low, high = axes.get_ylim()
     labels = sorted(labels, key=lambda label: label[0][1])
     heights = [log(y / low) / log(high / low) for (_, y), _, _ in labels]
+    texts = [fill(text, WRAP) for _, text, _ in labels]
     for below, above in pairwise(range(len(heights))):
-        heights[above] = max(heights[above], heights[below] + APART)
-    for (_, text, color), height in zip(labels, heights, strict=True):
+        lines = 1 + (texts[below].count("\n") + texts[above].count("\n")) / 2
+        heights[above] = max(heights[above], heights[below] + lines * APART)
+    for (_, _, color), text, height in zip(labels, texts, heights, strict=True):
         axes.annotate(text, (1.01, height), xycoords="axes fraction", va="center", color=color)
 
 
