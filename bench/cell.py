@@ -18,6 +18,7 @@ def name(settings: Settings) -> str:
     """The cell of a run: model, optimizer, qkv, seed, and the hash."""
     train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
     optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
+    optimizer["roles"] = {role: _as_before(rule) for role, rule in optimizer["roles"].items()}
     content = {
         "seed": settings.seed,
         "model": _model_identity(settings.model),
@@ -38,6 +39,14 @@ def model_name(settings: Settings) -> str:
     """The model's name, with its source where it has one."""
     name, source = settings.model["name"], settings.model.get("source")
     return name + "_" + re.sub(r"\W+", "_", Path(source).stem) if source else name
+
+
+def _as_before(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule without settings that came later and say what was done before there was a choice."""
+    method = rule.get("orthogonalizer")
+    if not method or method.get("norm") != "frobenius":
+        return rule
+    return rule | {"orthogonalizer": {k: v for k, v in method.items() if k != "norm"}}
 
 
 def qkv_name(settings: Settings) -> str | None:

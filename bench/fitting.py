@@ -259,4 +259,5 @@ coefficients:
 steps: {asked.steps}
 method: auto
 dtype: {"auto" if asked.dtype == "fp64" else asked.dtype}
+norm: frobenius
 """

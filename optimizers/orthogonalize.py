@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple, per_step
+from optimizers.norms import NORMS, normed_, schatten4_normed_
 from optimizers.precision import bf16_pays
-from optimizers.symmetric import product, symmetric_product, symmetric_share
+from optimizers.symmetric import (
+    gram_matrix,
+    short_side_product,
+    symmetric_product,
+    symmetric_share,
+)
 from optimizers.workspace import Workspace
 
 DTYPES = {
@@ -39,7 +45,8 @@ class Orthogonalizer:
     coefficients: a named set, or a list of triples; steps: iterations; dtype: of the iteration
     (fp64, fp32, bf16, fp16, or auto: bf16 where its products are faster than fp32's); method:
     newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (whichever takes fewer
-    FLOPs for the shape), or exact (SVD, the slow reference).
+    FLOPs for the shape), or exact (SVD, the slow reference); norm: by which matrices are divided
+    first: frobenius, or schatten4.
     """
 
     name: str = "keller"
@@ -47,6 +54,7 @@ class Orthogonalizer:
     steps: int = 5
     method: str = "auto"
     dtype: str = "auto"
+    norm: str = "frobenius"
 
     def __post_init__(self) -> None:
         per_step(self.coefficients, self.steps)
@@ -54,6 +62,8 @@ class Orthogonalizer:
             raise ValueError(
                 f"orthogonalizer.method={self.method}: must be one of {', '.join(METHODS)}"
             )
+        if self.norm not in NORMS:
+            raise ValueError(f"orthogonalizer.norm={self.norm}: must be one of {', '.join(NORMS)}")
         if self.dtype not in (*DTYPES, "auto"):
             raise ValueError(
                 f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
@@ -85,7 +95,7 @@ class Orthogonalizer:
         triples = per_step(self.coefficients, self.steps)
         captured = X_bnm.is_cuda and not torch.compiler.is_compiling()
         function = _compiled() if captured else orthogonalize
-        return function(X_bnm, triples, self.method, dtype, workspace)
+        return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
 def msign(X_bnm: Tensor) -> Tensor:
@@ -104,6 +114,7 @@ def orthogonalize(
     method: str = "auto",
     dtype: torch.dtype | None = None,
     workspace: Workspace | None = None,
+    norm: str = "frobenius",
 ) -> Tensor:
     """Newton-Schulz iteration on a stack of matrices (b, n, m), in `dtype` (default: X's own).
 
@@ -116,29 +127,17 @@ def orthogonalize(
         workspace = Workspace(X.device)
         X = X.clone(memory_format=torch.contiguous_format)
     X = normed_(X).to(dtype or X.dtype)
-    return iterate(X, triples, method, workspace) if min(X.shape[-2:]) > 1 else X
+    if min(X.shape[-2:]) == 1:
+        return X
+    if norm == "schatten4":
+        schatten4_normed_(X, workspace)
+    return iterate(X, triples, method, workspace)
 
 
 @functools.cache
 def _compiled():
     """On a GPU the compiler fuses element-wise work; one graph a shape of stack."""
     return torch.compile(orthogonalize, dynamic=False, recompile_limit=256)
-
-
-def normed_(X_bnm: Tensor) -> Tensor:
-    """Divide each matrix, in place, by its Frobenius norm; a zero matrix stays zero.
-
-    A power of two, which costs no accuracy, first brings the largest entry near 1: squares of
-    gradients would leave fp32's range below 1e-19 and above 1e19.
-    """
-    largest = X_bnm.amax((-2, -1), keepdim=True)
-    peak = _positive(torch.maximum(largest, -X_bnm.amin((-2, -1), keepdim=True)))
-    X_bnm.mul_(torch.exp2(-torch.frexp(peak).exponent.to(X_bnm.dtype)))
-    return X_bnm.div_(_positive(torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)))
-
-
-def _positive(scale: Tensor) -> Tensor:
-    return scale.clamp_min(torch.finfo(scale.dtype).tiny)
 
 
 def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
@@ -202,22 +201,6 @@ def _polynomial(G_bnn: Tensor, b: float, c: float, out: Tensor) -> Tensor:
     if c == 0:
         return torch.mul(G_bnn, b, out=out)
     return symmetric_product(G_bnn, G_bnn, G_bnn, beta=b, alpha=c, out=out)
-
-
-def gram_matrix(X_bnm: Tensor, out: Tensor) -> Tensor:
-    """X X^T, or X^T X where X is tall: the smaller of the two."""
-    if X_bnm.shape[-2] > X_bnm.shape[-1]:
-        return symmetric_product(X_bnm.mT, X_bnm, out=out)
-    return symmetric_product(X_bnm, X_bnm.mT, out=out)
-
-
-def short_side_product(
-    S_bnn: Tensor, X_bnm: Tensor, added_bnm: Tensor | None = None, *, beta: float = 1.0, out: Tensor
-) -> Tensor:
-    """S X + beta added for a symmetric S, or X S + beta added where X is tall."""
-    if X_bnm.shape[-2] > X_bnm.shape[-1]:
-        return product(X_bnm, S_bnn, added_bnm, beta=beta, out=out)
-    return product(S_bnn, X_bnm, added_bnm, beta=beta, out=out)
 
 
 def restarts(X_bnm: Tensor, steps: int) -> list[int]:

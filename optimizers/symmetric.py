@@ -57,6 +57,22 @@ def product(
     return torch.baddbmm(added_bnm, A_bnk, B_bkm, beta=beta, alpha=alpha, out=out)
 
 
+def gram_matrix(X_bnm: Tensor, out: Tensor) -> Tensor:
+    """X X^T, or X^T X where X is tall: the smaller of the two."""
+    if X_bnm.shape[-2] > X_bnm.shape[-1]:
+        return symmetric_product(X_bnm.mT, X_bnm, out=out)
+    return symmetric_product(X_bnm, X_bnm.mT, out=out)
+
+
+def short_side_product(
+    S_bnn: Tensor, X_bnm: Tensor, added_bnm: Tensor | None = None, *, beta: float = 1.0, out: Tensor
+) -> Tensor:
+    """S X + beta added for a symmetric S, or X S + beta added where X is tall."""
+    if X_bnm.shape[-2] > X_bnm.shape[-1]:
+        return product(X_bnm, S_bnn, added_bnm, beta=beta, out=out)
+    return product(S_bnn, X_bnm, added_bnm, beta=beta, out=out)
+
+
 def _pieces_take(A: Tensor) -> bool:
     """Not half precision, where it was not measured; the compiler takes no strided `out`."""
     return A.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()

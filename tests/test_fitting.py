@@ -174,7 +174,7 @@ def test_what_is_written_is_what_was_fitted(fit, kind):
     triples = found["fits"][found["chosen"]]["triples"]
     assert len(triples) == (1 if kind == "single" else 4)
     np.testing.assert_allclose(block["coefficients"], triples, atol=1e-6)
-    assert set(block) == {"name", "coefficients", "steps", "method", "dtype"}
+    assert set(block) == {"name", "coefficients", "steps", "method", "dtype", "norm"}
     assert Orthogonalizer(**block).steps == 4
     again = recursion.mse(spectra.gaussian(32, 64, 20, seed=1), per_step(block["coefficients"], 4))
     assert again.mean == pytest.approx(found["errors"][found["chosen"]]["mean"], rel=1e-3)

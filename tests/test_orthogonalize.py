@@ -338,6 +338,41 @@ def test_a_bad_choice_is_named_with_what_there_is():
         Orthogonalizer(coefficients="kellr")
 
 
+# norms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ITERATED)
+@pytest.mark.parametrize("shape", [(6, 6), (6, 12), (12, 6)])
+def test_the_schatten_norm_is_that_of_the_singular_values(method, shape):
+    X = gaussian(3, *shape)
+    U, S, Vh = torch.linalg.svd(X, full_matrices=False)
+    S = S / S.pow(4).sum(-1, keepdim=True).pow(0.25)
+    for a, b, c in KELLER:
+        S = a * S + b * S**3 + c * S**5
+    got = orthogonalize(X, KELLER, method, norm="schatten4")
+    assert error(got, (U * S.unsqueeze(-2)) @ Vh) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_schatten_norm_brings_small_singular_values_nearer_to_one(dtype):
+    """Of a Gaussian n x n matrix the sums of s^2 and s^4 are about n^2 and 2 n^3."""
+    X = gaussian(4, 64, 64).float()
+    least = []
+    for norm in ("frobenius", "schatten4"):
+        whole = Orthogonalizer(norm=norm)(X, DTYPES[dtype]).double()
+        assert whole.isfinite().all() and torch.linalg.svdvals(whole).max() < 1.3
+        once = Orthogonalizer(norm=norm, steps=1)(X, DTYPES[dtype]).double()
+        least.append(torch.linalg.svdvals(once).min(-1).values.mean().item())
+    assert least[1] == pytest.approx(least[0] * (64 / 2) ** 0.25, rel=0.1)
+
+
+def test_a_zero_matrix_gives_zero_under_either_norm():
+    X = torch.stack([torch.zeros(4, 6), gaussian(4, 6).float()])
+    for norm in ("frobenius", "schatten4"):
+        got = Orthogonalizer(norm=norm)(X)
+        assert not got[0].any() and got[1].norm() > 1
+
+
 # captured, and real momenta ------------------------------------------------------------------
 
 
