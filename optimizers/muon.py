@@ -138,7 +138,7 @@ class Muon(torch.optim.Optimizer):
     def _step_group(self, group: dict[str, Any], stacks: list[Stack]) -> None:
         params = group["params"]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        states = [self._state(p, group) for p in params]
+        states = [self._state(member, group) for member in range(len(params))]
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
         workspace = Workspace(params[0].device)
         kind = workspace.device.type
@@ -158,7 +158,8 @@ class Muon(torch.optim.Optimizer):
                 target = strips(params[move.segment.member], move.view, move.segment)
                 apply(target, stack.part(X, move), move, group)
 
-    def _state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
+        p = group["params"][member]
         state = self.state[p]
         if "momentum_buffer" not in state:
             dtype = MOMENTUM_DTYPES[group["momentum_dtype"]]
@@ -166,16 +167,19 @@ class Muon(torch.optim.Optimizer):
             if group["second_moment"] == "element":
                 state["element_moment"] = torch.zeros_like(p)
             if group["second_moment"] == "neuron":
-                member = next(i for i, other in enumerate(group["params"]) if other is p)
                 rows = neurons(group, member)
-                state["neuron_moment"] = torch.zeros(rows, device=p.device)
+                state["neuron_moment"] = torch.zeros(rows, dtype=torch.float32, device=p.device)
         return state
 
 
 def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-    """Take the gradient into the momentum buffer; write the direction of the step to `target`."""
+    """Take the gradient into the momentum buffer; write the direction of the step to `target`.
+
+    In the wider dtype of the two.
+    """
+    wide = torch.promote_types(buffer.dtype, grad.dtype)
+    moment, grad = buffer.to(wide), grad.to(wide)  # themselves, where they have it
     momentum, start = group["momentum"], grad
-    moment = buffer if buffer.dtype == grad.dtype else buffer.to(grad.dtype)
     if group["momentum_form"] == "ema":
         moment.lerp_(grad, 1 - momentum)
     else:
@@ -185,7 +189,7 @@ def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[st
         buffer.copy_(moment)
     if not group["nesterov"]:
         target.copy_(moment)
-    elif target.dtype == grad.dtype:
+    elif target.dtype == wide:
         torch.lerp(start, moment, momentum, out=target)
     else:
         target.copy_(torch.lerp(start, moment, momentum))

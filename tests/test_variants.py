@@ -83,6 +83,17 @@ def test_bf16_momentum_takes_half_the_bytes_and_nearly_the_same_way():
     assert kept.dtype == torch.bfloat16 and kept.nbytes == 2 * start.numel()
 
 
+def test_fp32_momentum_of_a_bf16_weight_is_not_rounded_to_bf16():
+    (p,) = parameters(random(4, 6, dtype=torch.bfloat16))
+    optimizer = Muon([p], momentum=0.9, momentum_dtype="fp32")
+    want = torch.zeros(4, 6)
+    for step in range(5):
+        p.grad = gradient(step, 4, 6).bfloat16()
+        want = torch.lerp(want, p.grad.float(), 1 - 0.9)
+        optimizer.step()
+    assert torch.equal(optimizer.state[p]["momentum_buffer"], want)
+
+
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8), (7, 1)])
 def test_normuon_divides_rows_by_their_running_size_and_keeps_the_norm(shape):
     W, v = random(*shape), torch.zeros(shape[0], 1, dtype=torch.float64)
