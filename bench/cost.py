@@ -6,15 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench import meter
+from bench import flops, meter
 from optimizers.coefficients import CUBIC, TAYLOR, Triple
 from optimizers.orthogonalize import DTYPES, gram_is_cheaper, msign, orthogonalize
 
-aten = torch.ops.aten
-PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm}
+SQUARES = (256, 512, 1024, 2048)  # rows of the products whose best rate is the ceiling
 SECONDS = 0.3  # spent on timing one kind of case
 
 
@@ -23,16 +20,6 @@ class Count(NamedTuple):
 
     matmuls: int | None
     flops: int | None
-
-
-class _Products(TorchDispatchMode):
-    """Counts calls of the products that FlopCounterMode knows."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.overloadpacket in PRODUCTS
-        return func(*args, **(kwargs or {}))
 
 
 def resolved(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> str:
@@ -52,11 +39,12 @@ def count(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) 
     """
     if form == "exact":
         return Count(None, None)
-    with _Products() as products:
-        orthogonalize(torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta"), triples, form)
-    with FakeTensorMode(), FlopCounterMode(display=False) as flops:
-        orthogonalize(torch.empty(1, *shape, dtype=DTYPES[dtype]), triples, form)
-    return Count(products.count, flops.get_total_flops())
+    X = torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta")
+    whole = flops.count(lambda: orthogonalize(X, triples, form))
+    with FakeTensorMode():
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        done = flops.count(lambda: orthogonalize(X, triples, form))
+    return Count(whole.products, done.flops)
 
 
 def milliseconds(
@@ -87,12 +75,7 @@ def _milliseconds(
 @functools.cache
 def gemm_peak(dtype: str) -> float:
     """FLOP/s of this machine's best product of square matrices in a dtype: the ceiling."""
-    best = 0.0
-    for size in (256, 512, 1024, 2048):
-        A = torch.randn(1, size, size).to(DTYPES[dtype])
-        fastest = min(_seconds(lambda A=A: torch.bmm(A, A), at_least=3))
-        best = max(best, 2 * size**3 / fastest)
-    return best
+    return max(flops.rate(1, size, size, size, DTYPES[dtype], "cpu") for size in SQUARES)
 
 
 def _seconds(run, at_least: int, scale: float = 1.0) -> list[float]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,11 +57,12 @@ PRODUCTS = {
 @dataclass(frozen=True)
 class Count:
     """flops: of all products, None where `missed` names operations without a formula; dtype: the
-    one most of them are done in, None without any."""
+    one most of them are done in, None without any; products: how many calls have a formula."""
 
     flops: int | None
     missed: list[str]
     dtype: torch.dtype | None
+    products: int = field(default=0, compare=False)
 
 
 class _Products(TorchDispatchMode):
@@ -74,12 +75,14 @@ class _Products(TorchDispatchMode):
         self.formulas = formulas
         self.by_dtype: Counter[torch.dtype] = Counter()
         self.missed: set[str] = set()
+        self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         packet = getattr(func, "_overloadpacket", func)
         if packet in self.formulas:
+            self.count += 1
             tensor = next(value for value in args if isinstance(value, Tensor))
             self.by_dtype[tensor.dtype] += self.formulas[packet](*args, **kwargs, out_val=out)
         elif PRODUCTS & set(packet.__name__.split("_")):
@@ -101,7 +104,7 @@ def count(work: Callable[[], object]) -> Count:
     missed = sorted(products.missed)
     total = None if missed else counter.get_total_flops()
     dtypes = products.by_dtype.most_common(1)
-    return Count(total, missed, dtypes[0][0] if dtypes else None)
+    return Count(total, missed, dtypes[0][0] if dtypes else None, products.count)
 
 
 # --- the peak
@@ -136,7 +139,7 @@ def _best(
     products: list[tuple[int, int, int, int]], dtype: torch.dtype, device: str
 ) -> dict[str, Any] | None:
     """The fastest of products (stack, n, k, m), of n x k and k x m matrices; None without any."""
-    rates = {product: _rate(*product, dtype, device) for product in products}
+    rates = {product: rate(*product, dtype, device) for product in products}
     if not rates:
         return None
     stack, n, k, m = max(rates, key=rates.__getitem__)
@@ -144,7 +147,7 @@ def _best(
     return {"flops_per_second": rates[stack, n, k, m], "product": product}
 
 
-def _rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:
+def rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:
     """FLOP/s of the fastest of several calls."""
     left = torch.randn(stack, n, k, device=device).to(dtype)
     right = torch.randn(stack, m, k, device=device).to(dtype).mT
