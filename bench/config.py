@@ -80,10 +80,7 @@ def settle(config: DictConfig) -> Settings:
     Raises UserError naming the setting, its value and what is accepted.
     """
     refuse_unknown_keys(config)
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(_missing_or_broken(error)) from None
+    plain = resolved(config)
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
     check_numbers(settings)
     check_tasks(settings)
@@ -94,6 +91,14 @@ def settle(config: DictConfig) -> Settings:
     return settings
 
 
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """All settings as plain values. Raises UserError where one is missing or cannot be resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_missing_or_broken(error)) from None
+
+
 def _missing_or_broken(error: OmegaConfBaseException) -> str:
     if error.full_key and "Missing mandatory value" in str(error):
         return f"{error.full_key}: needs a value, e.g. {error.full_key}=…"
@@ -102,22 +107,23 @@ def _missing_or_broken(error: OmegaConfBaseException) -> str:
 
 def refuse_unknown_keys(config: DictConfig) -> None:
     """A leading + gets a key past Hydra, so every key is compared with the schema or its file."""
-    _compare("", config, [f.name for f in fields(Settings)])
-    _compare("train.", config["train"], [f.name for f in fields(Train)])
+    compare_keys("", config, [f.name for f in fields(Settings)])
+    compare_keys("train.", config["train"], [f.name for f in fields(Train)])
     for group in GROUPS:
         block = config[group]
         file = CONF / group / f"{block.get('name')}.yaml"
         if file.exists():
             known = OmegaConf.to_container(OmegaConf.load(file))
             known = known.get(group, known)
-            _compare(f"{group}.", block, [k for k in known if k != "defaults"])
+            compare_keys(f"{group}.", block, [k for k in known if k != "defaults"])
             for key, inner in known.items():
                 if key != "roles" and isinstance(inner, dict):  # roles: checked by routing
                     for name in inner:
-                        _compare(f"{group}.{key}.{name}.", block[key][name], list(inner[name]))
+                        compare_keys(f"{group}.{key}.{name}.", block[key][name], list(inner[name]))
 
 
-def _compare(prefix: str, node: DictConfig, known: list[str]) -> None:
+def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
+    """Raise UserError for a key that is not known, and for a known one that was removed."""
     keys = list(node.keys())  # `in` would not see those that still need a value
     for key in keys:
         if key not in known:

@@ -5,8 +5,6 @@ has seen and on other shapes, and writes the asked kind to conf/orthogonalizer/f
 """
 
 import re
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -83,8 +81,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
             for shape, row in travelled.items()
         ],
         "chosen": chosen,
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": record.environment(),
+        **record.made(),
     }
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +99,7 @@ def check(block: dict[str, Any]) -> Asked:
         if block[key] not in values:
             raise UserError(f"fitting.{key}={block[key]}: must be one of {', '.join(values)}")
     for key, least in (("steps", 1), ("samples", 2), ("starts", 3)):
-        value = block[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"fitting.{key}={value}: must be a whole number and at least {least}")
+        ortho_config.whole(f"fitting.{key}", block[key], least)
     try:
         shape, source = ortho_config.shape(block["shape"]), ortho_config.source(block["source"])
     except UserError as error:

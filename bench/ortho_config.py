@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import CONF
+from bench.config import CONF, compare_keys, resolved
 from bench.errors import UserError
 from bench.spectra import PRESCRIBED
 from optimizers.coefficients import SETS, Triple, per_step
@@ -78,11 +77,7 @@ def settle(config: DictConfig) -> Settings:
     Raises UserError naming the setting, its value and what is accepted.
     """
     refuse_unknown_keys(config)
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
-    settings = Settings(**plain)
+    settings = Settings(**resolved(config))
     if not 0 <= settings.seed < 2**63:
         raise UserError(f"seed={settings.seed}: must be a whole number from 0, below 2^63")
     if settings.samples is not None and settings.samples < 1:
@@ -94,7 +89,7 @@ def settle(config: DictConfig) -> Settings:
     from optimizers.orthogonalize import DTYPES
     from optimizers.orthogonalize import METHODS as FORMS
 
-    settings.steps = [_whole("steps", item, 1) for item in _several("steps", settings.steps)]
+    settings.steps = [whole("steps", item, 1) for item in _several("steps", settings.steps)]
     settings.methods = methods(settings.methods, max(settings.steps))
     settings.forms = _chosen("forms", settings.forms, FORMS)
     settings.dtypes = _chosen("dtypes", settings.dtypes, DTYPES)
@@ -103,25 +98,16 @@ def settle(config: DictConfig) -> Settings:
     settings.roles = _chosen("roles", settings.roles, _roles())
     if settings.layers is not None:
         layers = _several("layers", settings.layers)
-        settings.layers = [_whole("layers", item, 0) for item in layers]
+        settings.layers = [whole("layers", item, 0) for item in layers]
     return settings
 
 
 def refuse_unknown_keys(config: DictConfig) -> None:
     """A leading + gets a key past Hydra, so every key is compared with the schema and the file."""
     file = OmegaConf.load(CONF / "ortho.yaml")
-    known = {"": [f.name for f in fields(Settings)]}
-    known |= {f"{block}.": list(file.get(block, {})) for block in BLOCKS}
-    for prefix, accepted in known.items():
-        keys = list(config[prefix[:-1]] if prefix else config)
-        for key in keys:
-            if key not in accepted:
-                raise UserError(
-                    f"{prefix}{key}: no such setting; accepted here: {', '.join(sorted(accepted))}"
-                )
-        for key in accepted:
-            if key not in keys:
-                raise UserError(f"{prefix}{key}: was removed but is needed")
+    compare_keys("", config, [f.name for f in fields(Settings)])
+    for block in BLOCKS:
+        compare_keys(f"{block}.", config[block], list(file.get(block, {})))
 
 
 def methods(value: Any, steps: int) -> list[Method]:
@@ -218,13 +204,14 @@ def _several(name: str, value: Any) -> list[Any]:
 
 
 def _chosen(name: str, value: Any, accepted: Iterable[str]) -> list[str]:
-    for item in _several(name, value):
+    items = _several(name, value)
+    for item in items:
         if item not in accepted:
             raise UserError(f"{name}={item}: must be one of {', '.join(accepted)}")
-    return _several(name, value)
+    return items
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{name}={value}: must be a whole number and at least {least}")
     return value

@@ -80,10 +80,7 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
 
 def refuse_unused(cfg: DictConfig, overrides: list[str]) -> None:
     """What a leading + got past Hydra, and what only training has a use for."""
-    known = [f.name for f in fields(Schema)]
-    for key in cfg:
-        if key not in known:
-            raise UserError(f"{key}: no such setting; accepted here: {', '.join(sorted(known))}")
+    config.compare_keys("", cfg, [f.name for f in fields(Schema)])
     for key in map(key_of, overrides):
         group, _, rest = key.partition(".")
         if group == "schedule" or (group == "train" and rest not in TRAIN):

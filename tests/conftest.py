@@ -71,10 +71,10 @@ def train(tmp_path):
     return start
 
 
-def command(*arguments: str, **options) -> subprocess.CompletedProcess:
-    """`python bench/train.py …` as a person types it, from the checkout."""
+def command(*arguments: str, entry: str = "train", **options) -> subprocess.CompletedProcess:
+    """`python bench/ENTRY.py …` as a person types it, from the checkout."""
     return subprocess.run(
-        [sys.executable, "bench/train.py", *arguments],
+        [sys.executable, f"bench/{entry}.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

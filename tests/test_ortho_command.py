@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import conftest
 from conftest import ROOT
 
 SMALL = ["shapes=16x24", "dtypes=fp32", "steps=3"]
@@ -22,9 +23,8 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    done = conftest.command(*arguments, entry="ortho")
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_a_session_shows_a_table_and_leaves_records(tmp_path):

@@ -1,5 +1,6 @@
 """`bench/step.py`: its settings, what it measures, what it leaves, and what it says."""
 
+import functools
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import time
 from copy import deepcopy
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
 import yaml
@@ -64,14 +66,7 @@ def default(tmp_path_factory):
     return folder, *run(folder, *TEXT)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "bench/step.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+command = functools.partial(conftest.command, entry="step")
 
 
 class Faulty(torch.optim.AdamW):
