@@ -3,8 +3,6 @@
 import functools
 import math
 import re
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,9 +68,10 @@ def solve(
     """The cases of one problem. What is finished is written, also on Ctrl-C."""
     records: list[dict[str, Any]] = []
     try:
+        made = record.made()
         matrices = problem.form() if problem.form else None
         for case in cases(settings, problem):
-            records.append(measured(settings, problem, matrices, case))
+            records.append(measured(settings, problem, matrices, case) | made)
     finally:
         mark_front(records)
         old = sum((folder / f"{r['case']}.json").exists() for r in records)
@@ -149,8 +148,6 @@ def measured(
         "flops": counted.flops,
         **timing(problem.shape, case, counted.flops),
         "pareto": False,
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": record.environment(),
     }
 
 

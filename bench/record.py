@@ -123,7 +123,7 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         **dict.fromkeys(NOT_YET),
         "steps": 0,
         "curve": [],
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "experiment": settings.experiment,
         "stage": settings.stage,
         "model": settings.model["name"],
@@ -139,6 +139,15 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
 
 
 @functools.cache
+def made() -> dict[str, Any]:
+    """How and where a result came about; asked once a result, as it asks git."""
+    return {"command": command(), "environment": environment()}
+
+
+def command() -> str:
+    return shlex.join(["python", *sys.argv])
+
+
 def environment() -> dict[str, Any]:
     """Versions, processor, threads and the commit of the code."""
     import torch

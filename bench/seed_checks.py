@@ -1,7 +1,5 @@
 """bench/ortho.py checks=true: what is said of the coefficients, put to the test."""
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -29,8 +27,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     whole = {
         "checks": [asdict(check) for check in found],
         "seed": settings.seed,
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": record.environment(),
+        **record.made(),
     }
     record.write_json(folder / "checks.json", whole)
     say(f"checks.json in {folder}")

@@ -3,8 +3,6 @@
 What stable means, and why two numbers tell all, is in dynamics.py.
 """
 
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,8 +71,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         ],
         "official": official,
         "seed": settings.seed,
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": record.environment(),
+        **record.made(),
     }
     record.write_json(folder / "stability.json", found)
     if settings.pictures:

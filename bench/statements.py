@@ -168,9 +168,6 @@ def _agrees(found: Estimate, figure: float, samples: int) -> bool:
 # what the official set makes of singular values ------------------------------------------------
 
 
-# what the official set makes of singular values ------------------------------------------------
-
-
 def uniform(by_shape: Spectra) -> Check:
     """Kolmogorov's distance between the outputs and the uniform law on (0.5, 1.5)."""
     law = stats.uniform(0.5, 1.0)

@@ -1,8 +1,6 @@
 """One step benchmark, from its settings to its record, picture and tables."""
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +74,7 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": benchmark.name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": record.command(),
         "model": settings.model["name"],
         "parameters": sum(p.numel() for p in subject.parameters),
         "unit": subject.source.unit,
