@@ -46,7 +46,9 @@ class Orthogonalizer:
     (fp64, fp32, bf16, fp16, or auto: bf16 where its products are faster than fp32's); method:
     newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (whichever takes fewer
     FLOPs for the shape), or exact (SVD, the slow reference); norm: by which matrices are divided
-    first: frobenius, or schatten4.
+    first: frobenius, or schatten4; singular_values: (low, high), only with exact: each is drawn
+    anew between them, uniformly, in the place of 1 (what a result as inexact as that does to
+    training).
     """
 
     name: str = "keller"
@@ -55,6 +57,7 @@ class Orthogonalizer:
     method: str = "auto"
     dtype: str = "auto"
     norm: str = "frobenius"
+    singular_values: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         per_step(self.coefficients, self.steps)
@@ -64,6 +67,13 @@ class Orthogonalizer:
             )
         if self.norm not in NORMS:
             raise ValueError(f"orthogonalizer.norm={self.norm}: must be one of {', '.join(NORMS)}")
+        if self.singular_values is not None:
+            low, high = self.singular_values
+            if self.method != "exact" or not 0 < low <= high:
+                raise ValueError(
+                    f"orthogonalizer.singular_values={self.singular_values}: must be two numbers "
+                    f"above 0, the lower first, and needs orthogonalizer.method=exact"
+                )
         if self.dtype not in (*DTYPES, "auto"):
             raise ValueError(
                 f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
@@ -91,21 +101,28 @@ class Orthogonalizer:
         """
         dtype = dtype or X_bnm.dtype
         if self.method == "exact":
-            return msign(X_bnm).to(dtype)
+            return msign(X_bnm, self.singular_values).to(dtype)
         triples = per_step(self.coefficients, self.steps)
         captured = X_bnm.is_cuda and not torch.compiler.is_compiling()
         function = _compiled() if captured else orthogonalize
         return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
-def msign(X_bnm: Tensor) -> Tensor:
-    """The polar factor by SVD: the reference. Directions of zero singular value give zero."""
+def msign(X_bnm: Tensor, singular_values: tuple[float, float] | None = None) -> Tensor:
+    """The polar factor by SVD: the reference. Directions of zero singular value give zero.
+
+    singular_values: between which each is drawn, in the place of 1, by torch's global generator.
+    """
     wide = X_bnm.double() if X_bnm.dtype == torch.float64 else X_bnm.float()
     if not wide.isfinite().all():  # the decomposition would raise; the iterations pass NaN on
         return torch.full_like(X_bnm, torch.nan)
     U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
     tolerance = S[..., :1] * max(X_bnm.shape[-2:]) * torch.finfo(S.dtype).eps
-    return ((U * (tolerance < S).unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
+    ones = (tolerance < S).to(S.dtype)
+    if singular_values is not None:
+        low, high = singular_values
+        ones = ones * (low + (high - low) * torch.rand_like(S))
+    return ((U * ones.unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
 
 
 def orthogonalize(

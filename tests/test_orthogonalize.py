@@ -1,5 +1,6 @@
 """msign by every method, against the polynomial applied to singular values in fp64."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -321,18 +322,31 @@ def test_every_settings_file_makes_singular_values_larger_and_alike(path):
     before = torch.linalg.svdvals(X / X.norm(dim=(-2, -1), keepdim=True))
     after = torch.linalg.svdvals(settled(X.to(settled.iteration_dtype("cpu"))).double())
     assert (after > before).all() and after.max() / after.min() < before.max() / before.min()
-    assert after.min() > 0.5 and after.max() < 1.3
+    low, high = settled.singular_values or (0.5, 1.3)
+    assert after.min() > low and after.max() < high
+
+
+def test_drawn_singular_values_keep_the_directions_and_fill_their_range():
+    U, V = (torch.linalg.qr(gaussian(1, 64, 64))[0] for _ in range(2))
+    drawn = Orthogonalizer(method="exact", singular_values=(0.5, 1.5))
+    torch.manual_seed(0)
+    values = U.mT @ drawn(U @ torch.diag(torch.linspace(1, 9, 64).double()) @ V) @ V.mT
+    found = values.diagonal(dim1=-2, dim2=-1)
+    assert (values - torch.diag_embed(found)).norm() < 1e-4 * found.norm()
+    assert 0.5 < found.min() < 0.6 and 1.4 < found.max() < 1.5
+    assert not torch.equal(drawn(U), drawn(U))
 
 
 def test_a_bad_choice_is_named_with_what_there_is():
     for wrong in (
         {"coefficients": "kellr"},
+        {"singular_values": (0.5, 1.5)},  # without method="exact"
         {"steps": 0},
         {"method": "svd"},
         {"dtype": "float32"},
     ):
         ((name, value),) = wrong.items()
-        with pytest.raises(ValueError, match=f"orthogonalizer.{name}={value}: "):
+        with pytest.raises(ValueError, match=re.escape(f"orthogonalizer.{name}={value}: ")):
             Orthogonalizer(**wrong)
     with pytest.raises(ValueError, match=", ".join(SETS)):
         Orthogonalizer(coefficients="kellr")
