@@ -53,7 +53,10 @@ class Settings:
     inspect: bool = MISSING
     experiment: str | None = MISSING
     stage: str | None = MISSING
+    condition: str | None = MISSING
+    arm: str | None = MISSING
     results_dir: str = MISSING
+    perturb: float = MISSING
     structure: dict[str, Any] = field(default_factory=dict)
     train: Train = field(default_factory=Train)
     data: dict[str, Any] = MISSING
@@ -65,8 +68,15 @@ class Settings:
     tracker: dict[str, Any] = MISSING
 
 
+@dataclass
+class Declared(Settings):
+    """What the files may declare: a run's settings, and the study that an experiment is."""
+
+    study: dict[str, Any] | None = None  # bench/study.py
+
+
 def schema() -> DictConfig:
-    node = OmegaConf.structured(Settings)
+    node = OmegaConf.structured(Declared)
     OmegaConf.set_struct(node.structure, False)  # its keys are the user's: they need no leading +
     return node
 
@@ -81,6 +91,7 @@ def settle(config: DictConfig) -> Settings:
     """
     refuse_unknown_keys(config)
     plain = resolved(config)
+    del plain["study"]  # says which runs there are, not what one of them is
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
     check_numbers(settings)
     check_tasks(settings)
@@ -107,7 +118,7 @@ def _missing_or_broken(error: OmegaConfBaseException) -> str:
 
 def refuse_unknown_keys(config: DictConfig) -> None:
     """A leading + gets a key past Hydra, so every key is compared with the schema or its file."""
-    compare_keys("", config, [f.name for f in fields(Settings)])
+    compare_keys("", config, [f.name for f in fields(Declared)])
     compare_keys("train.", config["train"], [f.name for f in fields(Train)])
     for group in GROUPS:
         block = config[group]
@@ -154,6 +165,8 @@ def check_numbers(settings: Settings) -> None:
         raise UserError("train.steps=null: set train.steps or train.time_limit (seconds)")
     if train.sequence_length < 2 and settings.data["task"] == "text":
         raise UserError(f"train.sequence_length={train.sequence_length}: must be at least 2")
+    if not 0 <= settings.perturb < 1:
+        raise UserError(f"perturb={settings.perturb}: must be a number from 0 to below 1")
     optimizer = settings.optimizer
     _rate("optimizer.lr_scale", optimizer["lr_scale"])
     _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])

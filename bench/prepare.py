@@ -80,11 +80,18 @@ def data(settings: Settings):
 
 
 def model(settings: Settings, read) -> nn.Module:
-    """The model with random weights that follow from the seed alone."""
+    """The model with random weights that follow from the seed alone.
+
+    With `perturb` each is then multiplied by 1 + perturb * a normal random number.
+    """
     randomness.seed(settings.seed)
     with mistakes():
         built = model_builder(settings)(read.facts)
     refuse_long_sequence(settings, built)
+    if settings.perturb:
+        with torch.no_grad():
+            for p in built.parameters():
+                p.mul_(1 + settings.perturb * torch.randn_like(p))
     return built.train().to(settings.train.device)
 
 

@@ -26,6 +26,7 @@ NOT_YET = (
     *("optimizer_ms", "optimizer_share", "overhead", "optimizer_state_bytes"),
     "peak_memory_bytes",
 )
+PART = ("experiment", "stage", "condition", "arm")
 PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
 
 
@@ -59,6 +60,24 @@ def read(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "record.json").read_text())
     except (OSError, ValueError):
         return None
+
+
+def join(folder: Path, settings: Settings) -> None:
+    """Note which part of an experiment a cell is, also where it was trained for another one."""
+    if not settings.experiment:
+        return
+    part = {key: getattr(settings, key) for key in PART}
+    known = parts(folder)
+    if part not in known:
+        write_json(folder / "part_of.json", [*known, part])
+
+
+def parts(folder: Path) -> list[dict[str, Any]]:
+    """The parts of experiments that a cell is: experiment, stage, condition and arm of each."""
+    try:
+        return json.loads((folder / "part_of.json").read_text())
+    except (OSError, ValueError):
+        return []
 
 
 def write_config(folder: Path, settings: Settings) -> None:
@@ -124,8 +143,7 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         "steps": 0,
         "curve": [],
         "command": command(),
-        "experiment": settings.experiment,
-        "stage": settings.stage,
+        **{key: getattr(settings, key) for key in PART},
         "model": settings.model["name"],
         "optimizer": settings.optimizer["name"],
         "qkv": qkv_name(settings),

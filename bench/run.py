@@ -40,7 +40,7 @@ def run(settings: Settings, cell: str, say: Callable[[str], None], wait: bool = 
             if settings.rerun:
                 for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
                     remove(folder / name)
-            join_experiment(folder, settings.experiment)
+            record.join(folder, settings)
             done = record.read(folder)
             if done and done["status"] in record.DONE:
                 say(f"{cell}: {skipped(done)}")
@@ -49,14 +49,6 @@ def run(settings: Settings, cell: str, say: Callable[[str], None], wait: bool = 
             return train(settings, cell, folder, say)
     except Timeout:
         raise UserError(f"{cell}: another process is training this cell in {folder}") from None
-
-
-def join_experiment(folder: Path, name: str | None) -> None:
-    """Note that the cell belongs to an experiment, also where it was trained for another one."""
-    file = folder / "experiments.txt"
-    known = file.read_text().split() if file.exists() else []
-    if name and name not in known:
-        file.write_text("\n".join([*known, name]) + "\n")
 
 
 def run_folder(settings: Settings, cell: str) -> Path:

@@ -80,6 +80,7 @@ class Summary(Callback):
     """Closes a sweep with a table and the list of failed cells."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.first = len(outcomes)  # a study is many sweeps
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -95,30 +96,29 @@ class Summary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from bench import tables
 
-        gather(Path(config.hydra.sweep.dir))
-        tables.show(tables.sweep(outcomes))
+        found = self.outcomes(config)
+        tables.show(tables.sweep(found))
         counts: dict[str, int] = {}
-        for outcome in outcomes:
+        for outcome in found:
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
         print(", ".join(f"{n} {how}" for how, n in counts.items()))
-        list_failures()
+        list_failures(found)
+
+    def outcomes(self, config: DictConfig) -> list[dict[str, Any]]:
+        """Of this sweep's jobs, from its folder where they left them."""
+        for file in sorted((Path(config.hydra.sweep.dir) / "outcomes").glob("*.json")):
+            outcomes.append(json.loads(file.read_text()))
+        return outcomes[self.first :]
 
 
 class Failures(Summary):
     """Closes a sweep whose jobs have shown their own results."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        gather(Path(config.hydra.sweep.dir))
-        list_failures()
+        list_failures(self.outcomes(config))
 
 
-def gather(folder: Path) -> None:
-    """Fill `outcomes` with what the jobs of a sweep have left in its folder."""
-    for file in sorted((folder / "outcomes").glob("*.json")):
-        outcomes.append(json.loads(file.read_text()))
-
-
-def list_failures() -> None:
-    for outcome in outcomes:
+def list_failures(found: list[dict[str, Any]]) -> None:
+    for outcome in found:
         if outcome["how"] == "failed":
             print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)

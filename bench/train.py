@@ -3,6 +3,7 @@
 python bench/train.py optimizer=muon model=gpt2
 python bench/train.py -m optimizer=adamw,muon,hybrid model=gpt2_nano,vit_nano seed=0,1
 python bench/train.py model=gpt2 inspect=true
+python bench/train.py experiment=optimizers
 """
 
 import sys
@@ -10,7 +11,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from bench import cell, config, sweep
+from bench import cell, config, protocol, sweep
+from bench.errors import UserError
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
@@ -29,7 +31,13 @@ def job(cfg: DictConfig) -> None:
 
 def main() -> int:
     try:
-        job()
+        if protocol.asked(sys.argv[1:]):
+            protocol.run(sys.argv[1:], job, lambda line: print(line, file=sys.stderr, flush=True))
+        else:
+            job()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

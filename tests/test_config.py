@@ -203,7 +203,7 @@ def test_what_can_change_the_result_changes_the_cell(override):
         "optimizer.lr_scale=1",
         "tracker=none",
         "results_dir=elsewhere",
-        "experiment=nano_rates",
+        "experiment=smoke",
         "optimizer.strict=true",
         "structure={}",
     ],

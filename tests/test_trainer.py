@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, settle
 
-from bench import cell, checkpoint, prepare, run, trainer
+from bench import cell, checkpoint, prepare, record, run, trainer
 from bench.record import Metrics
 
 RECORD_KEYS = """
@@ -209,9 +209,11 @@ def test_the_reference_is_gone_before_peak_memory_counts(train):
 
 def test_an_experiment_counts_a_cell_that_was_trained_before_it(train, tmp_path):
     train()
-    outcome, record, _ = train("experiment=nano_rates")
-    assert outcome["how"] == "skipped"
-    assert (tmp_path / "runs" / record["cell"] / "experiments.txt").read_text() == "nano_rates\n"
+    for _ in range(2):
+        outcome, saved, _ = train("experiment=smoke", "stage=final", "condition=text", "arm=hybrid")
+        assert outcome["how"] == "skipped"
+    part = {"experiment": "smoke", "stage": "final", "condition": "text", "arm": "hybrid"}
+    assert record.parts(tmp_path / "runs" / saved["cell"]) == [part]
 
 
 def test_bf16_autocast_trains(train):
