@@ -51,6 +51,14 @@ class Study:
         """The arms that are tuned themselves."""
         return [a for a in self.arms if self.grid and a not in self.rates_of | self.rates]
 
+    def again(self) -> dict[str, str]:
+        """The A/A arms, which only perturb the initial weights, and the arms they repeat."""
+        return {
+            arm: other
+            for arm, other in self.rates_of.items()
+            if any(word.startswith("perturb=") for word in self.arms[arm])
+        }
+
 
 @dataclass(frozen=True)
 class Sweep:

@@ -2,8 +2,9 @@
 
 python scripts/publish.py EXPERIMENT [--results results]
 
-A cell that has ended (finished or diverged) and was made for EXPERIMENT is copied to
-results/records/EXPERIMENT/<cell>.json; records made from uncommitted code are refused.
+A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
+results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
+made from uncommitted code are refused.
 """
 
 import argparse
@@ -15,10 +16,10 @@ from bench import record
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def joined(results: Path, one: dict) -> list[str]:
-    """The experiments a cell was asked for by, whichever it was first trained for."""
-    file = results / "runs" / one["cell"] / "experiments.txt"
-    return file.read_text().split() if file.exists() else []
+def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]:
+    """The parts of experiments that a cell is, whichever it was first trained for."""
+    known = record.parts(results / "runs" / one["cell"])
+    return [part for part in known if experiment in (None, part["experiment"])]
 
 
 def main() -> int:
@@ -27,10 +28,10 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="where runs/ is")
     asked = parser.parse_args()
     found = [record.read(file.parent) for file in asked.results.glob("runs/*/record.json")]
-    mine = [r for r in found if r and asked.experiment in joined(asked.results, r)]
+    mine = [r for r in found if r and parts(asked.results, r, asked.experiment)]
     ended = [r for r in mine if r["status"] in record.DONE]
     if not ended:
-        known = sorted({name for r in found if r for name in joined(asked.results, r)})
+        known = sorted({p["experiment"] for r in found if r for p in parts(asked.results, r)})
         print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
         return 1
     dirty = [r["cell"] for r in ended if r["environment"]["dirty"]]
@@ -42,8 +43,8 @@ def main() -> int:
     for old in target.glob("*.json"):
         old.unlink()
     for one in clean:
-        one["experiment"] = asked.experiment
-        record.write_json(target / f"{one['cell']}.json", one)
+        one["part_of"] = parts(asked.results, one, asked.experiment)
+        record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0])
     print(f"{len(clean)} records in {target.relative_to(ROOT)}, {len(mine) - len(ended)} not ended")
     return 1 if dirty else 0
 

@@ -1,0 +1,153 @@
+"""Verdicts on claims: conf/claim/*.yaml says what is claimed, what measures it, and by which rule."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+from bench.config import CONF
+from bench.errors import UserError
+from bench.evidence import Finding, Results
+
+CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
+OPEN = "not enough evidence"
+RULES = ("above", "below", "between")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement and what puts it to the test.
+
+    statement: in English; source: who says so and where; topic: under which it is listed;
+    measure: `_target_`, a function of bench/evidence.py, and its arguments; several are a list;
+    rule: where the measured value has to lie for the statement to hold, {above: x}, {below: x} or
+    {between: [x, y]}; none where the evidence carries its own verdict; remark: what a reader
+    should know besides.
+    """
+
+    name: str
+    statement: str
+    source: str
+    topic: str
+    measure: list[dict[str, Any]]
+    rule: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim; the number is the first finding's."""
+
+    claim: Claim
+    verdict: str
+    findings: list[Finding]
+    condition: str
+
+    def plain(self) -> dict[str, Any]:
+        """As results/verdicts.json has it."""
+        first = next((f for f in self.findings if f.value is not None), Finding(""))
+        return {
+            "claim": self.claim.name,
+            "statement": self.claim.statement,
+            "source": self.claim.source,
+            "topic": self.claim.topic,
+            "verdict": self.verdict,
+            **{key: getattr(first, key) for key in ("value", "low", "high", "n", "unit")},
+            "condition": self.condition,
+            "findings": [asdict(f) for f in self.findings],
+            "records": sorted({file for f in self.findings for file in f.records}),
+        }
+
+
+def load() -> list[Claim]:
+    """All claims, by topic and name."""
+    found = [read(file) for file in (CONF / "claim").glob("*.yaml")]
+    return sorted(found, key=lambda claim: (claim.topic, claim.name))
+
+
+def read(file: Path) -> Claim:
+    """Raises UserError naming what a claim's file has too much or too little of."""
+    block = OmegaConf.to_container(OmegaConf.load(file))
+    measure = block.get("measure")
+    block["measure"] = measure if isinstance(measure, list) else [measure]
+    known = {f.name for f in fields(Claim)} - {"name"}
+    for key in block.keys() - known:
+        raise UserError(f"conf/claim/{file.name}: {key}: accepted are {', '.join(sorted(known))}")
+    for key in ("statement", "source", "topic"):
+        if not block.get(key):
+            raise UserError(f"conf/claim/{file.name}: {key} is missing")
+    if any(not isinstance(m, dict) or "_target_" not in m for m in block["measure"]):
+        raise UserError(
+            f"conf/claim/{file.name}: measure needs _target_, e.g. bench.evidence.check"
+        )
+    if len(block.get("rule", {})) > 1 or block.get("rule", {}).keys() - set(RULES):
+        raise UserError(f"conf/claim/{file.name}: rule must be one of {', '.join(RULES)}")
+    return Claim(name=file.stem, **block)
+
+
+def judge(claim: Claim, results: Results) -> Verdict:
+    """Measure what the claim names and apply its rule.
+
+    Confirmed or refuted where all conditions that could be decided agree and none is undecided,
+    depends where they do not, not enough evidence where none is decided. Conditions without
+    records are named and left aside.
+    """
+    findings = []
+    for measure in claim.measure:
+        arguments = {k: v for k, v in measure.items() if k != "_target_"}
+        findings += get_method(measure["_target_"])(results, **arguments)
+    there = [f for f in findings if f.missing is None]
+    held = [holds(f, claim.rule) for f in there]
+    return Verdict(claim, combined(held), findings, conditions(findings, claim.rule))
+
+
+def holds(finding: Finding, rule: dict[str, Any]) -> bool | None:
+    """Whether the claim holds by a finding; None where that is undecided.
+
+    Its whole interval has to lie where the rule says, or wholly outside.
+    """
+    if finding.holds is not None or finding.undecided or not rule:
+        return finding.holds
+    ((kind, bound),) = rule.items()
+    low, high = {
+        "above": lambda: (bound, float("inf")),
+        "below": lambda: (float("-inf"), bound),
+        "between": lambda: tuple(bound),
+    }[kind]()
+    if low <= finding.low and finding.high <= high:
+        return True
+    return False if finding.high < low or high < finding.low else None
+
+
+def combined(held: list[bool | None]) -> str:
+    if not any(h is not None for h in held):
+        return OPEN
+    if all(held):
+        return CONFIRMED
+    return REFUTED if all(h is False for h in held) else DEPENDS
+
+
+def conditions(findings: list[Finding], rule: dict[str, Any]) -> str:
+    """Where it holds and where not, and what is missing, in words."""
+    words = {True: "holds", False: "fails", None: "undecided"}
+    found = []
+    for one in findings:
+        if one.missing:
+            found.append(f"missing: {one.missing}")
+            continue
+        number = "" if one.value is None else f" {number_of(one)}"
+        why = f" ({one.undecided})" if one.undecided else ""
+        note = f" [{one.note}]" if one.note else ""
+        found.append(f"{words[holds(one, rule)]}{why}: {one.condition}{number}{note}")
+    return "; ".join(found)
+
+
+def number_of(one: Finding) -> str:
+    """A finding's value with its interval, short."""
+    if one.unit.startswith(("share", "overhead")):
+        value, low, high = (f"{v:.1%}" for v in (one.value, one.low, one.high))
+    else:
+        value, low, high = (f"{v:.4g}" for v in (one.value, one.low, one.high))
+    return value if low == high else f"{value} ({low} to {high}, n={one.n})"
