@@ -1,4 +1,4 @@
-"""Verdicts on claims: conf/claim/*.yaml says what is claimed, what measures it, and by which rule."""
+"""Verdicts: conf/claim/*.yaml says what is claimed, what measures it, and by which rule."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path

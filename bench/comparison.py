@@ -44,9 +44,9 @@ class Difference:
 class Arm:
     """What the final runs of an arm reached and cost.
 
-    tuned: of the arm itself or of the one whose rate it takes; None without tuning; steps_to_target: by seed, None where the
-    target was not reached; relative_time: of a step, in AdamW's; noise: the arm is another one
-    again, with perturbed initial weights.
+    tuned: of the arm itself or of the one whose rate it takes, None without tuning;
+    steps_to_target: by seed, None where the target was not reached; relative_time: of a step, in
+    AdamW's; noise: the arm is another one again, with perturbed initial weights.
     """
 
     name: str
@@ -105,15 +105,13 @@ def compare(records: Archive, declared: Study, condition: str) -> Comparison:
     times = archive.relative_times(records.of(declared.name, FINAL, condition))
     arms = [
         _arm(
-            *(
-                name,
-                declared.rates_of.get(name, name),
-                finals[name],
-                tuned,
-                differences.get(name),
-                target,
-            ),
-            *(times.get(name), name in noisy),
+            name,
+            finals[name],
+            tuned=tuned.get(declared.rates_of.get(name, name)),
+            difference=differences.get(name),
+            target=target,
+            relative_time=times.get(name),
+            noise=name in noisy,
         )
         for name in names
     ]
@@ -187,9 +185,9 @@ def _differences(
 
 def _arm(
     name: str,
-    source: str,
     runs: list[Run],
-    tuned: dict[str, Best],
+    *,
+    tuned: Best | None,
     difference: Difference | None,
     target: float | None,
     relative_time: float | None,
@@ -202,7 +200,7 @@ def _arm(
         runs,
         len(runs) - len(finished),
         runs[0].record["lr_scale"],
-        tuned.get(source),
+        tuned,
         stats.mean_interval(list(by_seed(runs, "test_loss").values())),
         stats.mean_interval(list(accuracies.values())) if accuracies else None,
         difference,

@@ -1,4 +1,4 @@
-"""All that a report shows, gathered once: comparisons, verdicts, step benchmarks, what is missing."""
+"""All that a report shows, gathered once: comparisons, verdicts, step benchmarks, gaps."""
 
 from dataclasses import dataclass
 from pathlib import Path
