@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train step test test-all lint format
+.PHONY: help setup train step results test test-all lint format
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ train: setup  ## train GPT-2 small with Muon on the shipped text (some minutes)
 
 step: setup  ## time, memory and FLOPs of optimizer steps on a small GPT-2, no training
 	$(RUN) bench/step.py
+
+results: setup  ## tables, pictures and the page, from the committed records
+	$(RUN) bench/report.py --published
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 from bench.record import DONE, PART, SCHEMA, parts
 
-NEEDED = ("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve")
+NEEDED = (
+    *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
+    *("environment", "command", "precision", "parameters"),
+)
 
 
 class Run(NamedTuple):

@@ -14,10 +14,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from bench import archive, cell, config, record, study, tables
+from bench import archive, cell, comparison, config, record, study, tables
 from bench.config import CONF, Settings
 from bench.errors import UserError
 from bench.forecast import Forecast
+from bench.report_tables import answer
 from bench.study import FINAL, TUNE, Best, Sweep
 
 Key = tuple[str, str]  # condition, arm
@@ -78,7 +79,12 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
         tables.show(tables.tuning(best))
     for sweep in campaign.finals(best):
         campaign.train(campaign.plan(sweep), job, clock, say)
-    say(f"experiment={request.experiment}: all runs asked for have ended")
+    records = archive.read(campaign.runs.parent)
+    for condition in campaign.study.conditions:
+        found = comparison.compare(records, campaign.study, condition)
+        if found.arms:
+            say(answer(found))
+    say(f"experiment={request.experiment}: all runs asked for have ended; next: bench/report.py")
 
 
 def read(arguments: list[str]) -> Request:

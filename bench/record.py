@@ -41,12 +41,16 @@ def plain(value: Any) -> Any:
     return value
 
 
+def as_json(value: Any) -> str:
+    return json.dumps(plain(value), indent=1)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w") as file:
-            json.dump(plain(value), file, indent=1)
+            file.write(as_json(value))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

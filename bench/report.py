@@ -1,0 +1,101 @@
+"""Read the records, judge the claims, and write tables, pictures and a page to look at.
+
+python bench/report.py                what is in results/, your own runs included
+python bench/report.py --published    only what is committed: `make results`
+"""
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+
+from bench import record, report_content, report_markdown
+from bench.archive import Run
+from bench.evidence import Results
+from bench.report_content import Content
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = (
+    *("experiment", "stage", "condition", "arm", "cell", "status", "model", "optimizer", "qkv"),
+    *("data", "seed", "lr_scale", "steps", "precision", "parameters", "tokens_per_step"),
+    *("images_per_step", "val_loss", "best_val_loss", "test_loss", "val_accuracy"),
+    *("test_accuracy", "train_seconds", "optimizer_share", "peak_memory_bytes"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="bench/report.py", description="Tables, pictures, verdicts and a page from records."
+    )
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="the results folder")
+    parser.add_argument("--published", action="store_true", help="leave out results/runs")
+    parser.add_argument("--check", action="store_true", help="write nothing; are they up to date?")
+    asked = parser.parse_args()
+    if not asked.results.is_dir():
+        print(f"--results={asked.results}: no such folder", file=sys.stderr)
+        return 1
+    content = report_content.gather(Results(asked.results.resolve(), asked.published))
+    texts = written(content, asked.published)
+    if asked.check:
+        return report_differences(texts)
+    for file, text in texts.items():
+        file.write_text(text)
+    for file, reason in content.left_out:
+        print(f"left out: {file}: {reason}", file=sys.stderr)
+    print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
+    print(f"written: {', '.join(short(file) for file in texts)}")
+    return 0
+
+
+def written(content: Content, published: bool) -> dict[Path, str]:
+    """Every file of the report and its text; README.md speaks of published records only."""
+    folder = content.results.folder
+    texts = {
+        folder / "README.md": report_markdown.results_page(content),
+        folder / "records.csv": table(content.results.archive.runs),
+        folder / "verdicts.json": record.as_json([one.plain() for one in content.verdicts]),
+    }
+    if published and folder == ROOT / "results":
+        readme = ROOT / "README.md"
+        texts[readme] = report_markdown.filled(readme.read_text(), content)
+    return texts
+
+
+def table(runs: list[Run]) -> str:
+    """One line a run, as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [*COLUMNS, "overhead", "optimizer_state_bytes", "commit", "dirty", "file", "command"]
+    )
+    for run in sorted(runs, key=lambda r: (str(r.file), r.experiment or "", r.arm or "")):
+        one = run.record | run._asdict()
+        writer.writerow(
+            [
+                *(one.get(column) for column in COLUMNS),
+                (one.get("overhead") or {}).get("value"),
+                (one.get("optimizer_state_bytes") or {}).get("total"),
+                one["environment"]["commit"],
+                one["environment"]["dirty"],
+                run.file.name,
+                one["command"],
+            ]
+        )
+    return out.getvalue()
+
+
+def report_differences(texts: dict[Path, str]) -> int:
+    """Name the files that are not what the records say; the exit status."""
+    old = [f for f, text in texts.items() if not f.exists() or f.read_text() != text]
+    for file in old:
+        print(f"{short(file)} is not what the records say: make results", file=sys.stderr)
+    return 1 if old else 0
+
+
+def short(file: Path) -> str:
+    return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
