@@ -1,11 +1,13 @@
 """A study: what it declares, which runs it plans, how it chooses rates, and what it refuses."""
 
+import json
 import math
 
 import pytest
 from conftest import command
 
 from bench import protocol, record, study
+from bench.config import CONF
 from bench.errors import UserError
 
 BLOCK = {
@@ -146,7 +148,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
     assert steps == {"adamw": {600}, "hybrid": {400}}
 
 
-def test_a_study_resumes_and_trains_nothing_twice(tmp_path):
+def test_a_study_is_trained_once_and_reported(tmp_path):
     words = ["experiment=smoke", "condition=text", "tracker=none", f"results_dir={tmp_path}"]
     with pytest.raises(UserError, match="stage=tune"):
         protocol.Campaign(protocol.read([*words, "arm=torch_muon"])).best(asked=True)
@@ -171,3 +173,20 @@ def test_a_study_resumes_and_trains_nothing_twice(tmp_path):
     again = command(*words)
     assert again.returncode == 0 and "0 runs are left" in again.stderr
     assert "validation loss by optimizer.lr_scale" in again.stdout
+
+    report = command("--results", str(tmp_path), entry="report")
+    assert report.returncode == 0, report.stderr
+    assert "12 runs" in report.stdout
+    verdicts = {v["claim"]: v for v in json.loads((tmp_path / "verdicts.json").read_text())}
+    assert verdicts.keys() == {file.stem for file in (CONF / "claim").glob("*.yaml")}
+    for verdict in verdicts.values():
+        assert verdict["verdict"] in ("confirmed", "refuted", "depends", "not enough evidence")
+        assert verdict["verdict"] != "not enough evidence" or verdict["condition"]
+    text = (tmp_path / "README.md").read_text()
+    assert "### smoke, text" in text and "`hybrid`" in text and "- `optimizers`: " in text
+    assert len((tmp_path / "records.csv").read_text().splitlines()) == 13
+    checked = command("--results", str(tmp_path), "--check", entry="report")
+    assert checked.returncode == 0, checked.stderr
+    (tmp_path / "records.csv").write_text("")
+    stale = command("--results", str(tmp_path), "--check", entry="report")
+    assert stale.returncode == 1 and "records.csv" in stale.stderr
