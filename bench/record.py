@@ -41,16 +41,16 @@ def plain(value: Any) -> Any:
     return value
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(plain(value), indent=1)
+def as_json(value: Any, indent: int | None = 1) -> str:
+    return json.dumps(plain(value), indent=indent) + "\n"
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     """Write whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w") as file:
-            file.write(as_json(value))
+            file.write(as_json(value, indent))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -124,10 +124,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def curve(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All evaluation lines and at most CURVE_POINTS training lines, evenly spread."""
+def curve(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[str, Any]]:
+    """All evaluation lines and at most `points` training lines, evenly spread."""
     training = [i for i, line in enumerate(lines) if "train_loss" in line]
-    stride = max(1, math.ceil(len(training) / CURVE_POINTS))
+    stride = max(1, math.ceil(len(training) / points))
     kept = set(training[::-1][::stride])
     return [line for i, line in enumerate(lines) if i in kept or "val_loss" in line]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import record
 
 ROOT = Path(__file__).resolve().parent.parent
+POINTS = 40  # training points of a curve: hundreds of records are committed
 
 
 def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]:
@@ -44,7 +45,8 @@ def main() -> int:
         old.unlink()
     for one in clean:
         one["part_of"] = parts(asked.results, one, asked.experiment)
-        record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0])
+        one["curve"] = record.curve(one["curve"], POINTS)
+        record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0], indent=None)
     print(f"{len(clean)} records in {target.relative_to(ROOT)}, {len(mine) - len(ended)} not ended")
     return 1 if dirty else 0
 
