@@ -23,30 +23,34 @@ class Forecast:
     """
 
     def __init__(self, left: dict[Sweep, list[Settings]], say: Callable[[str], None]) -> None:
+        self.say = say
         self.left = {sweep: len(cells) for sweep, cells in left.items()}
         self.seconds: dict[tuple[str, str], float] = {}
         for sweep, cells in left.items():
-            key = sweep.condition, sweep.arm
-            if cells and key not in self.seconds:
-                say(f"timing {STEPS} steps of {', '.join(key)}")
-                self.seconds[key] = seconds(cells[0])
+            self._time(sweep, cells)
+
+    def _time(self, sweep: Sweep, cells: list[Settings]) -> None:
+        key = sweep.condition, sweep.arm
+        if cells and key not in self.seconds:
+            self.say(f"timing {STEPS} steps of {', '.join(key)}")
+            self.seconds[key] = seconds(cells[0])
 
     def summary(self) -> str:
         runs = sum(self.left.values())
         return f"{runs} runs are left, about {tables.duration(self._of(self.left))} on this machine"
 
-    def line(self, sweep: Sweep, count: int) -> str:
+    def line(self, sweep: Sweep, cells: list[Settings]) -> str:
         """What comes now and how much of the study is left, this sweep included."""
-        now = self.seconds[sweep.condition, sweep.arm] * count
-        rest = self._of(self.left)
-        for known in self.left:  # rates of final runs are not known when the time is predicted
-            if (known.stage, known.condition, known.arm) == (
-                *(sweep.stage, sweep.condition, sweep.arm),
-            ):
-                self.left[known] = 0
+        part = (sweep.stage, sweep.condition, sweep.arm)
+        self._time(sweep, cells)
+        for known in list(self.left):  # at another rate: that of final runs was not known before
+            if (known.stage, known.condition, known.arm) == part:
+                del self.left[known]
+        now = self.seconds[sweep.condition, sweep.arm] * len(cells)
+        rest = now + self._of(self.left)
         return (
-            f"{sweep.stage}, {sweep.condition}, {sweep.arm}: {count} runs, about "
-            f"{tables.duration(now)} of {tables.duration(rest)} that are left"
+            f"{', '.join(part)}: {len(cells)} runs, about {tables.duration(now)} of "
+            f"{tables.duration(rest)} that are left"
         )
 
     def _of(self, left: dict[Sweep, int]) -> float:

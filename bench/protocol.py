@@ -4,6 +4,7 @@ A study is sweeps of the trainer, one for an arm under a condition, so that Hydr
 skipping of finished cells and the going on from checkpoints serve it as they serve any sweep.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -165,11 +166,15 @@ class Campaign:
             _composed([f"experiment={self.request.experiment}", *part, *sweep.overrides])
         )
 
+    @functools.cached_property
+    def records(self) -> archive.Archive:
+        """What there was when the study began."""
+        return archive.read(self.runs.parent)
+
     def relative_time(self, condition: str, arm: str) -> float:
         """The time of an arm's step in steps of the baseline, as another experiment measured."""
         other = self.study.equal_time_of
-        found = archive.read(self.runs.parent).of(other, FINAL, condition)
-        times = archive.relative_times(found)
+        times = archive.relative_times(self.records.of(other, FINAL, condition))
         for needed in (arm, self.study.baseline):
             if needed not in times:
                 raise UserError(
@@ -197,7 +202,7 @@ class Campaign:
                 record.join(self.runs / name, settings)
         left = self.left(planned)
         if left:
-            say(clock.line(planned.sweep, len(left)))
+            say(clock.line(planned.sweep, left))
             sys.argv[1:] = planned.sweep.arguments(self.study.name)
             GlobalHydra.instance().clear()
             job()
