@@ -119,11 +119,22 @@ class Campaign:
         self.study = study.parse(request.experiment, declared)
         self.settings = config.settle(whole)
         self.runs = Path(self.settings.results_dir) / "runs"
+        self.refuse_what_arms_set()
         known = (study.STAGES, self.study.conditions, self.study.arms)
         for part, accepted in zip(PARTS, known, strict=True):
             value = getattr(request, part)
             if value is not None and value not in accepted:
                 raise UserError(f"{part}={value}: must be one of {', '.join(accepted)}")
+
+    def refuse_what_arms_set(self) -> None:
+        """An override of the same key would make all arms alike."""
+        own = {word.split("=", 1)[0] for words in self.study.arms.values() for word in words}
+        for word in self.request.overrides:
+            if word.split("=", 1)[0] in own:
+                arms = ", ".join(self.study.arms)
+                raise UserError(
+                    f"{word}: the arms of this study set it; choose one by arm= ({arms})"
+                )
 
     # what there is to do ----------------------------------------------------------------------
 

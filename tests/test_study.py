@@ -109,7 +109,8 @@ def test_which_command_lines_ask_for_a_study(words, whole):
         ("optimizer.lr_scale=1,2", ["optimizer.lr_scale=1,2", "one rate"]),
         ("study.grid=[2,1]", ["study.grid"]),
         ("train.stepz=1", ["train.stepz"]),
-        ("optimizer=adamm", ["adamm"]),
+        ("optimizer=muon", ["optimizer=muon", "arm="]),
+        ("model=gpt3", ["gpt3"]),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(override, words):
