@@ -91,14 +91,7 @@ def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None
     facts = record.about(settings, cell) | facts_of(ready, settings)
     record.write_config(folder, settings)
     record.write_json(folder / "routing.json", ready.routing.table)
-    tracker = tracking.start(
-        settings.tracker,
-        cell=cell,
-        experiment=settings.experiment,
-        config=facts["config"] | {"environment": facts["environment"]},
-        folder=Path(settings.results_dir),
-        warn=say,
-    )
+    tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
     trainer = Trainer(settings, ready, folder, tracker, say)
     ended = attempt(trainer, settings)
     facts |= results(trainer) | ended

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from bench import config, prepare, tracking
+from bench import config, prepare, record, run, tracking
 from bench.config import Settings
 from bench.trainer import Trainer
 
@@ -41,9 +41,8 @@ def bare_loop(settings: Settings, ready: prepare.Ready) -> float:
 
 def through_trainer(settings: Settings, ready: prepare.Ready, folder: Path) -> tuple[float, float]:
     """Seconds of the trainer's loop without its evaluations, and of one checkpoint."""
-    tracker = tracking.start(
-        settings.tracker, cell="cost", experiment=None, config={}, folder=folder, warn=print
-    )
+    facts = record.about(settings, "cost") | run.facts_of(ready, settings)
+    tracker = tracking.start(settings.tracker, facts, folder, warn=print)
     trainer = Trainer(settings, ready, folder, tracker, print)
     evaluate, spent = trainer.evaluate, []
 

@@ -71,6 +71,32 @@ def train(tmp_path):
     return start
 
 
+@pytest.fixture
+def logged(monkeypatch):
+    """What each W&B run of a test gets: name, group, config, rows, and the summary at its end."""
+    wandb = pytest.importorskip("wandb")
+    init, runs = wandb.init, []
+
+    def spy(**options):
+        run = init(**options)
+        log, finish = run.log, run.finish
+        seen = {"name": run.name, "group": run.group, "config": dict(run.config), "rows": []}
+
+        def finish_after_summary(**how):
+            summary = dict(run.summary)
+            seen["summary"] = {k: v for k, v in summary.items() if not k.startswith("_")}
+            finish(**how)
+
+        monkeypatch.setattr(run, "log", lambda row: (seen["rows"].append(row), log(row)))
+        monkeypatch.setattr(run, "finish", finish_after_summary)
+        runs.append(seen)
+        return run
+
+    monkeypatch.setattr(wandb, "init", spy)
+    yield runs
+    wandb.teardown()
+
+
 def command(*arguments: str, entry: str = "train", **options) -> subprocess.CompletedProcess:
     """`python bench/ENTRY.py …` as a person types it, from the checkout."""
     return subprocess.run(

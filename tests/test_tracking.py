@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -18,8 +20,17 @@ TRAIN_LINE = {
     "lr": {"hidden": 0.02, "default": 0.01},
     "grad_norm": 1.5,
 }
+ABOUT = {
+    "experiment": "qkv",
+    "qkv": None,
+    "config": {"model": {"layers": 4}},
+    "environment": {"threads": 2},
+    "tokens_per_step": 4096,
+}
 RECORD = {
+    "cell": "a_cell",
     "status": "finished",
+    "train_seconds": 0.4,
     "val_loss": 4.5,
     "target_step": None,
     "overhead": {"value": 0.1, "n": 5},
@@ -45,14 +56,7 @@ def runs(monkeypatch):
 
 
 def start(block, folder, warn, cell="a_cell"):
-    return tracking.start(
-        block,
-        cell=cell,
-        experiment="qkv",
-        config={"model": {"layers": 4}},
-        folder=folder,
-        warn=warn,
-    )
+    return tracking.start(block, ABOUT | {"cell": cell}, folder, warn)
 
 
 def test_one_offline_run_per_cell(tmp_path, runs, capfd):
@@ -66,12 +70,30 @@ def test_one_offline_run_per_cell(tmp_path, runs, capfd):
     assert [run.name for run in runs] == ["first", "second"]
     assert {run.group for run in runs} == {"qkv"}
     assert runs[0].config["model"] == {"layers": 4}
+    assert runs[0].config["qkv_used"] == "none"
     files = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert {file.stem.removeprefix("run-") for file in files} == {run.id for run in runs}
     content = b"".join(file.read_bytes() for file in files)
     for name in (b"lr/hidden", b"update_rms/hidden", b"val_loss", b"tokens", b"overhead/value"):
         assert name in content
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_evaluation_has_its_tokens_on_its_own_line(tmp_path, logged):
+    tracker = start(OFFLINE, tmp_path, pytest.fail)
+    tracker.log({"step": 3, "seconds": 0.4, "val_loss": 5.0})
+    tracker.log(TRAIN_LINE)
+    tracker.finish({})
+    assert [(row["step"], row["tokens"]) for row in logged[0]["rows"]] == [(3, 12288), (1, 4096)]
+
+
+@pytest.mark.parametrize("record, failed, noted", [(RECORD, 0, 1), (RECORD, 1, 0), ({}, 0, 0)])
+def test_what_w_and_b_has_whole_is_noted(tmp_path, runs, record, failed, noted):
+    start(OFFLINE, tmp_path, pytest.fail).finish(record, failed=bool(failed))
+    found = tracking.logged(tmp_path, "muonbench", None)
+    assert list(found) == [tracking.identity(RECORD)] * noted
+    assert tracking.logged(tmp_path, "another", None) == {}
+    assert tracking.logged(tmp_path, "muonbench", "a_team") == {}
 
 
 def test_names_of_nested_values():
@@ -82,8 +104,7 @@ def test_names_of_nested_values():
 def test_none_does_not_import_wandb(tmp_path):
     code = (
         "import sys; from pathlib import Path; from bench import tracking\n"
-        "t = tracking.start({'name': 'none'}, cell='c', experiment=None, config={},"
-        " folder=Path('.'), warn=print)\n"
+        "t = tracking.start({'name': 'none'}, {'cell': 'c'}, Path('.'), warn=print)\n"
         "t.log({'step': 1}); t.finish({})\n"
         "print('wandb' in sys.modules)"
     )
@@ -98,6 +119,31 @@ def test_none_does_not_import_wandb(tmp_path):
     )
     assert done.stdout == "False\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_sends_nothing(tmp_path):
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    code = (
+        "from pathlib import Path; from bench import tracking\n"
+        f"t = tracking.start({OFFLINE}, {ABOUT | {'cell': 'c'}}, Path('.'), warn=print)\n"
+        "t.log({'step': 1}); t.finish({})\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}"}
+        environment |= {"PYTHONPATH": os.getcwd()}
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+        server.shutdown()
+    assert (done.returncode, asked) == (0, [])
+    assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
 def use(tracker):
@@ -131,6 +177,7 @@ def test_a_failure_on_the_way_is_one_warning(tmp_path, runs, monkeypatch, method
     use(tracker)
     assert len(warnings) == 1
     assert "lost" in warnings[0]
+    assert tracking.logged(tmp_path, "muonbench", None) == {}
     use(start(OFFLINE, tmp_path, warnings.append))
     assert len(warnings) == 1  # the next cell is tracked again
     assert len(runs) == 2
