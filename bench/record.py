@@ -93,7 +93,7 @@ class Metrics:
 
     def __init__(self, folder: Path, keep_up_to: int) -> None:
         self.path = folder / "metrics.jsonl"
-        self.lines = [line for line in _lines(self.path) if line["step"] <= keep_up_to]
+        self.lines = [line for line in lines(self.path) if line["step"] <= keep_up_to]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         temporary.replace(self.path)
@@ -112,7 +112,7 @@ class Metrics:
         return [line[key] for line in self.lines if "train_loss" in line]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file whose last one a kill may have cut."""
     found = []
     if path.exists():

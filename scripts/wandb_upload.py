@@ -1,0 +1,112 @@
+"""Log finished records in Weights & Biases, for runs made with tracker=none.
+
+python scripts/wandb_upload.py [--results results] [--records FOLDER] [--mode offline|online]
+                               [--project muonbench] [--entity NAME]
+
+Each finished or diverged record becomes the W&B run that it would have had live: every line of its
+metrics.jsonl or, where there is none, of the record's curve. Only W&B's own clock shows the upload.
+RESULTS/wandb/logged.jsonl lists what W&B has, also from live runs; those are not logged again.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from bench import record, tracking
+from bench.config import CONF
+from bench.errors import UserError
+
+NEEDED = {"cell": str, "status": str, "steps": int, "config": dict, "environment": dict}
+NEEDED |= {"curve": list, "train_seconds": float | None, "qkv": str | None}
+NEEDED |= {"experiment": str | None}
+
+
+def load(file: Path) -> dict:
+    """A whole record. Raises ValueError saying what is wrong with it."""
+    try:
+        one = json.loads(file.read_text())
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if not isinstance(one, dict) or one.get("schema") != record.SCHEMA:
+        raise ValueError(f"is no record of schema {record.SCHEMA}")
+    wrong = [k for k, kind in NEEDED.items() if k not in one or not isinstance(one[k], kind)]
+    if wrong or not all(isinstance(line, dict) and "step" in line for line in one["curve"]):
+        raise ValueError(f"lacks or has broken {', '.join(wrong) or 'curve'}")
+    return one
+
+
+def lines(file: Path, one: dict) -> list[dict]:
+    """All lines of the run's metrics where they are beside the record, else its curve."""
+    found = record.lines(file.with_name("metrics.jsonl"))
+    return found if found and found[-1]["step"] == one["steps"] else one["curve"]
+
+
+def upload(file: Path, one: dict, block: dict, results: Path) -> None:
+    """Make one W&B run of a record. Raises UserError where W&B does not take it whole."""
+    trouble: list[str] = []
+    tracker = tracking.start(block, one, results, trouble.append)
+    for line in lines(file, one):
+        tracker.log(line)
+    tracker.finish(one)
+    if trouble:
+        raise UserError(f"{one['cell']}: {trouble[0]}")
+
+
+def upload_all(files: list[Path], block: dict, results: Path) -> Counter:
+    """Upload what is not in W&B yet, and say what happens to each; how many of each kind."""
+    count: Counter = Counter()
+    done = tracking.logged(results, block["project"], block["entity"])
+    for file in files:
+        try:
+            one = load(file)
+        except ValueError as error:
+            print(f"{file}: {error}; left out", file=sys.stderr)
+            count["left out"] += 1
+            continue
+        if one["status"] not in record.DONE:
+            print(f"{one['cell']}: {one['status']}, left out", file=sys.stderr)
+            count["left out"] += 1
+        elif note := done.get(tracking.identity(one)):
+            count[f"logged before ({note['mode']})"] += 1
+        else:
+            upload(file, one, block, results)
+            done[tracking.identity(one)] = block
+            print(f"{one['cell']}: logged")
+            count["logged"] += 1
+    return count
+
+
+def main() -> int:
+    block = OmegaConf.to_container(OmegaConf.load(CONF / "tracker" / "wandb.yaml"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("results"), help="has runs/ and wandb/")
+    add("--records", type=Path, metavar="FOLDER", help="take its *.json in place of RESULTS/runs")
+    add("--mode", choices=("offline", "online"), default=block["mode"])
+    add("--project", default=block["project"])
+    add("--entity", help="a user or team; the account's own where left out")
+    asked = parser.parse_args()
+    folder, pattern = asked.results / "runs", "*/record.json"
+    if asked.records:
+        folder, pattern = asked.records, "**/*.json"
+    files = sorted(folder.glob(pattern))
+    block |= {"mode": asked.mode, "project": asked.project, "entity": asked.entity}
+    try:
+        if not files:
+            raise UserError(f"{folder}: no record there ({pattern})")
+        count = upload_all(files, block, asked.results)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(", ".join(f"{n} {kind}" for kind, n in sorted(count.items())))
+    if any("offline" in kind for kind in count) or asked.mode == "offline":
+        print(f"send what is offline: wandb sync {asked.results}/wandb/offline-run-*")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
