@@ -33,6 +33,16 @@ def test_its_commands_are_accepted():
         settle(*(word.split(",")[0] for word in words))
 
 
+def test_the_scripts_it_names_take_what_it_gives_them():
+    for name, arguments in set(re.findall(r"(scripts/\w+\.py)([^\n`#]*)", README)):
+        done = subprocess.run(
+            [sys.executable, name, "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        for option in re.findall(r"--[\w-]+", arguments):
+            assert option in done.stdout, (name, option)
+
+
 def test_its_example_of_an_optimizer_works():
     (example,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.S)
     model = gpt2.build(vocab_size=16, layers=1, heads=2, width=8, positions=8)
