@@ -56,7 +56,7 @@ def read(results: Path, published: bool = False) -> Archive:
     runs: dict[tuple, Run] = {}
     left_out = []
     for file in files:
-        one = _load(file)
+        one = load(file)
         if isinstance(one, str):
             left_out.append((file, one))
             continue
@@ -69,8 +69,8 @@ def read(results: Path, published: bool = False) -> Archive:
     return Archive(list(runs.values()), left_out)
 
 
-def _load(file: Path) -> dict[str, Any] | str:
-    """A record, or why the file is none."""
+def load(file: Path) -> dict[str, Any] | str:
+    """The record of a run that has ended, or why the file is none."""
     try:
         one = json.loads(file.read_text())
     except OSError as error:
@@ -84,6 +84,8 @@ def _load(file: Path) -> dict[str, Any] | str:
     missing = [key for key in NEEDED if one.get(key) is None]
     if missing:
         return f"partial: without {', '.join(missing)}"
+    if not all(isinstance(line, dict) and "step" in line for line in one["curve"]):
+        return "broken: its curve"
     if one["status"] not in DONE:
         return f"not ended: {one['status']}"
     if one["status"] == "finished" and None in (one["val_loss"], one["test_loss"]):

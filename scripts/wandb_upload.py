@@ -9,34 +9,15 @@ RESULTS/wandb/logged.jsonl lists what W&B has, also from live runs; those are no
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from bench import record, tracking
+from bench import archive, record, tracking
 from bench.config import CONF
 from bench.errors import UserError
-
-NEEDED = {"cell": str, "status": str, "steps": int, "config": dict, "environment": dict}
-NEEDED |= {"curve": list, "train_seconds": float | None, "qkv": str | None}
-NEEDED |= {"experiment": str | None}
-
-
-def load(file: Path) -> dict:
-    """A whole record. Raises ValueError saying what is wrong with it."""
-    try:
-        one = json.loads(file.read_text())
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    if not isinstance(one, dict) or one.get("schema") != record.SCHEMA:
-        raise ValueError(f"is no record of schema {record.SCHEMA}")
-    wrong = [k for k, kind in NEEDED.items() if k not in one or not isinstance(one[k], kind)]
-    if wrong or not all(isinstance(line, dict) and "step" in line for line in one["curve"]):
-        raise ValueError(f"lacks or has broken {', '.join(wrong) or 'curve'}")
-    return one
 
 
 def lines(file: Path, one: dict) -> list[dict]:
@@ -61,14 +42,9 @@ def upload_all(files: list[Path], block: dict, results: Path) -> Counter:
     count: Counter = Counter()
     done = tracking.logged(results, block["project"], block["entity"])
     for file in files:
-        try:
-            one = load(file)
-        except ValueError as error:
-            print(f"{file}: {error}; left out", file=sys.stderr)
-            count["left out"] += 1
-            continue
-        if one["status"] not in record.DONE:
-            print(f"{one['cell']}: {one['status']}, left out", file=sys.stderr)
+        one = archive.load(file)
+        if isinstance(one, str):
+            print(f"left out: {file}: {one}", file=sys.stderr)
             count["left out"] += 1
         elif note := done.get(tracking.identity(one)):
             count[f"logged before ({note['mode']})"] += 1
