@@ -95,9 +95,13 @@ def step(content: Content) -> str:
 
 
 def verdicts(content: Content) -> str:
-    """A line a claim, for README.md."""
+    """How many came out how, and folded away a line a claim, for README.md."""
     rows = [[one.claim.statement, f"**{one.verdict}**"] for one in content.verdicts]
-    return f"{tables.tally(content.verdicts)}\n\n{tables.table(['claim', 'verdict'], rows)}"
+    return (
+        f"{tables.tally(content.verdicts)}\n\n"
+        f"<details><summary>All {len(rows)} claims</summary>\n\n"
+        f"{tables.table(['claim', 'verdict'], rows)}\n\n</details>"
+    )
 
 
 PARTS = {"finding": finding, "verdicts": verdicts, "cost": cost, "step": step}

@@ -1,11 +1,12 @@
 """The tables of results/README.md and README.md, in Markdown: the same records, the same text."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from bench import stats
-from bench.claims import Verdict
+from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 from bench.comparison import Arm, Comparison
 from bench.report_content import Content
 from bench.stats import Estimate
@@ -48,12 +49,13 @@ def verdicts(found: list[Verdict]) -> str:
 
 
 def tally(found: list[Verdict]) -> str:
-    """How many claims came out how."""
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.verdict] = counts.get(one.verdict, 0) + 1
-    words = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
-    return f"{len(found)} claims: {words}."
+    """How many claims of each topic came out how."""
+    topics = sorted({one.claim.topic for one in found})
+    kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
+    counts = Counter((one.claim.topic, one.verdict) for one in found)
+    rows = [[topic, *(str(counts[topic, kind]) for kind in kinds)] for topic in topics]
+    total = ["all", *(str(sum(counts[t, kind] for t in topics)) for kind in kinds)]
+    return table(["claims on", *kinds], [*rows, total])
 
 
 def losses(one: Comparison) -> str:
