@@ -91,8 +91,8 @@ def judge(claim: Claim, results: Results) -> Verdict:
     """Measure what the claim names and apply its rule.
 
     Confirmed or refuted where all conditions that could be decided agree and none is undecided,
-    depends where they do not, not enough evidence where none is decided. Conditions without
-    records are named and left aside.
+    depends where they do not or where one holds in part itself, not enough evidence where none is
+    decided. Conditions without records are named and left aside.
     """
     findings = []
     for measure in claim.measure:
@@ -100,7 +100,9 @@ def judge(claim: Claim, results: Results) -> Verdict:
         findings += get_method(measure["_target_"])(results, **arguments)
     there = [f for f in findings if f.missing is None]
     held = [holds(f, claim.rule) for f in there]
-    return Verdict(claim, combined(held), findings, conditions(findings, claim.rule))
+    in_part = any(f.in_part for f in there)
+    found = DEPENDS if in_part else combined(held)
+    return Verdict(claim, found, findings, conditions(findings, claim.rule))
 
 
 def holds(finding: Finding, rule: dict[str, Any]) -> bool | None:
@@ -108,7 +110,7 @@ def holds(finding: Finding, rule: dict[str, Any]) -> bool | None:
 
     Its whole interval has to lie where the rule says, or wholly outside.
     """
-    if finding.holds is not None or finding.undecided or not rule:
+    if finding.holds is not None or finding.in_part or finding.undecided or not rule:
         return finding.holds
     ((kind, bound),) = rule.items()
     low, high = {
@@ -138,16 +140,16 @@ def conditions(findings: list[Finding], rule: dict[str, Any]) -> str:
             found.append(f"missing: {one.missing}")
             continue
         number = "" if one.value is None else f" {number_of(one)}"
+        word = "holds in part" if one.in_part else words[holds(one, rule)]
         why = f" ({one.undecided})" if one.undecided else ""
         note = f" [{one.note}]" if one.note else ""
-        found.append(f"{words[holds(one, rule)]}{why}: {one.condition}{number}{note}")
+        found.append(f"{word}{why}: {one.condition}{number}{note}")
     return "; ".join(found)
 
 
 def number_of(one: Finding) -> str:
-    """A finding's value with its interval, short."""
-    if one.unit.startswith(("share", "overhead")):
-        value, low, high = (f"{v:.1%}" for v in (one.value, one.low, one.high))
-    else:
-        value, low, high = (f"{v:.4g}" for v in (one.value, one.low, one.high))
-    return value if low == high else f"{value} ({low} to {high}, n={one.n})"
+    """A finding's value, short, with its interval where it has one."""
+    form = ".1%" if one.unit.startswith(("share", "overhead")) else ".4g"
+    if one.low is None or one.low == one.high:
+        return f"{one.value:{form}}"
+    return f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}}, n={one.n})"

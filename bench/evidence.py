@@ -27,9 +27,10 @@ class Finding:
     """One measured number that bears on a claim.
 
     condition: where it was found; low, high: its 95 % interval or range, equal to the value where
-    it is exact; holds: whether the claim holds by it, where that is not for the claim's rule to
-    say; undecided: why it can decide nothing; missing: what would have to be run first; records:
-    the files it comes from, below results/.
+    it is exact, or None; holds: whether the claim holds by it, where that is not for the claim's
+    rule to say; in_part: the evidence's own verdict is that it depends; undecided: why it can
+    decide nothing; missing: what would have to be run first; records: the files it comes from,
+    below results/.
     """
 
     condition: str
@@ -39,6 +40,7 @@ class Finding:
     n: int = 0
     unit: str = ""
     holds: bool | None = None
+    in_part: bool = False
     undecided: str | None = None
     missing: str | None = None
     note: str = ""
@@ -239,7 +241,7 @@ def check(results: Results, *, names: list[str]) -> list[Finding]:
                 *(one["value"], one["low"], one["high"], one["n"]),
                 unit=one["unit"],
                 holds={"confirmed": True, "refuted": False}.get(verdict),
-                undecided="holds in part" if verdict == "depends" else None,
+                in_part=verdict == "depends",
                 missing=one["condition"] if verdict == "open" else None,
                 records=[name],
             )
