@@ -6,14 +6,15 @@ evidence carries its own verdict.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench import archive, comparison, stats, study
+from bench import archive, comparison, study
 from bench.archive import Archive
-from bench.comparison import LEVEL, Arm, Comparison
+from bench.comparison import LEVEL, Arm, Comparison, Difference
+from bench.errors import UserError
 
 BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
     "state": 0,
@@ -56,8 +57,10 @@ class Results:
         self.compare = cache(self._compare)
         self.json = cache(self._json)
 
-    def _compare(self, experiment: str, condition: str) -> Comparison:
-        return comparison.compare(self.archive, study.load(experiment), condition)
+    def _compare(self, experiment: str, condition: str, against: str | None) -> Comparison:
+        declared = study.load(experiment)
+        declared = replace(declared, baseline=against or declared.baseline)
+        return comparison.compare(self.archive, declared, condition)
 
     def _json(self, name: str) -> Any:
         """A file of the laboratory or the step benchmark; None where there is none."""
@@ -66,10 +69,12 @@ class Results:
         except (OSError, ValueError):
             return None
 
-    def comparisons(self, experiment: str, conditions: list[str] | None) -> list[Comparison]:
-        """Under each condition, or those named."""
+    def comparisons(
+        self, experiment: str, conditions: list[str] | None, against: str | None = None
+    ) -> list[Comparison]:
+        """Under each condition, or those named; with the baseline, or the arm `against`."""
         named = conditions or list(study.load(experiment).conditions)
-        return [self.compare(experiment, condition) for condition in named]
+        return [self.compare(experiment, condition, against) for condition in named]
 
     def files(self, arms: Iterable[Arm]) -> list[str]:
         found = {run.file for arm in arms for run in arm.runs}
@@ -86,29 +91,26 @@ def difference(
 ) -> list[Finding]:
     """The test loss of an arm minus that of another (the baseline), paired by seed.
 
-    Undecided where the test, corrected over the arms that are compared with the baseline, shows
-    nothing.
+    Undecided where the test, corrected over all arms that could be compared with that other,
+    shows nothing.
     """
     found = []
-    for one in results.comparisons(experiment, conditions):
-        pair = _pair(results, one, arm, against)
+    for one in results.comparisons(experiment, conditions, against):
+        pair = _pair(one, arm)
         if isinstance(pair, Finding):
             found.append(pair)
             continue
-        ours, theirs, values = pair
-        p = _corrected(one, ours, theirs, values)
-        estimate = stats.mean_interval(values)
-        seeds = stats.seeds_needed(values)
-        nothing = f"no difference shown (p={p:.2g}, n={estimate.n}"
+        estimate, seeds = pair.estimate, pair.seeds
+        nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
         found.append(
             Finding(
                 one.condition,
                 *(estimate.mean, estimate.low, estimate.high, estimate.n),
-                unit=f"test loss, {ours.name} - {theirs.name}",
-                undecided=None if p < LEVEL else nothing,
-                note=_flags(ours, theirs),
-                records=results.files([ours, theirs]),
+                unit=f"test loss, {arm} - {one.study.baseline}",
+                undecided=None if pair.p < LEVEL else nothing,
+                note=_flags(one, arm),
+                records=_records(results, one, arm),
             )
         )
     return found
@@ -125,30 +127,28 @@ def equality(
     """Whether two arms have the same test loss, within the margin that the experiment states.
 
     It holds where the 90 % interval of the paired difference lies inside the margin, fails where
-    it lies outside, and is undecided in between.
+    it lies outside, and is undecided in between. UserError where the experiment states none.
     """
     found = []
-    for one in results.comparisons(experiment, conditions):
-        pair = _pair(results, one, arm, against)
+    for one in results.comparisons(experiment, conditions, against):
+        margin = one.study.margin
+        if margin is None:
+            raise UserError(f"study.margin: experiment={experiment} has none, equality needs it")
+        pair = _pair(one, arm)
         if isinstance(pair, Finding):
             found.append(pair)
             continue
-        ours, theirs, values = pair
-        margin = one.study.margin
-        tested = stats.equivalence(values, margin)
-        interval = tested.interval
+        equal, interval = pair.equivalence.equal, pair.equivalence.interval
         outside = interval.low >= margin or interval.high <= -margin
         found.append(
             Finding(
                 one.condition,
                 *(interval.mean, interval.low, interval.high, interval.n),
-                unit=f"test loss, {ours.name} - {theirs.name} (90 % interval)",
-                holds=True if tested.equal else False if outside else None,
-                undecided=None
-                if tested.equal or outside
-                else f"neither inside ±{margin:g} nor out",
-                note=f"margin ±{margin:g}{_flags(ours, theirs, '; ')}",
-                records=results.files([ours, theirs]),
+                unit=f"test loss, {arm} - {one.study.baseline} (90 % interval)",
+                holds=True if equal else False if outside else None,
+                undecided=None if equal or outside else f"neither inside ±{margin:g} nor out",
+                note=f"margin ±{margin:g}{_flags(one, arm, '; ')}",
+                records=_records(results, one, arm),
             )
         )
     return found
@@ -254,31 +254,33 @@ def nothing(results: Results, *, needs: str) -> list[Finding]:
     return [Finding("", missing=needs)]
 
 
-def _pair(results: Results, one: Comparison, arm: str, against: str | None):
-    """The two arms and their paired differences, or a finding that says what is missing."""
-    ours, theirs = one.arm(arm), one.arm(against or one.study.baseline)
-    if ours is None or theirs is None:
-        return _missing(one, arm if ours is None else against or one.study.baseline)
-    losses = [comparison.by_seed(a.runs, "test_loss") for a in (ours, theirs)]
-    values = stats.paired(*losses)
-    if len(values) < 2:
-        return Finding(
-            one.condition, missing=f"two finished seeds of {arm}, there are {len(values)}"
-        )
-    return ours, theirs, values
+def _pair(one: Comparison, arm: str) -> Difference | Finding:
+    """An arm's difference from the baseline, or a finding that says what is missing."""
+    for name in (arm, one.study.baseline):
+        if one.arm(name) is None:
+            return _missing(one, name)
+    pair = one.arm(arm).difference
+    seeds = pair.estimate.n if pair else 0
+    if seeds >= 2:
+        return pair
+    missing = f"two seeds that {arm} and {one.study.baseline} both finished, there are {seeds}"
+    return Finding(one.condition, missing=missing)
 
 
-def _corrected(one: Comparison, ours: Arm, theirs: Arm, values) -> float:
-    if theirs.name == one.study.baseline and ours.difference:
-        return ours.difference.p
-    return stats.p_value(values)[0]
+def _arms(one: Comparison, arm: str) -> list[Arm]:
+    return [one.arm(arm), one.arm(one.study.baseline)]
 
 
-def _flags(ours: Arm, theirs: Arm, lead: str = "") -> str:
+def _flags(one: Comparison, arm: str, lead: str = "") -> str:
     """What a reader has to know of the arms' rates and runs."""
-    found = [f"{a.name}'s rate at the edge of the grid" for a in (ours, theirs) if a.at_edge]
-    found += [f"{a.diverged} runs of {a.name} diverged" for a in (ours, theirs) if a.diverged]
+    both = _arms(one, arm)
+    found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
+    found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
     return lead + "; ".join(found) if found else ""
+
+
+def _records(results: Results, one: Comparison, arm: str) -> list[str]:
+    return results.files(_arms(one, arm))
 
 
 def _missing(one: Comparison, arm: str) -> Finding:
