@@ -162,66 +162,63 @@ def saving(
     of: str,
     conditions: list[str] | None = None,
 ) -> list[Finding]:
-    """The share of memory that an arm saves against the baseline.
+    """The share of memory that an arm saves against the baseline, by model.
 
-    of: state, weights_state, weights_gradients_state (fp32), or peak, which was measured.
+    of: state, weights_state, weights_gradients_state (fp32), or peak, which was measured: the
+    mean and range over seeds.
     """
     found = []
     for one in results.comparisons(experiment, conditions):
         ours, base = one.arm(arm), one.arm(one.study.baseline)
         if ours is None or base is None:
-            found.append(_missing(one, arm))
+            found.append(_missing(one, arm if ours is None else one.study.baseline))
             continue
+        where = f"{ours.runs[0].record['model']}, {arm}"
         if of == "peak":
-            ratios = [
-                1 - mine.record["peak_memory_bytes"] / theirs.record["peak_memory_bytes"]
-                for mine, theirs in zip(ours.runs, base.runs, strict=False)
-                if mine.record["peak_memory_bytes"] and theirs.record["peak_memory_bytes"]
-            ]
-            value = sum(ratios) / len(ratios)
-            low, high, n = min(ratios), max(ratios), len(ratios)
+            own, theirs = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
+            shares = [1 - own[seed] / theirs[seed] for seed in own.keys() & theirs.keys()]
         else:
             own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
             aside = BYTES[of] * ours.median("parameters")
-            value = low = high = 1 - (own + aside) / (theirs + aside)
-            n = 1
+            shares = [] if None in (own, theirs) else [1 - (own + aside) / (theirs + aside)]
+        if not shares:
+            found.append(Finding(where, missing=f"{of} of {where}: not in the records"))
+            continue
         found.append(
             Finding(
-                f"{one.condition}, {arm}",
-                *(value, low, high, n),
+                where,
+                *(sum(shares) / len(shares), min(shares), max(shares), len(shares)),
                 unit=f"share of {of.replace('_', ' + ')} saved",
-                records=results.files([ours, base]),
+                records=_records(results, one, arm),
             )
         )
     return found
 
 
 def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
-    """A step's overhead: measured at the largest batch, and the batch from which it is `level`."""
+    """A step's overhead at each measured batch, the largest first, and where it is `level`."""
     name = f"steps/{step}.json"
-    measured = results.json(name)
-    if measured is None or arm not in measured["optimizers"]:
+    measured = results.json(name) or {"optimizers": {}}
+    one = measured["optimizers"].get(arm)
+    if one is None or one["error"]:
         return [Finding(step, missing=f"bench/step.py with {arm}: results/{name}")]
-    one = measured["optimizers"][arm]
-    last = [point for point in one["overhead"] if point["measured"]][-1]
-    unit, at = measured["unit"], one["units_at"][f"{level:g}"]
-    here = Finding(
-        f"{arm} at {last['units']:,} {unit} a step",
-        *(last["value"], last["low"], last["high"], one["step_ms"]["n"]),
-        unit="overhead",
-        records=[name],
-    )
+    unit, at = f"{measured['unit']} a step", one["units_at"][f"{level:g}"]
+    shared = dict(n=one["step_ms"]["n"], unit="overhead", records=[name])
+    found = [
+        Finding(
+            f"{arm} at {point['units']:,} {unit}",
+            *(point["value"], point["low"], point["high"]),
+            **shared,
+        )
+        for point in reversed(one["overhead"])
+        if point["measured"]
+    ]
     if at["units"] is None:
-        return [here]
-    beyond = Finding(
-        f"from {at['units']:,.0f} {unit} a step on ({at['low']:,.0f} to {at['high']:,.0f}, "
-        "extrapolated)",
-        *(level, level, level, one["step_ms"]["n"]),
-        unit="overhead",
-        holds=True,
-        records=[name],
-    )
-    return [here, beyond]
+        return found
+    low, high = ("never" if at[end] is None else f"{at[end]:,.0f}" for end in ("low", "high"))
+    how = "measured" if at["measured"] else "extrapolated"
+    beyond = f"{arm} from {at['units']:,.0f} {unit} on ({low} to {high}, {how})"
+    return [*found, Finding(beyond, level, level, level, holds=True, **shared)]
 
 
 def check(results: Results, *, names: list[str]) -> list[Finding]:
