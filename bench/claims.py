@@ -1,5 +1,6 @@
 """Verdicts: conf/claim/*.yaml says what is claimed, what measures it, and by which rule."""
 
+import inspect
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bench.evidence import Finding, Results
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
 OPEN = "not enough evidence"
-RULES = ("above", "below", "between")
+TOPICS = ("cost", "memory", "distribution", "structure", "coefficients")
 
 
 @dataclass(frozen=True)
@@ -64,27 +65,50 @@ class Verdict:
 def load() -> list[Claim]:
     """All claims, by topic and name."""
     found = [read(file) for file in (CONF / "claim").glob("*.yaml")]
-    return sorted(found, key=lambda claim: (claim.topic, claim.name))
+    return sorted(found, key=lambda claim: (TOPICS.index(claim.topic), claim.name))
 
 
 def read(file: Path) -> Claim:
     """Raises UserError naming what a claim's file has too much or too little of."""
+    where = f"conf/claim/{file.name}"
     block = OmegaConf.to_container(OmegaConf.load(file))
-    measure = block.get("measure")
-    block["measure"] = measure if isinstance(measure, list) else [measure]
     known = {f.name for f in fields(Claim)} - {"name"}
     for key in block.keys() - known:
-        raise UserError(f"conf/claim/{file.name}: {key}: accepted are {', '.join(sorted(known))}")
-    for key in ("statement", "source", "topic"):
+        raise UserError(f"{where}: {key}: accepted are {', '.join(sorted(known))}")
+    for key in ("statement", "source", "topic", "measure"):
         if not block.get(key):
-            raise UserError(f"conf/claim/{file.name}: {key} is missing")
-    if any(not isinstance(m, dict) or "_target_" not in m for m in block["measure"]):
-        raise UserError(
-            f"conf/claim/{file.name}: measure needs _target_, e.g. bench.evidence.check"
-        )
-    if len(block.get("rule", {})) > 1 or block.get("rule", {}).keys() - set(RULES):
-        raise UserError(f"conf/claim/{file.name}: rule must be one of {', '.join(RULES)}")
+            raise UserError(f"{where}: {key} is missing")
+    if block["topic"] not in TOPICS:
+        raise UserError(f"{where}: topic={block['topic']}: accepted are {', '.join(TOPICS)}")
+    measure = block["measure"]
+    block["measure"] = measure if isinstance(measure, list) else [measure]
+    for one in block["measure"]:
+        _check_measure(where, one)
+    _check_rule(where, block.get("rule", {}))
     return Claim(name=file.stem, **block)
+
+
+def _check_measure(where: str, measure: Any) -> None:
+    if not isinstance(measure, dict) or "_target_" not in measure:
+        raise UserError(f"{where}: measure needs _target_, e.g. bench.evidence.check")
+    arguments = {k: v for k, v in measure.items() if k != "_target_"}
+    try:
+        inspect.signature(get_method(measure["_target_"])).bind(None, **arguments)
+    except (ImportError, ValueError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        raise UserError(f"{where}: measure {measure['_target_']}: {said}") from None
+
+
+def _check_rule(where: str, rule: Any) -> None:
+    match rule:
+        case {} if not rule:
+            return
+        case {"above": float() | int()} | {"below": float() | int()} if len(rule) == 1:
+            return
+        case {"between": [float() | int() as low, float() | int() as high]} if low < high:
+            return
+    accepted = "{above: x}, {below: x} or {between: [low, high]}"
+    raise UserError(f"{where}: rule={rule}: accepted are {accepted}")
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
