@@ -105,7 +105,7 @@ def difference(
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
         found.append(
             Finding(
-                one.condition,
+                f"{arm} against {one.study.baseline} ({experiment}, {one.condition})",
                 *(estimate.mean, estimate.low, estimate.high, estimate.n),
                 unit=f"test loss, {arm} - {one.study.baseline}",
                 undecided=None if pair.p < LEVEL else nothing,
@@ -142,7 +142,7 @@ def equality(
         outside = interval.low >= margin or interval.high <= -margin
         found.append(
             Finding(
-                one.condition,
+                f"{arm} against {one.study.baseline} ({experiment}, {one.condition})",
                 *(interval.mean, interval.low, interval.high, interval.n),
                 unit=f"test loss, {arm} - {one.study.baseline} (90 % interval)",
                 holds=True if equal else False if outside else None,
@@ -260,7 +260,8 @@ def _pair(one: Comparison, arm: str) -> Difference | Finding:
     seeds = pair.estimate.n if pair else 0
     if seeds >= 2:
         return pair
-    missing = f"two seeds that {arm} and {one.study.baseline} both finished, there are {seeds}"
+    missing = f"two seeds that both {arm} and {one.study.baseline} finished, {seeds} so far, "
+    missing += f"of experiment={one.study.name}, {one.condition}"
     return Finding(one.condition, missing=missing)
 
 
@@ -269,10 +270,11 @@ def _arms(one: Comparison, arm: str) -> list[Arm]:
 
 
 def _flags(one: Comparison, arm: str, lead: str = "") -> str:
-    """What a reader has to know of the arms' rates and runs."""
+    """What a reader has to know of the arms' rates and runs, and of the experiment's."""
     both = _arms(one, arm)
     found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
     found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
+    found += [f"{one.missing} of the experiment's runs are missing"] * (one.missing > 0)
     return lead + "; ".join(found) if found else ""
 
 
