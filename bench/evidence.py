@@ -123,11 +123,13 @@ def equality(
     arm: str,
     against: str | None = None,
     conditions: list[str] | None = None,
+    or_better: bool = False,
 ) -> list[Finding]:
     """Whether two arms have the same test loss, within the margin that the experiment states.
 
     It holds where the 90 % interval of the paired difference lies inside the margin, fails where
-    it lies outside, and is undecided in between. UserError where the experiment states none.
+    it lies outside, and is undecided in between. or_better: only a higher loss counts as outside
+    (no inferiority). UserError where the experiment states no margin.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -139,15 +141,17 @@ def equality(
             found.append(pair)
             continue
         equal, interval = pair.equivalence.equal, pair.equivalence.interval
-        outside = interval.low >= margin or interval.high <= -margin
+        holds = equal or (or_better and interval.high < margin)
+        fails = interval.low >= margin or (not or_better and interval.high <= -margin)
+        bounds = f"below +{margin:g}" if or_better else f"inside ±{margin:g}"
         found.append(
             Finding(
                 f"{arm} against {one.study.baseline} ({experiment}, {one.condition})",
                 *(interval.mean, interval.low, interval.high, interval.n),
                 unit=f"test loss, {arm} - {one.study.baseline} (90 % interval)",
-                holds=True if equal else False if outside else None,
-                undecided=None if equal or outside else f"neither inside ±{margin:g} nor out",
-                note=f"margin ±{margin:g}{_flags(one, arm, '; ')}",
+                holds=True if holds else False if fails else None,
+                undecided=None if holds or fails else f"neither {bounds} nor out",
+                note=f"{bounds}{_flags(one, arm, '; ')}",
                 records=_records(results, one, arm),
             )
         )
