@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.utils import get_method
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from bench.config import CONF
 from bench.errors import UserError
@@ -71,7 +72,12 @@ def load() -> list[Claim]:
 def read(file: Path) -> Claim:
     """Raises UserError naming what a claim's file has too much or too little of."""
     where = f"conf/claim/{file.name}"
-    block = OmegaConf.to_container(OmegaConf.load(file))
+    try:
+        block = OmegaConf.to_container(OmegaConf.load(file))
+    except YAMLError as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+    if not isinstance(block, dict):
+        raise UserError(f"{where}: must have keys, not items")
     known = {f.name for f in fields(Claim)} - {"name"}
     for key in block.keys() - known:
         raise UserError(f"{where}: {key}: accepted are {', '.join(sorted(known))}")

@@ -173,9 +173,9 @@ def saving(
     """
     found = []
     for one in results.comparisons(experiment, conditions):
-        ours, base = one.arm(arm), one.arm(one.study.baseline)
+        ours, base = _arms(one, arm)
         if ours is None or base is None:
-            found.append(_missing(one, arm if ours is None else one.study.baseline))
+            found.append(_missing(one, arm))
             continue
         where = f"{ours.runs[0].record['model']}, {arm}"
         if of == "peak":
@@ -257,9 +257,8 @@ def nothing(results: Results, *, needs: str) -> list[Finding]:
 
 def _pair(one: Comparison, arm: str) -> Difference | Finding:
     """An arm's difference from the baseline, or a finding that says what is missing."""
-    for name in (arm, one.study.baseline):
-        if one.arm(name) is None:
-            return _missing(one, name)
+    if None in _arms(one, arm):
+        return _missing(one, arm)
     pair = one.arm(arm).difference
     seeds = pair.estimate.n if pair else 0
     if seeds >= 2:
@@ -269,7 +268,7 @@ def _pair(one: Comparison, arm: str) -> Difference | Finding:
     return Finding(one.condition, missing=missing)
 
 
-def _arms(one: Comparison, arm: str) -> list[Arm]:
+def _arms(one: Comparison, arm: str) -> list[Arm | None]:
     return [one.arm(arm), one.arm(one.study.baseline)]
 
 
@@ -287,4 +286,6 @@ def _records(results: Results, one: Comparison, arm: str) -> list[str]:
 
 
 def _missing(one: Comparison, arm: str) -> Finding:
-    return Finding(one.condition, missing=f"{arm} of experiment={one.study.name}, {one.condition}")
+    absent = " and ".join(name for name in (arm, one.study.baseline) if one.arm(name) is None)
+    where = f"experiment={one.study.name}, {one.condition}"
+    return Finding(one.condition, missing=f"{absent} of {where}")

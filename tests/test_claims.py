@@ -131,6 +131,14 @@ def test_a_mistake_in_a_claim_is_named(change, words, tmp_path):
     assert str(caught.value).count("\n") < 2
 
 
+@pytest.mark.parametrize("text", ["topic: [", "- statement: x"])
+def test_a_file_that_is_no_claim_is_named(text, tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"conf/claim/x\.yaml"):
+        claims.read(file)
+
+
 # findings to verdicts --------------------------------------------------------------------------
 
 INSIDE, OUTSIDE, ACROSS = (
@@ -267,7 +275,9 @@ def test_a_difference_is_paired_and_has_its_records(tmp_path):
     assert (tmp_path / one.records[0]).exists()
     assert "hybrid against adamw" in one.condition and "language" in one.condition
     assert "of the experiment's runs are missing" in one.note
-    assert [f.missing for f in found if f.missing] == ["hybrid of experiment=optimizers, vision"]
+    assert [f.missing for f in found if f.missing] == [
+        "hybrid and adamw of experiment=optimizers, vision"
+    ]
 
 
 @pytest.mark.parametrize("against", ["adamw", "torch_muon"])
