@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench import stats
-from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
+from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
 from bench.comparison import Arm, Comparison
 from bench.report_content import Content
 from bench.stats import Estimate
@@ -50,7 +50,7 @@ def verdicts(found: list[Verdict]) -> str:
 
 def tally(found: list[Verdict]) -> str:
     """How many claims of each topic came out how."""
-    topics = sorted({one.claim.topic for one in found})
+    topics = [t for t in TOPICS if any(one.claim.topic == t for one in found)]
     kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
     counts = Counter((one.claim.topic, one.verdict) for one in found)
     rows = [[topic, *(str(counts[topic, kind]) for kind in kinds)] for topic in topics]
