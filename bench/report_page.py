@@ -1,0 +1,168 @@
+"""results/report.html: all of a report's content as one file that opens offline.
+
+Text from records reaches the page through Jinja's escaping alone, and a policy in the page lets
+the browser run no script but the two written here, and fetch nothing.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench import (
+    claims,
+    report_charts,
+    report_cost_charts,
+    report_page_tables,
+    report_words,
+)
+from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
+from bench.comparison import Comparison
+from bench.evidence import Finding
+from bench.report_content import Content
+from bench.report_page_tables import Cell
+
+HERE = Path(__file__).parent
+SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?"}
+
+
+def page(content: Content) -> str:
+    """The whole HTML; the same content gives the same text."""
+    template = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report_page.html")
+    version = alt.SCHEMA_VERSION.removeprefix("v").rsplit(".", 1)[0]
+    scripts = [
+        vl_convert.javascript_bundle(vl_version=version),
+        (HERE / "report_page.js").read_text(),
+    ]
+    runs = content.results.archive.runs
+    return template.render(
+        scripts=scripts,
+        policy=policy(scripts),
+        style=(HERE / "report_page.css").read_text(),
+        signs=SIGNS,
+        counts={word: sum(v.verdict == word for v in content.verdicts) for word in SIGNS},
+        topics=topics(content.verdicts),
+        records=len({run.file for run in runs}),
+        made=report_words.environment(run.record for run in runs),
+        experiments=[experiment(content, every) for every in content.comparisons.values()],
+        steps=[step(name, one) for name, one in content.steps.items() if one],
+        not_run=content.not_run,
+        left_out=[(place(content, file), reason) for file, reason in content.left_out],
+        loose=report_page_tables.loose([(place(content, r.file), r) for r in content.loose]),
+    )
+
+
+def policy(scripts: list[str]) -> str:
+    """A Content-Security-Policy: these scripts and no others, nothing from the network."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    )
+
+
+def place(content: Content, file: Path) -> str:
+    """Below results/, which is where the page is."""
+    return file.relative_to(content.results.folder).as_posix()
+
+
+def spec(chart: alt.LayerChart | None) -> dict[str, Any] | None:
+    """Not validated, which would double the time of a page; the tests validate every kind."""
+    return chart.to_dict(validate=False) if chart else None
+
+
+def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
+    """The claims of each topic with what became of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in verdicts:
+        first = next((f for f in one.findings if f.value is not None), None)
+        found.setdefault(one.claim.topic, []).append(
+            {
+                "claim": one.claim,
+                "verdict": one.verdict,
+                "number": Cell(number(first), first.unit) if first else Cell(""),
+                "findings": [finding(f, one) for f in one.findings],
+                "records": sorted({file for f in one.findings for file in f.records}),
+            }
+        )
+    return found
+
+
+def number(one: Finding) -> str:
+    return claims.number_of(one).replace("-", "−")
+
+
+def finding(one: Finding, verdict: Verdict) -> dict[str, str]:
+    """What a finding says of its claim: a word, where, the number, and what is to be known."""
+    if one.missing:
+        return {"word": "missing", "where": one.missing, "number": "", "why": ""}
+    held = claims.holds(one, verdict.claim.rule)
+    return {
+        "word": {True: "holds", False: "fails", None: "undecided"}[held],
+        "where": one.condition,
+        "number": "" if one.value is None else number(one),
+        "why": "; ".join(text for text in (one.undecided, one.note) if text),
+    }
+
+
+def experiment(content: Content, every: list[Comparison]) -> dict[str, Any]:
+    study = every[0].study
+    runs = content.results.archive.of(study.name)
+    there = {one.condition for one in every}
+    return {
+        "study": study,
+        "answers": [(one.condition, report_words.answer(one)) for one in every],
+        "chart": spec(report_charts.differences(every)),
+        "conditions": [condition(content, one) for one in every],
+        "absent": [name for name in study.conditions if name not in there],
+        "made": report_words.environment(run.record for run in runs),
+    }
+
+
+def condition(content: Content, one: Comparison) -> dict[str, Any]:
+    archive = content.results.archive
+    charts = [
+        *(report_charts.loss(one, against) for against in ("steps", "units", "seconds")),
+        *(report_charts.tuning(one), report_charts.accuracy(one)),
+        *(report_cost_charts.share(one), report_cost_charts.memory(one)),
+    ]
+    runs = archive.of(one.study.name, condition=one.condition)
+    by_arm = {arm: [run for run in runs if run.arm == arm] for arm in one.study.arms}
+    return {
+        "name": one.condition,
+        "about": report_words.about(one),
+        "table": report_page_tables.arms(one),
+        "notes": report_words.notes(one),
+        "missing": report_words.missing(one, archive),
+        "charts": [spec(chart) for chart in charts if chart],
+        "routing": report_page_tables.routing(one),
+        "sources": [
+            {
+                "arm": arm,
+                "commands": report_words.commands(own),
+                "records": sorted({place(content, run.file) for run in own}),
+            }
+            for arm, own in by_arm.items()
+            if own
+        ],
+    }
+
+
+def step(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "record": record,
+        "chart": spec(report_cost_charts.overhead(record)),
+        "table": report_page_tables.steps(record),
+        "made": report_words.environment([record]),
+    }

@@ -1,0 +1,193 @@
+"""A results folder of made-up records, whole in everything that readers of records ask for."""
+
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+from bench import record, study
+from bench.study import FINAL, TUNE, Study
+
+ROLES = {"hidden": [2048, 512], "embedding": [1024, 512], "vector": [512]}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "torch": "2.13.0+cpu",
+    "cpu": "Imagined Processor",
+    "gpu": None,
+    "threads": 2,
+    "commit": "0123456789abcdef",
+    "dirty": False,
+}
+
+
+def fill(
+    folder: Path,
+    experiment: str,
+    conditions: list[str] | None = None,
+    arms: list[str] | None = None,
+    seeds: list[int] | None = None,
+    **changes: Any,
+) -> Study:
+    """Publish the records of an experiment, or of the conditions, arms and seeds named.
+
+    changes: of every record.
+    """
+    declared = study.load(experiment)
+    for condition in conditions or declared.conditions:
+        for arm in arms or declared.arms:
+            for seed in declared.tune_seeds if arm in declared.tuned() else ():
+                for rate in declared.grid:
+                    write(folder, one(declared, TUNE, condition, arm, seed, rate) | changes)
+            for seed in seeds or declared.final_seeds:
+                rate = best(declared.rates_of.get(arm, arm))
+                write(folder, one(declared, FINAL, condition, arm, seed, rate) | changes)
+    return declared
+
+
+def write(folder: Path, fake: dict[str, Any]) -> Path:
+    file = folder / "records" / str(fake["experiment"]) / f"{fake['cell']}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record.write_json(file, fake)
+    return file
+
+
+def best(arm: str) -> float:
+    """The rate at which an arm's loss is lowest."""
+    return 2.0 ** (zlib.crc32(arm.encode()) % 3)
+
+
+def noise(*words: Any) -> float:
+    """A number between -1 and 1 that is the same for the same words."""
+    return zlib.crc32(repr(words).encode()) / 2**31 - 1
+
+
+def loss(declared: Study, condition: str, arm: str, seed: int, rate: float) -> float:
+    """Lower or higher than the baseline's by the name of the arm, a parabola in log rate."""
+    source = declared.rates_of.get(arm, arm)
+    gain = 0 if source == declared.baseline else 0.1 * noise(condition, source)
+    off = math.log2(rate / best(source))
+    return 4 - gain + 0.05 * off**2 + 0.02 * noise(condition, seed) + 0.01 * noise(arm, seed)
+
+
+def one(
+    declared: Study, stage: str, condition: str, arm: str, seed: int, rate: float
+) -> dict[str, Any]:
+    given = dict(word.split("=", 1) for word in declared.conditions[condition])
+    images = "vit" in given["model"]
+    steps = int(given.get("train.steps", 16))
+    end = loss(declared, condition, arm, seed, rate)
+    adamw = arm.startswith("adam")
+    own = 3.0 if adamw else 30.0
+    unit = "images" if images else "tokens"
+    evaluated = sorted({max(1, steps * part // 12) for part in range(1, 13)})
+    curve = [
+        {
+            "step": s,
+            "seconds": 0.05 * s,
+            "val_loss": end + 3 * (1 - s / steps) ** 3 + 0.05 * (1 - s / steps) * noise(arm, seed),
+        }
+        for s in evaluated
+    ]
+    return {
+        "schema": record.SCHEMA,
+        "cell": f"{given['model']}-{condition}-{arm}-s{seed}-{rate:g}-{stage}",
+        "status": "finished",
+        "seed": seed,
+        "steps": steps,
+        "model": given["model"],
+        "optimizer": arm,
+        "lr_scale": rate,
+        "precision": "fp32",
+        "parameters": sum(math.prod(shape) for shape in ROLES.values()),
+        f"{unit}_per_step": 32 if images else 1024,
+        "val_loss": end,
+        "test_loss": end + 0.01,
+        "test_accuracy": 1 - end / 8 if images else None,
+        "train_seconds": 0.05 * steps,
+        "forward_backward_ms": {"median": 40.0, "p10": 39.0, "p90": 42.0, "n": steps},
+        "optimizer_ms": {"median": own, "p10": own, "p90": own, "n": steps},
+        "optimizer_share": own / (40 + own),
+        "overhead": {"value": (own - 3) / 43, "units_per_step": 1024, "n": 4},
+        "optimizer_state_bytes": {
+            "total": sum(math.prod(s) for s in ROLES.values()) * (8 if adamw else 4),
+            "by_role": {r: math.prod(s) * (8 if adamw else 4) for r, s in ROLES.items()},
+        },
+        "peak_memory_bytes": (300 if adamw else 250) * 10**6,
+        "curve": curve,
+        "routing": [
+            {
+                "name": f"{role}.weight",
+                "shape": shape,
+                "role": role,
+                "optimizer": "AdamW" if adamw or role != "hidden" else "Muon",
+                "matrices": [[1, *shape]] if role == "hidden" and not adamw else None,
+            }
+            for role, shape in ROLES.items()
+        ],
+        "command": f"python bench/train.py -m experiment={declared.name} stage={stage} arm={arm}",
+        "environment": ENVIRONMENT,
+        "config": {"train": {"steps": steps}},
+        "experiment": declared.name,
+        "stage": stage,
+        "condition": condition,
+        "arm": arm,
+    }
+
+
+def step(folder: Path, name: str, labels: tuple[str, ...]) -> Path:
+    """Write a step benchmark of AdamW and others, measured at two batches."""
+    everything = {"adamw": 0.0} | dict(zip(labels, (900.0, 400.0, 2000.0), strict=False))
+    file = folder / "steps" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fake = {
+        "name": name,
+        "model": "gpt2",
+        "parameters": 124_000_000,
+        "unit": "tokens",
+        "batches": [1, 2],
+        "units_per_example": 256,
+        "precision": "fp32",
+        "device": "cpu",
+        "rounds": 5,
+        "reference": "adamw",
+        "rows_per_unit": 1.0,
+        "noise": {"difference_ms": {"ms": 5.0}},
+        "command": "python bench/step.py model=gpt2",
+        "environment": ENVIRONMENT,
+        "optimizers": {label: _step_of(ms) for label, ms in everything.items()},
+    }
+    record.write_json(file, fake)
+    return file
+
+
+def _step_of(extra: float) -> dict[str, Any]:
+    """One optimizer whose step takes `extra` ms longer than AdamW's 100."""
+    own = {"median": 100 + extra, "p10": 95 + extra, "p90": 105 + extra, "n": 5}
+    points = [
+        {
+            "units": units,
+            "value": extra / (100 + 4 * units),
+            "low": 0.9 * extra / (100 + 4 * units),
+            "high": 1.1 * extra / (100 + 4 * units),
+            "measured": units <= 512,
+            "theory": 3840 / units if extra else None,
+        }
+        for units in (256 * 2**power for power in range(10))
+    ]
+    at = {
+        level: {"units": units, "low": 0.9 * units, "high": 1.1 * units, "measured": False}
+        for level in ("0.05", "0.02", "0.01")
+        for units in [extra / float(level) / 4]
+    }
+    return {
+        "error": None,
+        "step_ms": own,
+        "difference_ms": {"value": extra, "low": extra, "high": extra, "within_noise": not extra},
+        "overhead": points,
+        "units_at": at,
+        "state_bytes": {"total": 500_000_000 if extra else 1_000_000_000},
+        "peak_temporary_bytes": 28_000_000,
+        "temporary_grows": False,
+        "gemm_share": 0.7 if extra else None,
+        "theory": {"iterations": 5, "dimension": 768} if extra else None,
+    }
