@@ -73,25 +73,23 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
     encoded = told_apart(looks(one, rows))
     least, most = around(rows)
     label, scale = f"validation loss, {NATS[unit]}", alt.Scale(domain=[least, most], nice=False)
-    bands = [
-        row | {"low": max(row["low"], least), "high": min(row["high"], most)}
-        for row in rows
-        if "low" in row
-    ]
+    for row in rows:
+        if "low" in row:
+            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
     x = alt.X("x:Q", title=title, axis=axis, scale=alt.Scale(nice=False, padding=6))
     y = alt.Y("mean:Q", title=label, scale=scale)
-    base = alt.Chart(data(rows)).encode(x, y, encoded["color"], BRIGHT)
+    base = alt.Chart(data(rows)).encode(x, encoded["color"])
     layers = [
-        base.mark_line().encode(encoded["strokeDash"]),
+        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
         base.mark_point(filled=True, size=30)
-        .encode(encoded["shape"], tooltip=tips(("step:Q", "step"), ("x:Q", title)))
+        .encode(y, BRIGHT, encoded["shape"], tooltip=tips(("step:Q", "step"), ("x:Q", title)))
         .add_params(CHOSEN),
     ]
-    if bands:
-        low, high = alt.Y("low:Q", title=label, scale=scale), alt.Y2("high:Q")
-        band = alt.Chart(data(bands)).mark_area()
-        layers.insert(0, band.encode(x, low, high, encoded["color"], PALE))
-    notes = f"{one.condition}: mean of {seeds(one)}; band: 95 % interval"
+    if any("low" in row for row in rows):
+        band = base.transform_filter("isValid(datum.bottom)").mark_area()
+        bottom = alt.Y("bottom:Q", title=label, scale=scale)
+        layers.insert(0, band.encode(bottom, alt.Y2("top:Q"), PALE))
+    notes = f"{one.condition}: {seeds(one, 'band')}"
     if against == "seconds":
         notes += "; seconds: steps × the median step, all arms on one clock"
     return chart(layers, f"Validation loss against {heading}", notes, HEIGHT)
@@ -156,7 +154,7 @@ def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
     """Paired differences to the baseline with 95 % intervals; the margin is a grey band.
 
     A row an arm, under all conditions. A/A arms are grey: what they differ from the arm they
-    repeat is noise.
+    repeat is noise. None where no pair has two seeds: a number without an interval shows nothing.
     """
     rows = [
         {"arm": arm, "row": name if len(comparisons) == 1 else f"{one.condition}: {name}"}
@@ -164,7 +162,7 @@ def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
         for one in comparisons
         for arm, name, estimate in _differences(one)
     ]
-    if not rows:
+    if not any("low" in row for row in rows):
         return None
     study = comparisons[0].study
     ends = [0, *(row[key] for row in rows for key in ("mean", "low", "high") if key in row)]
@@ -208,7 +206,7 @@ def accuracy(one: Comparison) -> alt.LayerChart | None:
         return None
     axis, scale = alt.Axis(format=".1%", tickCount=5), alt.Scale(zero=False, padding=14)
     x = alt.X("mean:Q", title="accuracy on the test part, % of images", axis=axis, scale=scale)
-    notes = f"{one.condition}: mean of {seeds(one)}; line: 95 % interval"
+    notes = f"{one.condition}: {seeds(one, 'line')}"
     return chart(intervals(rows, x, looks(one, rows)), "Accuracy", notes, len(rows) * ROW)
 
 
@@ -247,9 +245,10 @@ def batch(one: Comparison) -> str:
     return f"{one.arms[0].median(f'{unit}_per_step') or 0:,.0f} {unit}"
 
 
-def seeds(one: Comparison) -> str:
-    """5 seeds, or 3–5 seeds where arms have not the same number."""
-    found = sorted({arm.test_loss.n for arm in shown(one)})
-    if found == [1]:
-        return "1 seed"
-    return f"{'–'.join(map(str, dict.fromkeys((found[0], found[-1]))))} seeds"
+def seeds(one: Comparison, mark: str) -> str:
+    """What a point is the mean of, and which mark is its interval."""
+    found = sorted({arm.test_loss.n for arm in shown(one) if arm.test_loss.n})
+    if found[-1] < 2:
+        return "one run an arm"
+    number = "–".join(map(str, dict.fromkeys((found[0], found[-1]))))
+    return f"mean of {number} seeds; {mark}: 95 % interval"

@@ -144,8 +144,8 @@ def loose(runs: list[tuple[str, Run]]) -> Table:
             Cell(run.record["cell"], place),
             Cell(f"{run.record['lr_scale']:g}"),
             Cell(f"{run.record['steps']:,}", run.record["status"]),
-            Cell(number(run.record["val_loss"])),
-            Cell(number(run.record["test_loss"])),
+            Cell(number(run.record.get("val_loss"))),
+            Cell(number(run.record.get("test_loss"))),
             Cell(run.record.get("command") or "–"),
         ]
         for place, run in runs

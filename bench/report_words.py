@@ -60,7 +60,7 @@ def answer(one: Comparison) -> str:
     base = one.arm(one.study.baseline)
     compared = [arm for arm in one.arms if arm.difference]
     if base is None or not compared:
-        return f"no arm can be compared with {one.study.baseline} yet."
+        return f"no arm can be compared with {one.study.baseline}."
     groups: dict[str, list[str]] = {}
     for arm in sorted(compared, key=lambda arm: arm.difference.estimate.mean):
         kind = verdict(arm.difference).split(";")[0]
@@ -73,7 +73,26 @@ def answer(one: Comparison) -> str:
         sentences.append(
             f"At the edge of the grid: the rate of {', '.join(edges)}; a better one may lie beyond"
         )
+    if base.test_loss.n < 2:
+        sentences += costs(one, base)
     return ". ".join(sentences) + "."
+
+
+def costs(one: Comparison, base: Arm) -> list[str]:
+    """The overheads and what is saved of the baseline's state."""
+    others = [arm for arm in one.arms if arm is not base and not arm.noise]
+    times = [f"{arm.name} {overhead(arm, one)[0]}" for arm in others if arm.relative_time]
+    keys = ("optimizer_state_bytes", "total")
+    kept = [(arm.name, arm.median(*keys), base.median(*keys)) for arm in others]
+    saved = [
+        f"{name} {plain(100 * (own / whole - 1), 1, '+')} %"
+        for name, own, whole in kept
+        if own and whole
+    ]
+    return [
+        *([f"Overhead over AdamW, at {batch(one)} a step: {', '.join(times)}"] if times else []),
+        *([f"Optimizer state against {base.name}'s: {', '.join(saved)}"] if saved else []),
+    ]
 
 
 def to_target(arm: Arm) -> tuple[str, str]:
@@ -83,7 +102,7 @@ def to_target(arm: Arm) -> tuple[str, str]:
     never, runs = arm.steps_to_target.count(None), len(arm.steps_to_target)
     median = stats.censored_median(arm.steps_to_target)
     return (
-        "not reached" if median is None else f"{median:,g}",
+        "not reached" if median is None else f"{median:,.0f}",
         f"{never} of {runs} never" if never else "",
     )
 

@@ -214,19 +214,27 @@ def test_loss_charts_show_the_end_and_leave_noise_arms_out(content):
 def test_one_seed_has_no_band_no_interval_and_no_verdict(tmp_path):
     fake_results.fill(tmp_path, "cost", ["gpt2"])
     one = gather(tmp_path).comparisons["cost"][0]
-    for chart in (report_charts.loss(one, "steps"), report_charts.differences([one])):
-        assert not [row for row in values(chart) if "low" in row]
-        assert not [layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "area"]
+    chart = report_charts.loss(one, "steps")
+    assert not [row for row in values(chart) if "low" in row]
+    assert not [layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "area"]
+    assert "one run an arm" in chart.to_dict()["description"]
     assert "One seed, not tested: " in report_words.answer(one)
-    assert report_charts.tuning(one) is None and report_charts.accuracy(one) is None
+    assert "Optimizer state against adamw's: hybrid −50.0 %" in report_words.answer(one)
+    for chart in (report_charts.tuning(one), report_charts.accuracy(one)):
+        assert chart is None
+    assert report_charts.differences([one]) is None
 
 
 def test_the_band_of_two_seeds_does_not_hide_the_curves(tmp_path):
-    fake_results.fill(tmp_path, "optimizers", ["language"], ["adamw", "hybrid"], [0, 1])
-    rows = values(report_charts.loss(gather(tmp_path).comparisons["optimizers"][0], "steps"))
-    means = [row["mean"] for row in rows]
-    spread = max(means) - min(means)
-    assert all(min(means) - spread / 4 < row["low"] for row in rows if row["n"] == 2)
+    fake_results.fill(tmp_path, "optimizers", ["language"], ["adamw"], [0, 1])
+    other = json.loads(next(tmp_path.glob("records/optimizers/*-s1-*")).read_text())
+    higher = [line | {"val_loss": line["val_loss"] + 1} for line in other["curve"]]
+    fake_results.write(tmp_path, other | {"curve": higher})
+    chart = report_charts.loss(gather(tmp_path).comparisons["optimizers"][0], "steps")
+    rows, (least, most) = values(chart), domain(chart)
+    assert min(row["low"] for row in rows) < 0  # 12.7 standard errors
+    assert least > 3 and most < 10
+    assert all(least <= row["bottom"] < row["top"] <= most for row in rows)
 
 
 def test_edges_and_divergence_are_shown(tmp_path):
@@ -305,4 +313,22 @@ def test_a_browser_draws_it_all_without_a_word_or_a_request(page, browser, tmp_p
         })"""
     )
     assert len(drawn) == 15 and all(drawn)
+    tab.close()
+
+
+def test_a_reader_can_ask_for_the_claims_of_one_verdict(content, browser, tmp_path):
+    every = ["a1", "a2", "b1"]
+    claims = [Claim(name, name, "?", name[:1], []) for name in every]
+    words = ("confirmed", "refuted", "refuted")
+    verdicts = [Verdict(c, word, [], "") for c, word in zip(claims, words, strict=True)]
+    file = tmp_path / "report.html"
+    file.write_text(report_page.page(replace(content, verdicts=verdicts, comparisons={})))
+    tab = browser.new_page()
+    tab.goto(file.as_uri())
+    for asked, shown in (("refuted", ["a2", "b1"]), ("confirmed", ["a1"]), ("all 3", every)):
+        tab.get_by_text(asked).first.click()
+        found = [row.get_attribute("id") for row in tab.query_selector_all("tr[data-verdict]")]
+        visible = [name for name in found if tab.locator(f"#{name}").is_visible()]
+        assert visible == [f"claim-{name}" for name in shown]
+        assert tab.locator(".topic:visible").count() == len({name[0] for name in shown})
     tab.close()
