@@ -20,7 +20,7 @@ from bench import archive, cell, comparison, config, record, study, tables
 from bench.config import CONF, Settings
 from bench.errors import UserError
 from bench.forecast import Forecast
-from bench.report_tables import answer
+from bench.report_words import answer
 from bench.study import FINAL, TUNE, Best, Sweep
 
 Key = tuple[str, str]  # condition, arm
@@ -85,7 +85,7 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition)
         if found.arms:
-            say(answer(found))
+            say(f"{condition}: {answer(found)}")
     say(f"experiment={request.experiment}: all runs asked for have ended; next: bench/report.py")
 
 

@@ -10,7 +10,7 @@ import io
 import sys
 from pathlib import Path
 
-from bench import record, report_content, report_markdown
+from bench import record, report_charts, report_content, report_markdown, report_page
 from bench.archive import Run
 from bench.evidence import Results
 from bench.report_content import Content
@@ -39,17 +39,24 @@ def main() -> int:
     texts = written(content, asked.published)
     if asked.check:
         return report_differences(texts)
-    for file, text in texts.items():
+    folder = content.results.folder
+    for file, text in (texts | {folder / "report.html": report_page.page(content)}).items():
         file.write_text(text)
+    (folder / "pictures").mkdir(exist_ok=True)
+    for name, chart in report_markdown.pictures(content).items():
+        report_charts.static(chart, folder / name)
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
-    print(f"written: {', '.join(short(file) for file in texts)}")
+    print(f"look at {short(folder / 'report.html')} or {short(folder / 'README.md')}")
     return 0
 
 
 def written(content: Content, published: bool) -> dict[Path, str]:
-    """Every file of the report and its text; README.md speaks of published records only."""
+    """The files of the report that are the same byte for byte whenever they are made.
+
+    README.md speaks of published records only.
+    """
     folder = content.results.folder
     texts = {
         folder / "README.md": report_markdown.results_page(content),

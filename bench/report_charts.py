@@ -29,6 +29,7 @@ from bench.report_style import (
     tips,
     told_apart,
 )
+from bench.report_words import unit_of
 from bench.stats import Estimate
 
 WIDTH = 640  # pixels of a static chart; in the page a chart is as wide as its place
@@ -233,16 +234,6 @@ def looks(one: Comparison, rows: list[dict[str, Any]]) -> dict[str, Style]:
     there = {row["arm"] for row in rows}
     every = styles(one.study.arms, one.study.again())
     return {name: style for name, style in every.items() if name in there}
-
-
-def unit_of(one: Comparison) -> str:
-    return "images" if "images_per_step" in one.arms[0].runs[0].record else "tokens"
-
-
-def batch(one: Comparison) -> str:
-    """1,024 tokens"""
-    unit = unit_of(one)
-    return f"{one.arms[0].median(f'{unit}_per_step') or 0:,.0f} {unit}"
 
 
 def seeds(one: Comparison, mark: str) -> str:

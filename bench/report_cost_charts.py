@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from bench.comparison import Arm, Comparison
-from bench.report_charts import ROW, batch, looks, shown
+from bench.report_charts import ROW, looks, shown
 from bench.report_style import (
     BRIGHT,
     CHOSEN,
@@ -22,6 +22,7 @@ from bench.report_style import (
     tips,
     told_apart,
 )
+from bench.report_words import batch
 from bench.stats import Estimate
 
 LEVELS = (0.05, 0.02, 0.01)  # of overhead: those that claims name

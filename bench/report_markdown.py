@@ -1,10 +1,17 @@
-"""results/README.md, and the parts of README.md that come from records."""
+"""results/README.md, and the parts of README.md that come from records, in Markdown."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
-from bench import report_tables as tables
+import altair as alt
+
+from bench import report_charts, report_cost_charts, report_tables, report_words
+from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
 from bench.comparison import Comparison
 from bench.report_content import Content
+from bench.report_tables import Cell, Table
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
 STEP = "gpt2-cpu"  # the step benchmark that it shows
@@ -18,90 +25,99 @@ def results_page(content: Content) -> str:
         "[`report.html`](report.html) is the same with interactive charts, "
         "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
         "verdicts with their numbers and records.",
-        f"## Verdicts\n\n{tables.tally(content.verdicts)}",
-        tables.verdicts(content.verdicts),
+        f"## Verdicts\n\n{tally(content.verdicts)}",
+        claims_table(content.verdicts),
     ]
-    for name, comparisons in content.comparisons.items():
-        parts += [f"## {name}", *experiment(comparisons)]
+    for name, every in content.comparisons.items():
+        parts += [f"## {name}", *experiment(content, every)]
     for name, one in content.steps.items():
-        picture = f"![Overhead against AdamW over the batch](steps/{name}.svg)"
-        has_picture = (content.results.folder / "steps" / f"{name}.svg").exists()
-        parts += [f"## A step: {name}", tables.step(one), *([picture] if has_picture else [])]
-    parts += ["## Not run", *not_run(content)]
-    parts += ["## Left out", *left_out(content)]
+        parts += [f"## A step: {name}", table(report_tables.steps(one))]
+        parts += [f"({report_words.environment([one])})", f"![Overhead]({picture(name)})"]
+    parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
 
 
-def experiment(comparisons: list[Comparison]) -> list[str]:
-    """One experiment: its question, and each condition's tables."""
-    study = comparisons[0].study
-    parts = [f"*{study.question}*"]
-    if study.limits:
-        parts.append(f"Limits: {study.limits}.")
-    for one in comparisons:
-        records = [run.record for arm in one.arms for run in arm.runs]
-        parts += [f"### {study.name}, {one.condition}", f"{tables.scale(one)}."]
-        if one.missing > 0:
-            parts.append(f"**{one.missing} runs of this condition are missing.**")
-        if study.grid or len(study.final_seeds) > 1:
-            parts += [tables.answer(one), tables.losses(one)]
-        if one.target is not None:
-            parts.append(
-                f"Target: the validation loss {one.target:.3f}, which `{study.baseline}` reached "
-                f"in tuning."
-            )
-        parts += [tables.costs(one), f"({tables.machine(records)})"]
-    return parts
+def experiment(content: Content, every: list[Comparison]) -> list[str]:
+    """One experiment: its question, and each condition's table and pictures."""
+    study = every[0].study
+    parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
+    parts += [f"**{one.condition}**: {report_words.answer(one)}" for one in every]
+    if report_charts.differences(every):
+        parts.append(f"![Differences]({picture(study.name)})")
+    for one in every:
+        missing = report_words.missing(one, content.results.archive)
+        parts += [f"### {study.name}, {one.condition}", f"{report_words.about(one)}."]
+        parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
+        parts.append(table(report_tables.arms(one)))
+        parts.append("\n".join(f"- {note}" for note in report_words.notes(one)))
+        parts += [f"![{kind}]({picture(study.name, one.condition, kind)})" for kind in drawn(one)]
+    records = [run.record for one in every for arm in one.arms for run in arm.runs]
+    return [*parts, f"({report_words.environment(records)})"]
 
 
-def not_run(content: Content) -> list[str]:
-    if not content.not_run:
-        return ["Every experiment has records."]
-    return ["\n".join(f"- `{one.name}`: {one.question}" for one in content.not_run)]
+def pictures(content: Content) -> dict[str, alt.LayerChart]:
+    """The charts that the Markdown shows, by their place in results/."""
+    found = {}
+    for name, every in content.comparisons.items():
+        chart = report_charts.differences(every)
+        found |= {picture(name): chart} if chart else {}
+        for one in every:
+            found |= {picture(name, one.condition, k): c for k, c in drawn(one).items()}
+    steps = {picture(name): report_cost_charts.overhead(s) for name, s in content.steps.items()}
+    return found | steps
 
 
-def left_out(content: Content) -> list[str]:
-    if not content.left_out:
-        return ["No file was left out."]
-    folder = content.results.folder
-    rows = [[f"`{file.relative_to(folder)}`", reason] for file, reason in content.left_out]
-    return [tables.table(["file", "reason"], rows)]
+def drawn(one: Comparison) -> dict[str, alt.LayerChart]:
+    """The pictures of a condition; of one run an arm a curve would show nothing but noise."""
+    if len(one.study.final_seeds) < 2:
+        return {}
+    charts = {"loss": report_charts.loss(one, "steps"), "tuning": report_charts.tuning(one)}
+    return {kind: chart for kind, chart in charts.items() if chart}
+
+
+def picture(*names: str) -> str:
+    return f"pictures/{'-'.join(names)}.svg"
+
+
+# the parts of README.md --------------------------------------------------------------------------
 
 
 def finding(content: Content) -> str:
-    """What README.md leads with: the main experiment, a line and a table a condition."""
+    """What README.md leads with: the main experiment, a sentence and a table a condition."""
     parts = []
     for one in content.comparisons.get(HEADLINE, []):
-        records = [run.record for arm in one.arms for run in arm.runs]
-        missing = f" {one.missing} runs are missing." if one.missing > 0 else ""
+        missing = report_words.missing(one, content.results.archive)
         parts += [
-            f"**{tables.answer(one)}**",
-            tables.losses(one),
-            f"{tables.scale(one)}; rates are multiples of the base rate.{missing} "
-            f"({tables.machine(records)})",
+            f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
+            table(report_tables.arms(one)),
+            *([f"Missing: {'; '.join(missing)}."] if missing else []),
+            f"![Validation loss](results/{picture(HEADLINE, one.condition, 'loss')})",
         ]
-    return "\n\n".join(parts) or "No record of the experiment yet."
+    records = [run.record for run in content.results.archive.of(HEADLINE)]
+    return "\n\n".join([*parts, f"({report_words.environment(records)})"])
 
 
 def cost(content: Content) -> str:
-    runs = [
-        r.record for one in content.comparisons.get("cost", []) for a in one.arms for r in a.runs
-    ]
-    return f"{tables.memory(content)}\n\n({tables.machine(runs)})"
+    records = [run.record for run in content.results.archive.of("cost")]
+    shown = table(report_tables.memory(content.comparisons.get("cost", [])))
+    return f"{shown}\n\n({report_words.environment(records)})"
 
 
 def step(content: Content) -> str:
-    return tables.step(content.steps[STEP])
+    one = content.steps[STEP]
+    noise = one["noise"]["difference_ms"]["ms"]
+    return (
+        f"{table(report_tables.steps(one))}\n\nAdamW against itself differs by up to {noise:.0f} "
+        f"ms; ~: extrapolated. ({report_words.environment([one])})"
+    )
 
 
 def verdicts(content: Content) -> str:
-    """How many came out how, and folded away a line a claim, for README.md."""
-    rows = [[one.claim.statement, f"**{one.verdict}**"] for one in content.verdicts]
-    return (
-        f"{tables.tally(content.verdicts)}\n\n"
-        f"<details><summary>All {len(rows)} claims</summary>\n\n"
-        f"{tables.table(['claim', 'verdict'], rows)}\n\n</details>"
-    )
+    """How many came out how, and folded away a line a claim."""
+    rows = [[Cell(one.claim.statement), Cell(one.verdict)] for one in content.verdicts]
+    every = table(Table([Cell("claim"), Cell("verdict")], rows))
+    summary = f"<details><summary>All {len(rows)} claims</summary>"
+    return f"{tally(content.verdicts)}\n\n{summary}\n\n{every}\n\n</details>"
 
 
 PARTS = {"finding": finding, "verdicts": verdicts, "cost": cost, "step": step}
@@ -117,3 +133,56 @@ def filled(readme: str, content: Content) -> str:
                 pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme, flags=re.S
             )
     return readme
+
+
+# tables and lists --------------------------------------------------------------------------------
+
+
+def table(one: Table) -> str:
+    rows = [["---"] * len(one.heads), *([text(cell) for cell in row] for row in one.rows)]
+    lines = [[text(head) for head in one.heads], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(cell: Cell) -> str:
+    """A cell with its smaller line in brackets; text of records must not end cell or line."""
+    whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
+    return whole.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def tally(found: list[Verdict]) -> str:
+    """How many claims of each topic came out how."""
+    topics = [t for t in TOPICS if any(one.claim.topic == t for one in found)]
+    kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
+    counts = Counter((one.claim.topic, one.verdict) for one in found)
+    rows = [[topic, *(str(counts[topic, kind]) for kind in kinds)] for topic in topics]
+    rows.append(["all", *(str(sum(counts[t, kind] for t in topics)) for kind in kinds)])
+    return table(Table(cells(("claims on", *kinds)), [cells(row) for row in rows]))
+
+
+def claims_table(found: list[Verdict]) -> str:
+    """One row a claim, with what was found where."""
+    heads = cells(("claim", "verdict", "where, with numbers", "source"))
+    rows = [(v.claim.statement, f"**{v.verdict}**", v.condition, v.claim.source) for v in found]
+    return table(Table(heads, [cells(row) for row in rows]))
+
+
+def cells(texts: Iterable[str]) -> list[Cell]:
+    return [Cell(one) for one in texts]
+
+
+def not_run(content: Content) -> list[str]:
+    if not content.not_run:
+        return ["Every experiment has records."]
+    return ["\n".join(f"- `{one.name}`: {one.question}" for one in content.not_run)]
+
+
+def left_out(content: Content) -> list[str]:
+    if not content.left_out:
+        return ["No file was left out."]
+    rows = [cells((place(content, file), reason)) for file, reason in content.left_out]
+    return [table(Table(cells(("file", "reason")), rows))]
+
+
+def place(content: Content, file: Path) -> str:
+    return file.relative_to(content.results.folder).as_posix()

@@ -17,14 +17,14 @@ from bench import (
     claims,
     report_charts,
     report_cost_charts,
-    report_page_tables,
+    report_tables,
     report_words,
 )
 from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 from bench.comparison import Comparison
 from bench.evidence import Finding
 from bench.report_content import Content
-from bench.report_page_tables import Cell
+from bench.report_tables import Cell
 
 HERE = Path(__file__).parent
 SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?"}
@@ -58,7 +58,7 @@ def page(content: Content) -> str:
         steps=[step(name, one) for name, one in content.steps.items() if one],
         not_run=content.not_run,
         left_out=[(place(content, file), reason) for file, reason in content.left_out],
-        loose=report_page_tables.loose([(place(content, r.file), r) for r in content.loose]),
+        loose=report_tables.loose([(place(content, r.file), r) for r in content.loose]),
     )
 
 
@@ -141,11 +141,11 @@ def condition(content: Content, one: Comparison) -> dict[str, Any]:
     return {
         "name": one.condition,
         "about": report_words.about(one),
-        "table": report_page_tables.arms(one),
+        "table": report_tables.arms(one),
         "notes": report_words.notes(one),
         "missing": report_words.missing(one, archive),
         "charts": [spec(chart) for chart in charts if chart],
-        "routing": report_page_tables.routing(one),
+        "routing": report_tables.routing(one),
         "sources": [
             {
                 "arm": arm,
@@ -163,6 +163,6 @@ def step(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "record": record,
         "chart": spec(report_cost_charts.overhead(record)),
-        "table": report_page_tables.steps(record),
+        "table": report_tables.steps(record),
         "made": report_words.environment([record]),
     }

@@ -1,232 +1,182 @@
-"""The tables of results/README.md and README.md, in Markdown: the same records, the same text."""
+"""The tables of the report: rows of cells, which the page and the Markdown each write."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from bench import stats
-from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
+from bench import report_words, step_tables
+from bench.archive import Run
 from bench.comparison import Arm, Comparison
-from bench.report_content import Content
-from bench.stats import Estimate
-
-MB = 1e6
+from bench.evidence import BYTES
+from bench.tables import megabytes, number
 
 
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([cell(text) for text in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+@dataclass(frozen=True)
+class Cell:
+    """text with a smaller line below; tone: the class of its colour."""
+
+    text: str
+    small: str = ""
+    tone: str = ""
 
 
-def cell(text: str) -> str:
-    """Text of records must not end a cell, a line or a table."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+NONE = Cell("–")
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    return "–" if value is None or not math.isfinite(value) else format(value, form)
+@dataclass(frozen=True)
+class Table:
+    heads: list[Cell]
+    rows: list[list[Cell]]
 
 
-def interval(one: Estimate | None, form: str = ".3f") -> str:
-    """A mean and its interval; without one where a single run gives none."""
-    if one is None or one.n == 0:
-        return "–"
-    if one.n == 1:
-        return f"{one.mean:{form}} (n=1)"
-    return f"{one.mean:{form}} ({one.low:{form}} to {one.high:{form}}, n={one.n})"
-
-
-def verdicts(found: list[Verdict]) -> str:
-    """One row a claim."""
-    return table(
-        ["claim", "verdict", "where, with numbers", "source"],
-        (
-            [one.claim.statement, f"**{one.verdict}**", one.condition, one.claim.source]
-            for one in found
-        ),
-    )
-
-
-def tally(found: list[Verdict]) -> str:
-    """How many claims of each topic came out how."""
-    topics = [t for t in TOPICS if any(one.claim.topic == t for one in found)]
-    kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
-    counts = Counter((one.claim.topic, one.verdict) for one in found)
-    rows = [[topic, *(str(counts[topic, kind]) for kind in kinds)] for topic in topics]
-    total = ["all", *(str(sum(counts[t, kind] for t in topics)) for kind in kinds)]
-    return table(["claims on", *kinds], [*rows, total])
-
-
-def losses(one: Comparison) -> str:
-    """What each arm reached, at the rate it was given."""
-    images = any(arm.test_accuracy for arm in one.arms)
-    head = ["arm", "rate", "test loss (95 %)", f"− `{one.study.baseline}`, paired", "which is"]
-    head += ["steps to target"] if one.target is not None else []
-    head += ["accuracy"] if images else []
-    rows = []
-    for arm in one.arms:
-        row = [f"`{arm.name}`", rate(arm), interval(arm.test_loss), *difference(one, arm)]
-        row += [target(arm)] if one.target is not None else []
-        row += [interval(arm.test_accuracy, ".1%")] if images else []
-        rows.append(row)
-    return table(head, rows)
-
-
-def costs(one: Comparison) -> str:
-    """What each arm cost and kept."""
-    rows = []
-    for arm in one.arms:
-        if arm.noise:
-            continue
-        over = arm.median("overhead", "value")
-        rows.append(
-            [
-                f"`{arm.name}`",
-                number(arm.median("optimizer_share"), ".1%"),
-                "reference" if arm.name == "adamw" else number(over, "+.1%"),
-                f"{batch(arm.runs[0].record)} a step",
-                megabytes(arm.median("optimizer_state_bytes", "total")),
-                megabytes(arm.median("peak_memory_bytes")),
-            ]
-        )
-    head = ["arm", "optimizer share", "overhead over AdamW", "at", "state", "peak memory"]
-    return table(head, rows)
-
-
-def rate(arm: Arm) -> str:
-    edge = ", at the edge of the grid" if arm.at_edge else ""
-    lost = f"; {arm.diverged} of {len(arm.runs)} diverged" if arm.diverged else ""
-    return f"×{arm.rate:g}{edge}{lost}"
-
-
-def difference(one: Comparison, arm: Arm) -> tuple[str, str]:
-    """The difference to the baseline and what it means."""
-    if arm.name == one.study.baseline:
-        return "–", "the baseline"
-    if arm.noise:
-        floor = number(one.noise_floor)
-        return "–", f"the same again; two runs differ by up to {floor}"
-    if arm.difference is None:
-        return "–", "–"
-    found = arm.difference
-    p = f" (p={found.p:.2g}, {found.test})" if found.p == found.p else ""
-    return interval(found.estimate, "+.3f"), found.verdict() + p
-
-
-def target(arm: Arm) -> str:
-    """Steps to the target; a run that does not reach it counts as slower than all that do."""
-    reached = [steps for steps in arm.steps_to_target if steps is not None]
-    middle = stats.censored_median(arm.steps_to_target)
-    shown = "not reached" if middle is None else f"{middle:,.0f}"
-    return f"{shown} ({len(reached)} of {len(arm.steps_to_target)} reach it)"
-
-
-def batch(one: dict[str, Any]) -> str:
-    unit = "tokens" if "tokens_per_step" in one else "images"
-    return f"{one[f'{unit}_per_step']:,} {unit}"
-
-
-def megabytes(value: float | None) -> str:
-    return "–" if value is None else f"{value / MB:,.1f} MB"
-
-
-def machine(records: list[dict[str, Any]]) -> str:
-    """Where and by which code, so that a reader can compare with theirs."""
-    found = sorted(
-        {
-            f"{e['cpu'] if e['gpu'] is None else e['gpu']}, {e['threads']} threads, "
-            f"torch {e['torch']}"
-            for e in (r["environment"] for r in records)
-        }
-    )
-    precisions = sorted({r["precision"] for r in records})
-    commits = sorted({(r["environment"]["commit"] or "unknown")[:10] for r in records})
-    return f"{'; '.join(found)}, {' and '.join(precisions)}; commit {', '.join(commits)}"
-
-
-def scale(one: Comparison) -> str:
-    """The size of the runs, in words."""
-    r = one.arms[0].runs[0].record
-    return f"`{r['model']}` ({r['parameters'] / 1e6:.1f} M), {r['steps']:,} steps of {batch(r)}"
-
-
-def answer(one: Comparison) -> str:
-    """Every arm against the baseline, in a sentence."""
-    found = [
-        f"`{arm.name}` {interval(arm.difference.estimate, '+.3f')}: {arm.difference.verdict()}"
-        for arm in one.arms
-        if arm.difference is not None
+def arms(one: Comparison) -> Table:
+    """What each arm reached and cost; without the columns that are empty."""
+    heads = [
+        *(Cell("arm"), Cell("rate"), Cell("test loss"), Cell("difference", "to the baseline")),
+        *(Cell("verdict"), Cell("steps to target"), Cell("accuracy"), Cell("share", "of a step")),
+        *(Cell("overhead"), Cell("state")),
     ]
-    if not found:
-        return f"{one.condition}: no pair of finished runs to compare."
-    return f"{one.condition}, test loss − `{one.study.baseline}`: {'; '.join(found)}."
+    rows = [arm_row(one, arm) for arm in one.arms]
+    kept = [at for at in range(len(heads)) if at < 5 or any(row[at].text != "–" for row in rows)]
+    return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
-def memory(content: Content) -> str:
-    """What the arms of experiment=cost save of AdamW's memory, by denominator."""
+def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
+    difference, accuracy = arm.difference, arm.test_accuracy
+    kind = "baseline" if arm.name == one.study.baseline else ""
+    if arm.noise:
+        kind = f"A/A: {one.study.again()[arm.name]} again"
+    loss, interval = report_words.span(arm.test_loss)
+    lost = f"; {arm.diverged} diverged" if arm.diverged else ""
+    peak = f"peak {megabytes(arm.median('peak_memory_bytes'))}"
+    return [
+        Cell(arm.name, kind),
+        Cell(*report_words.rate(arm), "bad" if arm.at_edge else ""),
+        Cell(loss, interval + lost),
+        Cell(*report_words.span(difference.estimate, "+")) if difference else NONE,
+        verdict(arm),
+        Cell(*report_words.to_target(arm)),
+        Cell(*report_words.span(accuracy, percent=True)) if accuracy else NONE,
+        Cell(number(arm.median("optimizer_share"), ".1%")),
+        Cell(*report_words.overhead(arm, one)),
+        Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
+    ]
+
+
+def verdict(arm: Arm) -> Cell:
+    """On an arm's difference: the word, what else is to be said, and the test's p."""
+    if arm.difference is None:
+        return NONE
+    words, _, more = report_words.verdict(arm.difference).partition("; ")
+    tested = arm.difference.estimate.n > 1
+    p = f"p={arm.difference.p:.2g}, {arm.difference.test}" if tested else ""
+    tones = {"lower": "good", "higher": "bad", "equal": "same"}
+    tone = next((tones[word] for word in tones if words.startswith(word)), "unknown")
+    return Cell(words, "; ".join(text for text in (more, p) if text), tone)
+
+
+def memory(every: list[Comparison]) -> Table:
+    """What the arms save of the baseline's memory, by what it is a share of."""
+    denominators = [*(of.replace("_", " + ") for of in BYTES), "the measured peak"]
+    heads = [Cell("condition"), Cell("arm"), Cell("share", "of a step"), Cell("overhead")]
+    heads += [Cell("state"), *(Cell("saved", f"of {of}") for of in denominators)]
     rows = []
-    for one in content.comparisons.get("cost", []):
+    for one in every:
         base = one.arm(one.study.baseline)
-        if base is None:
-            continue
-        for arm in one.arms:
-            parameters = arm.median("parameters")
-            own, theirs = (a.median("optimizer_state_bytes", "total") for a in (arm, base))
-            over = arm.median("overhead", "value")
-            peaks = [a.median("peak_memory_bytes") for a in (arm, base)]
-            rows.append(
-                [
-                    f"`{one.condition}`",
-                    f"`{arm.name}`",
-                    number(arm.median("optimizer_share"), ".1%"),
-                    "reference" if arm is base else number(over, "+.0%"),
-                    batch(arm.runs[0].record),
-                    megabytes(own),
-                    *(
-                        number(1 - (own + aside) / (theirs + aside), ".1%")
-                        for aside in (0, 4 * parameters, 8 * parameters)
-                    ),
-                    number(1 - peaks[0] / peaks[1], ".1%") if None not in peaks else "–",
-                ]
-            )
-    head = ["model", "optimizer", "optimizer share", "overhead", "batch", "state", "state saved"]
-    head += ["of weights + state", "of weights + gradients + state", "of the measured peak"]
-    return table(head, rows)
+        for arm in one.arms if base else []:
+            share = number(arm.median("optimizer_share"), ".1%")
+            state = arm.median("optimizer_state_bytes", "total")
+            row = [Cell(one.condition), Cell(arm.name), Cell(share)]
+            row += [Cell(*report_words.overhead(arm, one)), Cell(megabytes(state))]
+            rows.append([*row, *saved(arm, base)])
+    return Table(heads, rows)
 
 
-def step(one: dict[str, Any]) -> str:
-    """A step benchmark: each optimizer's time, and where its overhead falls to 1 %."""
-    arms = {label: found for label, found in one["optimizers"].items() if not found["error"]}
-    control = arms.get("torch_muon")
+def saved(arm: Arm, base: Arm) -> list[Cell]:
+    """Of state, of weights + state, and so on, and of the measured peak."""
+    own, whole = (a.median("optimizer_state_bytes", "total") for a in (arm, base))
+    parameters = arm.median("parameters")
+    peaks = [a.median("peak_memory_bytes") for a in (arm, base)]
+    pairs = [(own + n * parameters, whole + n * parameters) for n in BYTES.values()]
+    pairs += [peaks] if None not in peaks else []
+    cells = [Cell(f"{1 - mine / theirs:.1%}".replace("-", "−")) for mine, theirs in pairs]
+    return cells + [NONE] * (len(BYTES) + 1 - len(cells))
+
+
+def routing(one: Comparison) -> Table:
+    """Which optimizer takes which role, by the first run of each arm."""
+    by_arm: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
+    for arm in one.arms:
+        for row in arm.runs[0].record.get("routing") or []:
+            matrices = sum(count for count, _, _ in row["matrices"] or [])
+            taken = by_arm.setdefault(arm.name, {}).setdefault(row["role"], {})
+            tensors, blocks = taken.get(row["optimizer"], (0, 0))
+            taken[row["optimizer"]] = (tensors + 1, blocks + matrices)
+    roles = list(dict.fromkeys(role for taken in by_arm.values() for role in taken))
+    rows = [
+        [Cell(name), *(taker(taken.get(role, {})) for role in roles)]
+        for name, taken in by_arm.items()
+    ]
+    return Table([Cell("arm"), *map(Cell, roles)], rows)
+
+
+def taker(found: dict[str, tuple[int, int]]) -> Cell:
+    """Muon, 16 tensors as 24 matrices"""
+    counts = [
+        f"{tensors} tensors" + f" as {matrices} matrices" * (matrices > 0)
+        for tensors, matrices in found.values()
+    ]
+    return Cell(", ".join(found) or "–", "; ".join(counts))
+
+
+def steps(record: dict[str, Any]) -> Table:
+    """A step benchmark: times, overheads, and the batches from which on these are small."""
+    unit, least = record["unit"], record["batches"][0] * record["units_per_example"]
+    sizes = [size * record["units_per_example"] for size in record["batches"]]
+    heads = [Cell("optimizer"), Cell("ms of a step", "p10–p90")]
+    heads += [Cell("overhead", f"at {size:,} {unit}") for size in sizes]
+    heads += [Cell(f"{level} from", unit) for level in step_tables.LEVELS.values()]
+    heads += [Cell("state"), Cell("temporary", "memory"), Cell("FLOP rate", "of the GEMM peak")]
     rows = []
-    for label, found in arms.items():
-        ms, at = found["step_ms"], found["units_at"]["0.01"]
-        last = [point for point in found["overhead"] if point["measured"]][-1]
-        aside = label == one["reference"]
-        hidden = found["step_ms_by_role"].get("hidden", {}).get("median")
-        against = control and hidden and not aside
-        ratio = control["step_ms_by_role"]["hidden"]["median"] / hidden if against else None
-        far = "–"
-        if not aside and at["units"] is not None:
-            far = f"{at['units']:,.0f} ({at['low']:,.0f}–{at['high']:,.0f})"
+    for label, one in record["optimizers"].items():
+        if one["error"]:
+            failed = [Cell("failed", one["error"], "bad")]
+            rows.append([Cell(label), *failed, *[NONE] * (len(heads) - 2)])
+            continue
+        points = {point["units"]: point["value"] for point in one["overhead"]}
+        texts = [f"{points[size]:+.1%}".replace("-", "−") for size in sizes]
+        ends = [one["units_at"][level] for level in step_tables.LEVELS]
+        texts += [step_tables.reached(end, least) for end in ends]
         rows.append(
             [
-                f"`{label}`",
-                f"{ms['median']:,.0f} ({ms['p10']:,.0f}–{ms['p90']:,.0f})",
-                "–" if ratio is None else f"{ratio:.2f}×",
-                "reference" if aside else f"{last['value']:+.0%}",
-                far,
-                number(found["gemm_share"], ".0%"),
-                megabytes(found["peak_temporary_bytes"]),
+                Cell(label),
+                split(step_tables.milliseconds(one["step_ms"])),
+                *map(split, step_tables.compared(record, label, texts)),
+                Cell(megabytes(one["state_bytes"]["total"])),
+                Cell(megabytes(one["peak_temporary_bytes"])),
+                Cell(number(one["gemm_share"], ".0%")),
             ]
         )
-    unit, units = one["unit"], last["units"]
-    head = ["optimizer", "ms of a step (p10–p90)", "hidden matrices against `torch_muon`"]
-    head += [f"overhead at {units:,} {unit}", f"1 % from ({unit}, 95 %)"]
-    head += ["of the GEMM peak", "temporary memory"]
-    noise = one["noise"]["difference_ms"]["ms"]
-    return (
-        f"{table(head, rows)}\n\nn={ms['n']} by turns; AdamW against itself differs by up to "
-        f"{noise:.0f} ms. The batches of 1 % are extrapolated. ({machine([one])})"
-    )
+    return Table(heads, rows)
+
+
+def split(text: str) -> Cell:
+    """What is in brackets goes below."""
+    main, _, small = text.partition(" (")
+    return Cell(main, small.removesuffix(")"))
+
+
+def loose(runs: list[tuple[str, Run]]) -> Table:
+    """Runs of no declared experiment, each with the place of its record."""
+    heads = ["run", "rate", "steps", "validation loss", "test loss", "command"]
+    rows = [
+        [
+            Cell(run.record["cell"], place),
+            Cell(f"{run.record['lr_scale']:g}"),
+            Cell(f"{run.record['steps']:,}", run.record["status"]),
+            Cell(number(run.record.get("val_loss"))),
+            Cell(number(run.record.get("test_loss"))),
+            Cell(run.record.get("command") or "–"),
+        ]
+        for place, run in runs
+    ]
+    return Table([Cell(head) for head in heads], rows)

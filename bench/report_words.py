@@ -7,7 +7,6 @@ from typing import Any
 from bench import stats
 from bench.archive import Archive, Run
 from bench.comparison import Arm, Comparison, Difference
-from bench.report_charts import batch, unit_of
 from bench.stats import Estimate
 from bench.study import FINAL, TUNE
 from bench.tables import duration
@@ -39,6 +38,16 @@ def span(one: Estimate, sign: str = "", percent: bool = False) -> tuple[str, str
 def verdict(found: Difference) -> str:
     """As the comparison says it, where there is something to test."""
     return found.verdict() if found.estimate.n > 1 else "one seed, not tested"
+
+
+def unit_of(one: Comparison) -> str:
+    return "images" if "images_per_step" in one.arms[0].runs[0].record else "tokens"
+
+
+def batch(one: Comparison) -> str:
+    """1,024 tokens"""
+    unit = unit_of(one)
+    return f"{one.arms[0].median(f'{unit}_per_step') or 0:,.0f} {unit}"
 
 
 def about(one: Comparison) -> str:
