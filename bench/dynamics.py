@@ -139,6 +139,12 @@ def steepest_staying(epsilon: float, points: int = 4001) -> Triple:
     return steepest(lower, np.full(points, 1 + epsilon), x)
 
 
+def epsilon_of_slope(slope: float) -> float:
+    """The e for which `steepest_staying` has this slope."""
+    above = lambda e: steepest_staying(e)[0] - slope  # noqa: E731
+    return float(optimize.brentq(above, 1e-3, 0.999, xtol=1e-6))
+
+
 def epsilon_after(triple: Triple, low: float, steps: int) -> float:
     """The least e for which [low, 1] ends in [1 - e, 1 + e] after `steps`."""
     bottom, top = recursion.image(low, 1.0, [triple] * steps)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
-from scipy import optimize
 
 from bench import dynamics, record, recursion, search, spectra, stability_chart, tables
 from bench.dynamics import KINDS, LongRun, Place
@@ -115,9 +114,7 @@ def official_compared(plane: Map) -> dict[str, Any]:
     after = dynamics.epsilon_after(KELLER, 0.1, STEPS)
     low = recursion.threshold([KELLER] * STEPS, 1 - after - 1e-9, 1 + after + 1e-9)
     best, triple = dynamics.tightest(low, STEPS)
-    same_slope = optimize.brentq(
-        lambda e: dynamics.steepest_staying(e)[0] - KELLER[0], 1e-3, 0.999, xtol=1e-6
-    )
+    same_slope = dynamics.epsilon_of_slope(KELLER[0])
     fine = (plane.slopes >= KELLER[0]) & (plane.long_run.kind >= dynamics.ONE)
     return {
         "slope": KELLER[0],
