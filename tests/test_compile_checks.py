@@ -1,0 +1,82 @@
+"""The checks of compiling: graphs are counted, gains judged by their interval."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from bench import compile_checks
+from bench.compile_checks import Graphs, compile_gain, compiled_graphs, static_shapes
+
+SHAPES = ((1, 4, 6), (2, 5, 5))
+
+
+def no_compiler(graph, inputs):
+    raise OSError("no compiler")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(compile_checks, "SHAPES", SHAPES)
+    monkeypatch.setattr(compile_checks, "BACKEND", "eager")
+
+
+def traced():
+    return torch.compile(compile_checks.official, backend="eager", dynamic=False)
+
+
+def test_fixed_shapes_compile_once():
+    graphs = compiled_graphs(traced(), SHAPES, seed=0)
+    assert graphs == Graphs(first=2, later=0)
+    assert static_shapes(graphs).verdict == "confirmed"
+
+
+def test_shapes_that_change_compile_again(monkeypatch):
+    growing = iter(range(4, 100))
+    monkeypatch.setattr(
+        compile_checks, "stacks", lambda shapes, seed: [torch.randn(1, 3, next(growing))]
+    )
+    monkeypatch.setattr(compile_checks, "STEPPED", 3)
+    graphs = compiled_graphs(traced(), SHAPES, seed=0)
+    assert graphs == Graphs(first=1, later=3)
+    assert static_shapes(graphs).verdict == "refuted"
+
+
+def test_without_a_compiler_both_are_open(monkeypatch):
+    monkeypatch.setattr(compile_checks, "BACKEND", no_compiler)
+    found = list(compile_checks.checks(seed=0))
+    assert [check.name for check in found] == ["static_shapes", "compile_gain"]
+    assert all(check.verdict == "open" and check.value is None for check in found)
+    assert all("no compiler" in check.condition for check in found)
+
+
+def test_gains_are_judged_by_the_interval_of_their_median():
+    rng = np.random.default_rng(0)
+    eager = rng.uniform(0.9, 1.1, (compile_checks.ROUNDS, 2))
+
+    def gain(compiled):
+        return compile_gain({"eager": eager, "compiled": compiled, "eager again": eager})
+
+    assert gain(eager / 2).verdict == "confirmed" and gain(eager / 2).value == pytest.approx(2)
+    assert gain(eager).verdict == "refuted" and gain(2 * eager).verdict == "refuted"
+    assert gain(rng.permutation(eager)).verdict == "depends"
+    low, high = compile_checks.of_median(np.arange(11.0))
+    assert (low, high) == (1, 9)  # 97.9 % by the binomial distribution; (2, 8) would have 93.5 %
+
+
+def test_times_are_of_turns():
+    taken = compile_checks.times(lambda X: X, SHAPES, seed=0)
+    assert all(t.shape == (compile_checks.ROUNDS, len(SHAPES)) for t in taken.values())
+    assert taken["compiled"].sum() < taken["eager"].sum()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_code_gives_the_same(monkeypatch):
+    monkeypatch.setattr(compile_checks, "BACKEND", "inductor")
+    found = list(compile_checks.checks(seed=0))
+    assert found[0].verdict == "confirmed" and found[1].value > 0
+    X = torch.randn(*SHAPES[0])
+    compiled = torch.compile(compile_checks.official, dynamic=False)
+    torch.testing.assert_close(compiled(X), compile_checks.official(X), atol=1e-5, rtol=0)
