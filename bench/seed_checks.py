@@ -1,4 +1,4 @@
-"""bench/ortho.py checks=true: what is said of the coefficients, put to the test."""
+"""bench/ortho.py checks=true: what is said of Muon and its coefficients, put to the test."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -6,7 +6,22 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench import convergence, matrices, record, search, spectra, statements, tables
+from bench import (
+    basis_checks,
+    compile_checks,
+    convergence,
+    cost_checks,
+    matrices,
+    msign_checks,
+    official_checks,
+    output_checks,
+    record,
+    search,
+    shard_checks,
+    spectra,
+    statements,
+    tables,
+)
 from bench.ortho_config import Settings, Source
 from bench.statements import SAMPLES, SIDE, STARTS, STEPS, Check
 
@@ -55,14 +70,21 @@ def checks(samples: int, seed: int) -> Iterator[Check]:
     by_shape = {shape: matrices.random(gaussian, shape, None, seed).spectra for shape in SHAPES}
     yield statements.uniform(by_shape)
     yield statements.stable_over_shapes(by_shape)
+    yield from official_checks.checks(rows, unseen, by_shape, fit)
+    yield from output_checks.checks(by_shape, seed)
     for source in (gaussian, Source("condition", 1e6)):
         forms = [matrices.random(source, shape, None, seed).form for shape in MATRIX_SHAPES]
         yield statements.precision([form() for form in forms], str(source))
+    yield from msign_checks.checks(seed)
+    yield from basis_checks.checks(seed)
+    yield from cost_checks.checks(seed)
+    yield from shard_checks.checks(seed)
+    yield from compile_checks.checks(seed)
     yield statements.exactness()
 
 
 def table(found: list[Check]) -> Table:
-    shown = Table(title="what is said of the coefficients", title_justify="left")
+    shown = Table(title="what is said of Muon and its coefficients", title_justify="left")
     for heading in ("statement", "measured", "range", "n", "verdict", "condition"):
         shown.add_column(heading)
     for check in found:

@@ -5,7 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from bench import convergence, matrices, recursion, search, seed_checks, spectra, statements
+from bench import (
+    basis_checks,
+    compile_checks,
+    convergence,
+    matrices,
+    msign_checks,
+    recursion,
+    search,
+    seed_checks,
+    shard_checks,
+    spectra,
+    statements,
+)
 from bench.ortho_config import Settings, Source
 from bench.recursion import Estimate
 from optimizers.coefficients import KELLER, TAYLOR
@@ -134,13 +146,21 @@ def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(seed_checks, "SHAPES", SHAPES)
     monkeypatch.setattr(seed_checks, "MATRIX_SHAPES", [(64, 64)])
     monkeypatch.setattr(seed_checks, "TRIPLES", 30)
+    monkeypatch.setattr(basis_checks, "BASES", 2)
+    monkeypatch.setattr(basis_checks, "RATES", (0.1,))
+    monkeypatch.setattr(msign_checks, "SIDE", 64)
+    monkeypatch.setattr(shard_checks, "SHAPES", [(64, 64)])
+    monkeypatch.setattr(compile_checks, "BACKEND", "eager")
+    monkeypatch.setattr(compile_checks, "SHAPES", [(1, 8, 8)])
     said: list[str] = []
     asked = Settings(seed=0, results_dir=str(tmp_path), samples=8)
     found = seed_checks.run(asked, said.append)
     whole = json.loads((tmp_path / "ortho" / "checks.json").read_text())
     assert [one["name"] for one in whole["checks"]] == [check.name for check in found]
-    assert len({check.name for check in found}) == len(found) == 18
+    assert len({check.name for check in found}) == len(found) == 46
     for check in found:
         assert check.verdict in ("confirmed", "refuted", "depends", "open")
-        assert check.condition and check.source
-    assert found[-1].value is None and all(check.value is not None for check in found[:-1])
+        assert check.condition and check.source and check.statement
+        assert (check.value is None) == (check.verdict == "open")
+    open_ones = [check.name for check in found if check.verdict == "open"]
+    assert open_ones == ["hardware", "exactness"]
