@@ -56,7 +56,7 @@ def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
         verdict(arm),
         Cell(*report_words.to_target(arm)),
         Cell(*report_words.span(accuracy, percent=True)) if accuracy else NONE,
-        Cell(number(arm.median("optimizer_share"), ".1%")),
+        Cell(report_words.percent(arm.median("optimizer_share"))),
         Cell(*report_words.overhead(arm, one)),
         Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
     ]
@@ -83,7 +83,7 @@ def memory(every: list[Comparison]) -> Table:
     for one in every:
         base = one.arm(one.study.baseline)
         for arm in one.arms if base else []:
-            share = number(arm.median("optimizer_share"), ".1%")
+            share = report_words.percent(arm.median("optimizer_share"))
             state = arm.median("optimizer_state_bytes", "total")
             row = [Cell(one.condition), Cell(arm.name), Cell(share)]
             row += [Cell(*report_words.overhead(arm, one)), Cell(megabytes(state))]
@@ -98,7 +98,7 @@ def saved(arm: Arm, base: Arm) -> list[Cell]:
     peaks = [a.median("peak_memory_bytes") for a in (arm, base)]
     pairs = [(own + n * parameters, whole + n * parameters) for n in BYTES.values()]
     pairs += [peaks] if None not in peaks else []
-    cells = [Cell(f"{1 - mine / theirs:.1%}".replace("-", "−")) for mine, theirs in pairs]
+    cells = [Cell(report_words.percent(1 - mine / theirs)) for mine, theirs in pairs]
     return cells + [NONE] * (len(BYTES) + 1 - len(cells))
 
 
@@ -153,7 +153,7 @@ def steps(record: dict[str, Any]) -> Table:
                 *map(split, step_tables.compared(record, label, texts)),
                 Cell(megabytes(one["state_bytes"]["total"])),
                 Cell(megabytes(one["peak_temporary_bytes"])),
-                Cell(number(one["gemm_share"], ".0%")),
+                Cell(report_words.percent(one["gemm_share"], places=0)),
             ]
         )
     return Table(heads, rows)

@@ -24,6 +24,10 @@ def plain(value: float, places: int, sign: str = "") -> str:
     return f"{value:{sign},.{places}f}".replace("-", "−")
 
 
+def percent(share: float | None, places: int = 1, sign: str = "") -> str:
+    return "–" if share is None else f"{plain(100 * share, places, sign)} %"
+
+
 def span(one: Estimate, sign: str = "", percent: bool = False) -> tuple[str, str]:
     """The mean, and its 95 % interval with the number of seeds."""
     if not one.n:
@@ -94,9 +98,7 @@ def costs(one: Comparison, base: Arm) -> list[str]:
     keys = ("optimizer_state_bytes", "total")
     kept = [(arm.name, arm.median(*keys), base.median(*keys)) for arm in others]
     saved = [
-        f"{name} {plain(100 * (own / whole - 1), 1, '+')} %"
-        for name, own, whole in kept
-        if own and whole
+        f"{name} {percent(own / whole - 1, sign='+')}" for name, own, whole in kept if own and whole
     ]
     return [
         *([f"Overhead over AdamW, at {batch(one)} a step: {', '.join(times)}"] if times else []),
@@ -181,7 +183,7 @@ def overhead(arm: Arm, one: Comparison) -> tuple[str, str]:
         return "–", ""
     units = arm.median("overhead", "units_per_step")
     at = f"at {units:,.0f} {unit_of(one)}" if units else ""
-    return plain(100 * (arm.relative_time - 1), 1, "+") + " %", at
+    return percent(arm.relative_time - 1, sign="+"), at
 
 
 def rate(arm: Arm) -> tuple[str, str]:

@@ -241,7 +241,8 @@ def archived(folder, losses, experiment="optimizers", condition="language", **mo
         for seed, value in enumerate(values):
             one = dict(experiment=experiment, stage="final", condition=condition, arm=arm)
             one |= dict(schema=1, cell=f"{arm}-s{seed}", seed=seed, steps=6, lr_scale=1, config={})
-            one |= dict(model="gpt2_nano", optimizer=arm, curve=[{}], overhead=None)
+            one |= dict(model="gpt2_nano", optimizer=arm, curve=[{"step": 6}], overhead=None)
+            one |= dict(environment={}, command="", precision="fp32", parameters=1)
             one |= dict(status="diverged" if value is None else "finished")
             one |= dict(val_loss=value, test_loss=value)
             one |= {key: of(arm, seed) for key, of in more.items()}

@@ -133,7 +133,9 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
         folder.mkdir(parents=True)
         part = dict(experiment="optimizers", stage="final", condition="language", arm=arm)
         whole = dict(schema=1, cell=f"{arm}{seed}", status="finished", seed=seed, steps=600)
-        whole |= dict(model="m", optimizer=arm, lr_scale=1, config={}, curve=[{}], val_loss=1.0)
+        whole |= dict(
+            model="m", optimizer=arm, lr_scale=1, config={}, curve=[{"step": 1}], val_loss=1.0
+        )
         whole |= dict(environment={}, command="", precision="fp32", parameters=1)
         whole |= dict(test_loss=1.0, overhead={"value": overhead}, **part)
         record.write_json(folder / "record.json", whole)
@@ -186,7 +188,9 @@ def test_a_study_is_trained_once_and_reported(tmp_path):
         assert verdict["verdict"] in ("confirmed", "refuted", "depends", "not enough evidence")
         assert verdict["verdict"] != "not enough evidence" or verdict["condition"]
     text = (tmp_path / "README.md").read_text()
-    assert "### smoke, text" in text and "`hybrid`" in text and "- `optimizers`: " in text
+    assert "### smoke, text" in text and "| hybrid |" in text and "- `optimizers`: " in text
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "pictures" / "smoke-text-loss.svg").exists()
     assert len((tmp_path / "records.csv").read_text().splitlines()) == 13
     checked = command("--results", str(tmp_path), "--check", entry="report")
     assert checked.returncode == 0, checked.stderr
