@@ -11,6 +11,10 @@ from bench.comparison import Comparison
 from bench.evidence import Results
 from bench.study import Study
 
+STEP_KEYS = (
+    *("optimizers", "reference", "unit", "units_per_example", "batches", "noise"),
+    "environment",
+)
 # In order of importance; others follow by name. `smoke` says nothing.
 FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
 
@@ -40,16 +44,30 @@ def gather(results: Results) -> Content:
         if any(one.arms for one in every):
             comparisons[name] = [one for one in every if one.arms]
     known = study.declared()
+    steps, broken = step_benchmarks(results)
     return Content(
         results,
         [claims.judge(claim, results) for claim in claims.load()],
         comparisons,
         [study.load(name) for name in names if name not in comparisons],
-        {file.stem: results.json(f"steps/{file.name}") for file in step_files(results.folder)},
+        steps,
         [run for run in results.archive.runs if run.experiment not in known],
-        results.archive.left_out,
+        results.archive.left_out + broken,
     )
 
 
-def step_files(folder: Path) -> list[Path]:
-    return sorted((folder / "steps").glob("*.json"))
+def step_benchmarks(results: Results) -> tuple[dict[str, dict], list[tuple[Path, str]]]:
+    """By name, and the files that are none, the laboratory's checks too, each with the reason."""
+    found, left_out = {}, []
+    checks = results.folder / "ortho" / "checks.json"
+    if checks.exists() and results.json("ortho/checks.json") is None:
+        left_out.append((checks, "broken: not JSON"))
+    for file in sorted((results.folder / "steps").glob("*.json")):
+        one = results.json(f"steps/{file.name}")
+        if not isinstance(one, dict):
+            left_out.append((file, "broken: not JSON"))
+        elif lacking := [key for key in STEP_KEYS if key not in one]:
+            left_out.append((file, f"partial: without {', '.join(lacking)}"))
+        else:
+            found[file.stem] = one
+    return found, left_out

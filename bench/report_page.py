@@ -55,7 +55,7 @@ def page(content: Content) -> str:
         records=len({run.file for run in runs}),
         made=report_words.environment(run.record for run in runs),
         experiments=[experiment(content, every) for every in content.comparisons.values()],
-        steps=[step(name, one) for name, one in content.steps.items() if one],
+        steps=[step(name, one) for name, one in content.steps.items()],
         not_run=content.not_run,
         left_out=[(place(content, file), reason) for file, reason in content.left_out],
         loose=report_tables.loose([(place(content, r.file), r) for r in content.loose]),

@@ -50,7 +50,7 @@ def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
     peak = f"peak {megabytes(arm.median('peak_memory_bytes'))}"
     return [
         Cell(arm.name, kind),
-        Cell(*report_words.rate(arm), "bad" if arm.at_edge else ""),
+        Cell(*report_words.rate(arm, one), "bad" if arm.at_edge else ""),
         Cell(loss, interval + lost),
         Cell(*report_words.span(difference.estimate, "+")) if difference else NONE,
         verdict(arm),

@@ -186,8 +186,11 @@ def overhead(arm: Arm, one: Comparison) -> tuple[str, str]:
     return percent(arm.relative_time - 1, sign="+"), at
 
 
-def rate(arm: Arm) -> tuple[str, str]:
-    """The chosen multiple of the base rate, and where it comes from."""
+def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
+    """The chosen multiple of the base rate, and what has to be known of the choice."""
     if arm.at_edge:
         return f"{arm.rate:g}", "edge of the grid"
-    return f"{arm.rate:g}", "" if arm.tuned else "not tuned"
+    if arm.tuned:
+        return f"{arm.rate:g}", ""
+    source = one.study.rates_of.get(arm.name, arm.name)
+    return f"{arm.rate:g}", "tuning not whole" if source in one.study.tuned() else "not tuned"
