@@ -163,18 +163,25 @@ def combined(held: list[bool | None]) -> str:
 
 def conditions(findings: list[Finding], rule: dict[str, Any]) -> str:
     """Where it holds and where not, and what is missing, in words."""
-    words = {True: "holds", False: "fails", None: "undecided"}
     found = []
     for one in findings:
         if one.missing:
             found.append(f"missing: {one.missing}")
             continue
         number = "" if one.value is None else f" {number_of(one)}"
-        word = "holds in part" if one.in_part else words[holds(one, rule)]
         why = f" ({one.undecided})" if one.undecided else ""
         note = f" [{one.note}]" if one.note else ""
-        found.append(f"{word}{why}: {one.condition}{number}{note}")
+        found.append(f"{word(one, rule)}{why}: {one.condition}{number}{note}")
     return "; ".join(found)
+
+
+def word(one: Finding, rule: dict[str, Any]) -> str:
+    """What a finding says of its claim."""
+    if one.missing:
+        return "missing"
+    if one.in_part:
+        return "holds in part"
+    return {True: "holds", False: "fails", None: "undecided"}[holds(one, rule)]
 
 
 def number_of(one: Finding) -> str:

@@ -106,9 +106,8 @@ def finding(one: Finding, verdict: Verdict) -> dict[str, str]:
     """What a finding says of its claim: a word, where, the number, and what is to be known."""
     if one.missing:
         return {"word": "missing", "where": one.missing, "number": "", "why": ""}
-    held = claims.holds(one, verdict.claim.rule)
     return {
-        "word": {True: "holds", False: "fails", None: "undecided"}[held],
+        "word": claims.word(one, verdict.claim.rule),
         "where": one.condition,
         "number": "" if one.value is None else number(one),
         "why": "; ".join(text for text in (one.undecided, one.note) if text),
