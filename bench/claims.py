@@ -11,7 +11,8 @@ from yaml import YAMLError
 
 from bench.config import CONF
 from bench.errors import UserError
-from bench.evidence import Finding, Results
+from bench.evidence import Finding
+from bench.results import Results
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
 OPEN = "not enough evidence"

@@ -4,17 +4,12 @@ Each reads records and returns findings, one for a condition; it decides nothing
 evidence carries its own verdict.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
-from bench import archive, comparison, study
-from bench.archive import Archive
+from bench import comparison
 from bench.comparison import LEVEL, Arm, Comparison, Difference
 from bench.errors import UserError
+from bench.results import Results
 
 BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
     "state": 0,
@@ -46,39 +41,6 @@ class Finding:
     missing: str | None = None
     note: str = ""
     records: list[str] = field(default_factory=list)
-
-
-class Results:
-    """The results folder, each part read once."""
-
-    def __init__(self, folder: Path, published: bool = False) -> None:
-        self.folder = folder
-        self.archive: Archive = archive.read(folder, published)
-        self.compare = cache(self._compare)
-        self.json = cache(self._json)
-
-    def _compare(self, experiment: str, condition: str, against: str | None) -> Comparison:
-        declared = study.load(experiment)
-        declared = replace(declared, baseline=against or declared.baseline)
-        return comparison.compare(self.archive, declared, condition)
-
-    def _json(self, name: str) -> Any:
-        """A file of the laboratory or the step benchmark; None where there is none."""
-        try:
-            return json.loads((self.folder / name).read_text())
-        except (OSError, ValueError):
-            return None
-
-    def comparisons(
-        self, experiment: str, conditions: list[str] | None, against: str | None = None
-    ) -> list[Comparison]:
-        """Under each condition, or those named; with the baseline, or the arm `against`."""
-        named = conditions or list(study.load(experiment).conditions)
-        return [self.compare(experiment, condition, against) for condition in named]
-
-    def files(self, arms: Iterable[Arm]) -> list[str]:
-        found = {run.file for arm in arms for run in arm.runs}
-        return sorted(str(file.relative_to(self.folder)) for file in found)
 
 
 def difference(

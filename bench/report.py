@@ -12,8 +12,8 @@ from pathlib import Path
 
 from bench import record, report_charts, report_content, report_markdown, report_page
 from bench.archive import Run
-from bench.evidence import Results
 from bench.report_content import Content
+from bench.results import Results
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (

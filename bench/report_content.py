@@ -8,7 +8,7 @@ from bench import claims, study
 from bench.archive import Run
 from bench.claims import Verdict
 from bench.comparison import Comparison
-from bench.evidence import Results
+from bench.results import Results
 from bench.study import Study
 
 STEP_KEYS = (

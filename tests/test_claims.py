@@ -11,7 +11,8 @@ from hydra.utils import get_method
 from bench import claims, evidence, record, study
 from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
 from bench.errors import UserError
-from bench.evidence import Finding, Results
+from bench.evidence import Finding
+from bench.results import Results
 
 FILES = sorted((ROOT / "conf" / "claim").glob("*.yaml"))
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02]  # of five seeds; about 0.0233 a paired t test has p = 0.03

@@ -6,9 +6,9 @@ import fake_results
 import pytest
 
 from bench import report, report_markdown
-from bench.evidence import Results
 from bench.report_content import gather
 from bench.report_tables import Cell
+from bench.results import Results
 
 
 def made(folder, *arguments) -> int:
