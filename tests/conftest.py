@@ -1,6 +1,7 @@
 """What the tests share: a cache of prepared data, tiny settings, and the command itself."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from bench import cell, config, record, run
+
+# What a shell starts in the background ignores Ctrl-C, and so would the commands under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [

@@ -359,7 +359,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     assert process.stderr.readline().startswith("gpt2_nano-cpu: adamw, torch_muon")
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
+    said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
     assert "interrupted" in said and "Traceback" not in said
     assert not list((tmp_path / "steps").iterdir())
