@@ -4,12 +4,13 @@ Each reads records and returns findings, one for a condition; it decides nothing
 evidence carries its own verdict.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench import comparison
 from bench.comparison import LEVEL, Arm, Comparison, Difference
 from bench.errors import UserError
 from bench.results import Results
+from bench.stats import Estimate
 
 BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
     "state": 0,
@@ -65,16 +66,9 @@ def difference(
         estimate, seeds = pair.estimate, pair.seeds
         nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
-        found.append(
-            Finding(
-                f"{arm} against {one.study.baseline} ({experiment}, {one.condition})",
-                *(estimate.mean, estimate.low, estimate.high, estimate.n),
-                unit=f"test loss, {arm} - {one.study.baseline}",
-                undecided=None if pair.p < LEVEL else nothing,
-                note=_flags(one, arm),
-                records=_records(results, one, arm),
-            )
-        )
+        undecided = None if pair.p < LEVEL else nothing
+        note = _flags(one, arm)
+        found.append(_against(results, one, arm, estimate, undecided=undecided, note=note))
     return found
 
 
@@ -106,17 +100,13 @@ def equality(
         holds = equal or (or_better and interval.high < margin)
         fails = interval.low >= margin or (not or_better and interval.high <= -margin)
         bounds = f"below +{margin:g}" if or_better else f"inside ±{margin:g}"
-        found.append(
-            Finding(
-                f"{arm} against {one.study.baseline} ({experiment}, {one.condition})",
-                *(interval.mean, interval.low, interval.high, interval.n),
-                unit=f"test loss, {arm} - {one.study.baseline} (90 % interval)",
-                holds=True if holds else False if fails else None,
-                undecided=None if holds or fails else f"neither {bounds} nor out",
-                note=f"{bounds}{_flags(one, arm, '; ')}",
-                records=_records(results, one, arm),
-            )
+        said = _against(
+            *(results, one, arm, interval),
+            holds=True if holds else False if fails else None,
+            undecided=None if holds or fails else f"neither {bounds} nor out",
+            note=f"{bounds}{_flags(one, arm, '; ')}",
         )
+        found.append(replace(said, unit=f"{said.unit} (90 % interval)"))
     return found
 
 
@@ -140,13 +130,7 @@ def saving(
             found.append(_missing(one, arm))
             continue
         where = f"{ours.runs[0].record['model']}, {arm}"
-        if of == "peak":
-            own, theirs = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
-            shares = [1 - own[seed] / theirs[seed] for seed in own.keys() & theirs.keys()]
-        else:
-            own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
-            aside = BYTES[of] * ours.median("parameters")
-            shares = [] if None in (own, theirs) else [1 - (own + aside) / (theirs + aside)]
+        shares = saved(ours, base, of)
         if not shares:
             found.append(Finding(where, missing=f"{of} of {where}: not in the records"))
             continue
@@ -159,6 +143,16 @@ def saving(
             )
         )
     return found
+
+
+def saved(ours: Arm, base: Arm, of: str) -> list[float]:
+    """The share of `of` that an arm saves: of the peak by seed, else one; none without records."""
+    if of == "peak":
+        own, theirs = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
+        return [1 - own[seed] / theirs[seed] for seed in sorted(own.keys() & theirs.keys())]
+    own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
+    aside = BYTES[of] * ours.median("parameters")
+    return [] if None in (own, theirs) else [1 - (own + aside) / (theirs + aside)]
 
 
 def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
@@ -228,6 +222,17 @@ def _pair(one: Comparison, arm: str) -> Difference | Finding:
     missing = f"two seeds that both {arm} and {one.study.baseline} finished, {seeds} so far, "
     missing += f"of experiment={one.study.name}, {one.condition}"
     return Finding(one.condition, missing=missing)
+
+
+def _against(results: Results, one: Comparison, arm: str, estimate: Estimate, **more) -> Finding:
+    """An arm's difference from the baseline."""
+    return Finding(
+        f"{arm} against {one.study.baseline} ({one.study.name}, {one.condition})",
+        *(estimate.mean, estimate.low, estimate.high, estimate.n),
+        unit=f"test loss, {arm} - {one.study.baseline}",
+        records=_records(results, one, arm),
+        **more,
+    )
 
 
 def _arms(one: Comparison, arm: str) -> list[Arm | None]:

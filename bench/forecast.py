@@ -89,7 +89,6 @@ def seconds(settings: Settings) -> float:
     step = forward_backward + one["optimizer_ms"]["median"] / 1e3
     batches = one["evaluated"]["validation"] / train.batch_size / train.accumulate
     evaluations = (train.steps or 0) // train.eval_every + 1
-    by_steps = (train.steps or 0) * step
-    limit = train.time_limit
-    training = min(by_steps, limit) if limit and train.steps else (limit or by_steps)
+    limits = [train.steps and train.steps * step, train.time_limit]
+    training = min(limit for limit in limits if limit)
     return training + evaluations * batches * FORWARD * forward_backward

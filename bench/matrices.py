@@ -96,9 +96,14 @@ def formed(source: Source, shape: tuple[int, int], samples: int, seed: int) -> M
     return Matrices((U * S) @ V.mT, (U * (S > 0)) @ V.mT, s)
 
 
+def frobenius(X_bnm: Tensor) -> Tensor:
+    """The Frobenius norm of each matrix of a stack, (b,)."""
+    return torch.linalg.vector_norm(X_bnm, dim=(-2, -1))
+
+
 def decomposed(X_bnm: Tensor) -> Matrices:
     """Given matrices, each divided by its Frobenius norm; rank-deficient ones get zeros in s."""
-    X = X_bnm / torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)
+    X = X_bnm / frobenius(X_bnm)[:, None, None]
     s = torch.linalg.svdvals(X)
     s[s < s[:, :1] * max(X.shape[-2:]) * torch.finfo(s.dtype).eps] = 0.0
     return Matrices(X, msign(X), s.numpy())

@@ -13,9 +13,9 @@ from scipy.stats import binned_statistic
 from torch import Tensor
 
 from bench import iteration, matrices
-from bench.matrices import Matrices
+from bench.matrices import Matrices, frobenius
 from bench.ortho_config import Source
-from bench.statements import SEED_1, STEPS, Array, Check, verdict
+from bench.statements import SEED_1, STEPS, Array, Check, over, verdict
 from optimizers.coefficients import KELLER
 
 SIDE, SAMPLES = 256, 2
@@ -70,7 +70,7 @@ def off_directions(case: Case, result_bnm: Tensor) -> float:
     U, V = case.U_bnk, case.V_bmk
     along = torch.diagonal(U.mT @ result_bnm @ V, dim1=-2, dim2=-1)
     off = result_bnm - (U * along.unsqueeze(-2)) @ V.mT
-    return float((_norm(off) / _norm(result_bnm)).max())
+    return float((frobenius(off) / frobenius(result_bnm)).max())
 
 
 def keeps_directions(found: list[Case]) -> Check:
@@ -110,10 +110,7 @@ def normalizes_scale(found: list[Case]) -> Check:
     return Check(
         name="msign_normalizes_scale",
         statement="msign normalizes a matrix's scale: all singular values become 1",
-        value=float(np.median(errors)),
-        low=min(errors),
-        high=max(errors),
-        n=len(found),
+        **over(errors),
         unit="mean |s-1|, official coefficients: median and range over kinds of matrices",
         verdict=verdict(exact < ROUNDING and inside, exact >= ROUNDING),
         condition=f"exact: largest |s-1| {exact:.0e}; official coefficients in fp32: {figures}; "
@@ -143,10 +140,7 @@ def elementwise_reaches(found: list[Case]) -> Check:
     return Check(
         name="elementwise_reaches_msign",
         statement="no element-wise method keeps directions and normalizes scale as msign does",
-        value=float(np.median(best)),
-        low=min(best),
-        high=max(best),
-        n=len(found),
+        **over(best),
         unit="sine of the angle between msign and the nearest element-wise map: median and range "
         "over kinds of matrices",
         verdict=verdict(min(best) > 0.1, max(best) < 0.1),
@@ -191,10 +185,7 @@ def steepest_in_spectral_norm(found: list[Case]) -> Check:
     return Check(
         name="steepest_in_spectral_norm",
         statement="Muon takes the steepest step of a given spectral norm",
-        value=float(np.median(five)),
-        low=min(five),
-        high=max(five),
-        n=len(found),
+        **over(five),
         unit="decrease per spectral norm / the largest possible, official coefficients: median "
         "and range over kinds of matrices",
         verdict=verdict(exact > 1 - ROUNDING and min(five) > 0.95, exact <= 1 - ROUNDING),
@@ -221,10 +212,7 @@ def norms(found: list[Case], seed: int) -> Check:
     return Check(
         name="norms_and_structure",
         statement="the Frobenius norm sees entries only, the spectral norm sees structure",
-        value=float(np.median(changes)),
-        low=min(changes),
-        high=max(changes),
-        n=len(found),
+        **over(changes),
         unit="relative change of the spectral norm when entries are shuffled: median and range "
         "over kinds of matrices",
         verdict=verdict(
@@ -240,7 +228,3 @@ def norms(found: list[Case], seed: int) -> Check:
 
 def _span(s: Array) -> str:
     return f"{s.min():.2g} to {s.max():.3g}"
-
-
-def _norm(X_bnm: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(X_bnm, dim=(-2, -1))

@@ -12,7 +12,7 @@ from scipy.special import binom
 from bench import dynamics, recursion, search
 from bench.recursion import Estimate
 from bench.search import Fit
-from bench.statements import DOCSTRING, NAMES, SEED_2, STEPS, Array, Check, Spectra, verdict
+from bench.statements import DOCSTRING, NAMES, SEED_2, STEPS, Array, Check, Spectra, over, verdict
 from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
 
 STARTS = 12  # of the minimax fit
@@ -106,10 +106,7 @@ def official_beats_taylor(by_shape: Spectra) -> Check:
     return Check(
         name="official_beats_taylor",
         statement="the official coefficients are clearly better than the theoretical ones",
-        value=float(np.median(every)),
-        low=min(every),
-        high=max(every),
-        n=len(every),
+        **over(every),
         unit="their mean (s-1)^2 / the theoretical ones': median and range over shapes",
         verdict=verdict(max(every) < 0.5, min(every) > 1),
         condition=f"{STEPS} steps of both, Gaussian matrices; worse than the theoretical ones at "
@@ -127,10 +124,7 @@ def fewer_steps(by_shape: Spectra) -> Check:
     return Check(
         name="fewer_steps",
         statement="the official coefficients converge faster than the theoretical ones",
-        value=float(np.median(every)),
-        low=min(every),
-        high=max(every),
-        n=len(every),
+        **over(every),
         unit=f"theoretical steps to the mean (s-1)^2 of {STEPS} official ones: median and range "
         "over shapes",
         verdict=verdict(min(every) > STEPS, max(every) <= STEPS),

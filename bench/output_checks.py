@@ -3,14 +3,23 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy import stats
 from torch import Tensor
 
 from bench import iteration, matrices, recursion, search, spectra
-from bench.matrices import Matrices
+from bench.matrices import Matrices, frobenius
 from bench.ortho_config import Source
-from bench.statements import DOCSTRING, SEED_2, STEPS, Array, Check, Spectra, unanswered, verdict
+from bench.statements import (
+    DOCSTRING,
+    SEED_2,
+    STEPS,
+    Array,
+    Check,
+    Spectra,
+    over,
+    unanswered,
+    verdict,
+)
 from optimizers.coefficients import KELLER, TAYLOR, Triple
 
 STEEP = (Source("condition", 1e6), Source("condition", 1e3), Source("power_law", 1.0))
@@ -117,10 +126,7 @@ def _over_cases(
     return Check(
         name=name,
         statement=statement,
-        value=float(np.median(every)),
-        low=min(every),
-        high=max(every),
-        n=len(every),
+        **over(every),
         unit=f"{unit}: median and range over cases",
         verdict=verdict(confirmed, refuted),
         condition=f"{STEPS} steps; Gaussian matrices {min(gaussian):.3f} to {max(gaussian):.3f}; "
@@ -168,7 +174,7 @@ def largest_value(stack: Matrices) -> float:
 def bf16_deviation(stack: Matrices, steps: int) -> float:
     """|X in bf16 - X in fp64| / |X in fp64|: the worst of the stack."""
     low, full = (_iterated(stack.X_bnm, KELLER, steps, dtype) for dtype in ("bf16", "fp64"))
-    return float((_norm(low - full) / _norm(full)).max())
+    return float((frobenius(low - full) / frobenius(full)).max())
 
 
 def small_values_near_zero(stack: Matrices) -> Check:
@@ -211,15 +217,11 @@ def beside_the_matrix(stack: Matrices, result_bnm: Tensor) -> Array:
     """The share of a result's norm outside the row and column spaces of X, where msign is zero."""
     Q = stack.msign_bnm
     inside = Q @ Q.mT @ result_bnm @ Q.mT @ Q
-    return (_norm(result_bnm - inside) / _norm(result_bnm)).numpy()
+    return (frobenius(result_bnm - inside) / frobenius(result_bnm)).numpy()
 
 
 def _iterated(X_bnm: Tensor, triple: Triple, steps: int, dtype: str) -> Tensor:
     return iteration.iterated(X_bnm, [triple] * steps, "newton_schulz", dtype)
-
-
-def _norm(X_bnm: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(X_bnm, dim=(-2, -1))
 
 
 def hardware() -> Check:

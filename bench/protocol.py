@@ -119,6 +119,7 @@ class Campaign:
         self.study = study.parse(request.experiment, declared)
         self.settings = config.settle(whole)
         self.runs = Path(self.settings.results_dir) / "runs"
+        self.plan = functools.cache(self._plan)
         self.refuse_what_arms_set()
         known = (study.STAGES, self.study.conditions, self.study.arms)
         for part, accepted in zip(PARTS, known, strict=True):
@@ -157,7 +158,7 @@ class Campaign:
             and r.arm in (None, sweep.arm)
         ]
 
-    def plan(self, sweep: Sweep) -> Planned:
+    def _plan(self, sweep: Sweep) -> Planned:
         sweep = replace(sweep, overrides=(*sweep.overrides, *self.request.overrides))
         settings = self._settle(sweep)
         if self.study.equal_time_of:
@@ -209,10 +210,10 @@ class Campaign:
 
     def train(self, planned: Planned, job: Callable, clock: Forecast, say: Callable) -> None:
         """Train what is left of a sweep; of the rest note that it belongs to this study."""
-        for name, settings in planned.cells.items():
-            if self.ended(name):
-                record.join(self.runs / name, settings)
         left = self.left(planned)
+        for name, settings in planned.cells.items():
+            if settings not in left:
+                record.join(self.runs / name, settings)
         if left:
             say(clock.line(planned.sweep, left))
             sys.argv[1:] = planned.sweep.arguments(self.study.name)

@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from bench import record, report_charts, report_content, report_markdown, report_page
@@ -36,14 +37,15 @@ def main() -> int:
         print(f"--results={asked.results}: no such folder", file=sys.stderr)
         return 1
     content = report_content.gather(Results(asked.results.resolve(), asked.published))
-    texts = written(content, asked.published)
+    pictures = report_markdown.pictures(content)
+    texts = written(content, pictures, asked.published)
     if asked.check:
         return report_differences(texts)
     folder = content.results.folder
     for file, text in (texts | {folder / "report.html": report_page.page(content)}).items():
         file.write_text(text)
     (folder / "pictures").mkdir(exist_ok=True)
-    for name, chart in report_markdown.pictures(content).items():
+    for name, chart in pictures.items():
         report_charts.static(chart, folder / name)
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
@@ -52,14 +54,14 @@ def main() -> int:
     return 0
 
 
-def written(content: Content, published: bool) -> dict[Path, str]:
+def written(content: Content, pictures: Collection[str], published: bool) -> dict[Path, str]:
     """The files of the report that are the same byte for byte whenever they are made.
 
     README.md speaks of published records only.
     """
     folder = content.results.folder
     texts = {
-        folder / "README.md": report_markdown.results_page(content),
+        folder / "README.md": report_markdown.results_page(content, pictures),
         folder / "records.csv": table(content.results.archive.runs),
         folder / "verdicts.json": record.as_json([one.plain() for one in content.verdicts]),
     }

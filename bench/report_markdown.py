@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
+from functools import partial
 
 import altair as alt
 
@@ -15,10 +15,11 @@ from bench.report_tables import Cell, Table
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
 STEP = "gpt2-cpu"  # the step benchmark that it shows
+KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
 
 
-def results_page(content: Content) -> str:
-    """results/README.md, whole."""
+def results_page(content: Content, shown: Collection[str]) -> str:
+    """results/README.md, whole; shown: the places of its pictures."""
     parts = [
         "# Results",
         "Made by `make results` from the records in this folder; nothing here is typed by hand. "
@@ -29,20 +30,21 @@ def results_page(content: Content) -> str:
         claims_table(content.verdicts),
     ]
     for name, every in content.comparisons.items():
-        parts += [f"## {name}", *experiment(content, every)]
+        parts += [f"## {name}", *experiment(content, every, shown)]
     for name, one in content.steps.items():
         parts += [f"## A step: {name}", table(report_tables.steps(one))]
-        parts += [f"({report_words.environment([one])})", f"![Overhead]({picture(name)})"]
+        parts.append(f"({report_words.environment([one])})")
+        parts += [f"![Overhead]({picture(name)})"] if picture(name) in shown else []
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
 
 
-def experiment(content: Content, every: list[Comparison]) -> list[str]:
+def experiment(content: Content, every: list[Comparison], shown: Collection[str]) -> list[str]:
     """One experiment: its question, and each condition's table and pictures."""
     study = every[0].study
     parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
     parts += [f"**{one.condition}**: {report_words.answer(one)}" for one in every]
-    if report_charts.differences(every):
+    if picture(study.name) in shown:
         parts.append(f"![Differences]({picture(study.name)})")
     for one in every:
         missing = report_words.missing(one, content.results.archive)
@@ -50,29 +52,26 @@ def experiment(content: Content, every: list[Comparison]) -> list[str]:
         parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
         parts.append(table(report_tables.arms(one)))
         parts.append("\n".join(f"- {note}" for note in report_words.notes(one)))
-        parts += [f"![{kind}]({picture(study.name, one.condition, kind)})" for kind in drawn(one)]
+        drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
+        parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]
     records = [run.record for one in every for arm in one.arms for run in arm.runs]
     return [*parts, f"({report_words.environment(records)})"]
 
 
 def pictures(content: Content) -> dict[str, alt.LayerChart]:
-    """The charts that the Markdown shows, by their place in results/."""
+    """The charts that the Markdown shows, by their place in results/.
+
+    Of one run an arm a curve would show nothing but noise.
+    """
     found = {}
     for name, every in content.comparisons.items():
-        chart = report_charts.differences(every)
-        found |= {picture(name): chart} if chart else {}
-        for one in every:
-            found |= {picture(name, one.condition, k): c for k, c in drawn(one).items()}
-    steps = {picture(name): report_cost_charts.overhead(s) for name, s in content.steps.items()}
-    return found | steps
-
-
-def drawn(one: Comparison) -> dict[str, alt.LayerChart]:
-    """The pictures of a condition; of one run an arm a curve would show nothing but noise."""
-    if len(one.study.final_seeds) < 2:
-        return {}
-    charts = {"loss": report_charts.loss(one, "steps"), "tuning": report_charts.tuning(one)}
-    return {kind: chart for kind, chart in charts.items() if chart}
+        found[picture(name)] = report_charts.differences(every)
+        for one in every if len(every[0].study.final_seeds) > 1 else []:
+            for kind, draw in KINDS.items():
+                found[picture(name, one.condition, kind)] = draw(one)
+    for name, one in content.steps.items():
+        found[picture(name)] = report_cost_charts.overhead(one)
+    return {place: chart for place, chart in found.items() if chart}
 
 
 def picture(*names: str) -> str:
@@ -180,9 +179,5 @@ def not_run(content: Content) -> list[str]:
 def left_out(content: Content) -> list[str]:
     if not content.left_out:
         return ["No file was left out."]
-    rows = [cells((place(content, file), reason)) for file, reason in content.left_out]
+    rows = [cells((content.results.place(file), reason)) for file, reason in content.left_out]
     return [table(Table(cells(("file", "reason")), rows))]
-
-
-def place(content: Content, file: Path) -> str:
-    return file.relative_to(content.results.folder).as_posix()

@@ -57,8 +57,8 @@ def page(content: Content) -> str:
         experiments=[experiment(content, every) for every in content.comparisons.values()],
         steps=[step(name, one) for name, one in content.steps.items()],
         not_run=content.not_run,
-        left_out=[(place(content, file), reason) for file, reason in content.left_out],
-        loose=report_tables.loose([(place(content, r.file), r) for r in content.loose]),
+        left_out=[(content.results.place(file), reason) for file, reason in content.left_out],
+        loose=report_tables.loose([(content.results.place(r.file), r) for r in content.loose]),
     )
 
 
@@ -69,11 +69,6 @@ def policy(scripts: list[str]) -> str:
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
     )
-
-
-def place(content: Content, file: Path) -> str:
-    """Below results/, which is where the page is."""
-    return file.relative_to(content.results.folder).as_posix()
 
 
 def spec(chart: alt.LayerChart | None) -> dict[str, Any] | None:
@@ -149,7 +144,7 @@ def condition(content: Content, one: Comparison) -> dict[str, Any]:
             {
                 "arm": arm,
                 "commands": report_words.commands(own),
-                "records": sorted({place(content, run.file) for run in own}),
+                "records": sorted({content.results.place(run.file) for run in own}),
             }
             for arm, own in by_arm.items()
             if own

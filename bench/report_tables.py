@@ -1,12 +1,12 @@
 """The tables of the report: rows of cells, which the page and the Markdown each write."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from bench import report_words, step_tables
+from bench import evidence, report_words, step_tables
 from bench.archive import Run
 from bench.comparison import Arm, Comparison
-from bench.evidence import BYTES
 from bench.tables import megabytes, number
 
 
@@ -76,7 +76,7 @@ def verdict(arm: Arm) -> Cell:
 
 def memory(every: list[Comparison]) -> Table:
     """What the arms save of the baseline's memory, by what it is a share of."""
-    denominators = [*(of.replace("_", " + ") for of in BYTES), "the measured peak"]
+    denominators = [*(of.replace("_", " + ") for of in evidence.BYTES), "the measured peak"]
     heads = [Cell("condition"), Cell("arm"), Cell("share", "of a step"), Cell("overhead")]
     heads += [Cell("state"), *(Cell("saved", f"of {of}") for of in denominators)]
     rows = []
@@ -87,19 +87,10 @@ def memory(every: list[Comparison]) -> Table:
             state = arm.median("optimizer_state_bytes", "total")
             row = [Cell(one.condition), Cell(arm.name), Cell(share)]
             row += [Cell(*report_words.overhead(arm, one)), Cell(megabytes(state))]
-            rows.append([*row, *saved(arm, base)])
+            shares = [evidence.saved(arm, base, of) for of in (*evidence.BYTES, "peak")]
+            of_each = [statistics.mean(found) if found else None for found in shares]
+            rows.append([*row, *(Cell(report_words.percent(share)) for share in of_each)])
     return Table(heads, rows)
-
-
-def saved(arm: Arm, base: Arm) -> list[Cell]:
-    """Of state, of weights + state, and so on, and of the measured peak."""
-    own, whole = (a.median("optimizer_state_bytes", "total") for a in (arm, base))
-    parameters = arm.median("parameters")
-    peaks = [a.median("peak_memory_bytes") for a in (arm, base)]
-    pairs = [(own + n * parameters, whole + n * parameters) for n in BYTES.values()]
-    pairs += [peaks] if None not in peaks else []
-    cells = [Cell(report_words.percent(1 - mine / theirs)) for mine, theirs in pairs]
-    return cells + [NONE] * (len(BYTES) + 1 - len(cells))
 
 
 def routing(one: Comparison) -> Table:

@@ -42,4 +42,8 @@ class Results:
 
     def files(self, arms: Iterable[Arm]) -> list[str]:
         found = {run.file for arm in arms for run in arm.runs}
-        return sorted(str(file.relative_to(self.folder)) for file in found)
+        return sorted(map(self.place, found))
+
+    def place(self, file: Path) -> str:
+        """Where a file is below the folder."""
+        return file.relative_to(self.folder).as_posix()

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench import matrices, updates
-from bench.matrices import Matrices
+from bench.matrices import Matrices, frobenius
 from bench.ortho_config import Source
-from bench.statements import SEED_1, STEPS, Array, Check, verdict
+from bench.statements import SEED_1, STEPS, Array, Check, over, verdict
 from bench.updates import SHAPE, Make, deviation, trained
 from optimizers.coefficients import KELLER
 from optimizers.orthogonalize import msign, orthogonalize
@@ -73,10 +72,7 @@ def muon_needs_whole_matrix(seed: int) -> Check:
     return Check(
         name="muon_needs_whole_matrix",
         statement="Muon needs the whole matrix: shards must be gathered before its step",
-        value=float(np.median(off)),
-        low=min(off),
-        high=max(off),
-        n=len(SHARDS),
+        **over(off),
         unit="relative deviation of weights updated in shards: median, range over their number",
         verdict=verdict(min(off) > 0.01, max(off) < 1e-10),
         condition=f"{updates.STEPS} steps on Gaussian gradients, {SHAPE[0]}x{SHAPE[1]} in fp64; "
@@ -111,14 +107,14 @@ def official(X_bnm: Tensor) -> Tensor:
 
 
 def normed_deviation(B_bnm: Tensor, U_bnm: Tensor) -> Array:
-    return _norm(_scaled(B_bnm, U_bnm) - U_bnm).div(_norm(U_bnm)).flatten().numpy()
+    return frobenius(_scaled(B_bnm, U_bnm) - U_bnm).div(frobenius(U_bnm)).flatten().numpy()
 
 
 def orthogonality_error(B_bnm: Tensor, msign_bnm: Tensor) -> Array:
     B, Q = _scaled(B_bnm, msign_bnm), msign_bnm
     if B.shape[-2] > B.shape[-1]:
         B, Q = B.mT, Q.mT
-    return _norm(B @ B.mT - Q @ Q.mT).div(_norm(Q)).flatten().numpy()
+    return frobenius(B @ B.mT - Q @ Q.mT).div(frobenius(Q)).flatten().numpy()
 
 
 def blockwise_deviation(stacks: list[Matrices]) -> Check:
@@ -135,10 +131,7 @@ def blockwise_deviation(stacks: list[Matrices]) -> Check:
     return Check(
         name="blockwise_deviation",
         statement="orthogonalizing blocks approximates orthogonalizing the whole matrix",
-        value=float(np.median(every)),
-        low=min(every),
-        high=max(every),
-        n=len(every),
+        **over(every),
         unit="relative deviation from msign of the whole, at one norm: median, range over cases",
         verdict=verdict(all(closer), not any(closer)),
         condition=f"{', '.join(map(str, SOURCES))}; {_shapes(stacks)}; columns in {_counts()} "
@@ -151,11 +144,7 @@ def blockwise_deviation(stacks: list[Matrices]) -> Check:
 
 
 def _scaled(X_bnm: Tensor, like_bnm: Tensor) -> Tensor:
-    return X_bnm * (_norm(like_bnm) / _norm(X_bnm))
-
-
-def _norm(X_bnm: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)
+    return X_bnm * (frobenius(like_bnm) / frobenius(X_bnm))[:, None, None]
 
 
 def _means(row: list[Blockwise]) -> list[float]:

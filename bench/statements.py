@@ -6,7 +6,7 @@ returns what was measured, the verdict, and the rule that gives it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,11 @@ class Check:
     verdict: str
     condition: str
     source: str
+
+
+def over(values: Sequence[float]) -> dict[str, float]:
+    """What a Check says of several cases alike: their median, extremes and number."""
+    return dict(value=float(np.median(values)), low=min(values), high=max(values), n=len(values))
 
 
 def verdict(confirmed: bool, refuted: bool) -> str:
@@ -184,10 +189,7 @@ def uniform(by_shape: Spectra) -> Check:
     return Check(
         name="uniform",
         statement="the output's singular values are uniform on (0.5, 1.5)",
-        value=float(np.median(distances)),
-        low=min(distances),
-        high=max(distances),
-        n=len(distances),
+        **over(distances),
         unit="Kolmogorov distance: median and range over shapes",
         verdict=verdict(max(distances) < 0.1, min(distances) > 0.1),
         condition=f"Gaussian matrices; the values range from {least:.3f} to {most:.3f}, "
