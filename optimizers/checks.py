@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.second_moment import KINDS
+from optimizers.sharding import STRATEGIES, count_processes
 from optimizers.stacks import update_scale
-from optimizers.views import as_matrix
+from optimizers.views import as_matrix, matrix_shape
 
 MOMENTUM_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}
 MOMENTUM_FORMS = ("ema", "classical")
@@ -30,6 +32,7 @@ def check(group: dict[str, Any]) -> None:
         ("momentum_form", MOMENTUM_FORMS),
         ("momentum_dtype", tuple(MOMENTUM_DTYPES)),
         ("second_moment", KINDS),
+        ("sharding", STRATEGIES),
     ):
         if group[name] not in accepted:
             choices = ", ".join("null" if choice is None else choice for choice in accepted)
@@ -42,14 +45,50 @@ def check(group: dict[str, Any]) -> None:
     update_scale(group["scale"], 1, 1)
     Orthogonalizer(**group["orthogonalizer"])
     check_cover(group)
+    check_processes(group)
+
+
+def check_processes(group: dict[str, Any]) -> None:
+    """What several processes can do together with tensors that lie as these."""
+    params, sharding = group["params"], group["sharding"]
+    meshes = {getattr(p, "device_mesh", None) for p in params}
+    if len(meshes) > 1:
+        raise ValueError("optimizer params: the tensors of a group must lie on one mesh or on none")
+    count = count_processes(params)
+    if count == 1:
+        return
+    sharded = meshes != {None}
+    accepted = STRATEGIES[1:] if sharded else STRATEGIES[:2]
+    if sharding not in accepted:
+        how = "DTensors over" if sharded else "plain tensors on each of"
+        raise ValueError(
+            f"optimizer sharding={sharding}: the parameters are {how} {count} processes, "
+            f"which takes {', '.join(accepted)}"
+        )
+    if sharding == "replicate":
+        return
+    random = group["orthogonalizer"].get("singular_values")
+    for name, value, off in (
+        ("second_moment", group["second_moment"], "none"),
+        ("shards", group["shards"], 1),
+        ("orthogonalizer.singular_values", random, None),
+    ):
+        if value != off:
+            raise ValueError(
+                f"optimizer {name}={value}: needs sharding=replicate, on plain tensors "
+                f"(here sharding={sharding} over {count} processes)"
+            )
 
 
 def check_cover(group: dict[str, Any]) -> None:
-    """Every tensor is read by one view, once and whole."""
+    """Every tensor is read by one view, once and whole, without a copy."""
     read = [0] * len(group["params"])
     for view in group["views"]:
         for member, start, stop in (piece for block in view["blocks"] for piece in block):
-            shape = as_matrix(group["params"][member], view["layout"]).shape
+            tensor = group["params"][member]
+            if not isinstance(tensor, DTensor):
+                as_matrix(tensor, view["layout"])
+            shape = matrix_shape(tensor.shape, view["layout"])
             read[member] += (stop - start) * shape[1 - view["axis"]]
     for number, (p, elements) in enumerate(zip(group["params"], read, strict=True)):
         if elements != p.numel():

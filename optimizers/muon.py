@@ -5,11 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from optimizers.checks import MOMENTUM_DTYPES, check
+from optimizers.exchange import bring, give
 from optimizers.orthogonalize import Orthogonalizer
+from optimizers.regions import local, outline
 from optimizers.second_moment import neurons, normalized
-from optimizers.stacks import Move, Stack, plan, shards
+from optimizers.sharding import Work, work
+from optimizers.stacks import shards
 from optimizers.views import strips, whole
 from optimizers.workspace import Workspace
 
@@ -38,9 +42,13 @@ class Muon(torch.optim.Optimizer):
     cautious: decay only weights that the update shrinks too (arXiv 2510.12402).
     shards, period: orthogonalize each matrix in `shards` pieces of its rows, and whole at every
         `period`-th step only, the first among them (MuonBP, arXiv 2510.16981); scale follows.
+    sharding: replicate, distribute, gather, or blockwise (which is NOT exact), for parameters that
+        several processes hold: plain tensors, equal on all (replicate, distribute), or DTensors of
+        one mesh (the other three). See sharding.py. With one process all are the same.
 
     State: `momentum_buffer`, one value a weight; `neuron_moment`, one fp32 number a row of a
-    block; `element_moment`, one value a weight in the parameter's dtype.
+    block; `element_moment`, one value a weight in the parameter's dtype. A DTensor where the
+    parameter is one.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Muon(torch.optim.Optimizer):
         cautious: bool = False,
         shards: int = 1,
         period: int = 1,
+        sharding: str = "replicate",
     ) -> None:
         defaults = dict(
             lr=lr,
@@ -76,10 +85,11 @@ class Muon(torch.optim.Optimizer):
             cautious=cautious,
             shards=shards,
             period=period,
+            sharding=sharding,
             steps=0,
             views=None,
         )
-        self._plans: dict[tuple[int, bool], list[Stack]] = {}
+        self._plans: dict[tuple[int, bool], Work] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -88,7 +98,8 @@ class Muon(torch.optim.Optimizer):
         if group["views"] is None:
             layouts = {1: "vector", 0: "vector", 2: "matrix"}
             group["views"] = [
-                whole(i, p, layouts.get(p.ndim, "kernel")) for i, p in enumerate(group["params"])
+                whole(i, outline(p), layouts.get(p.ndim, "kernel"))
+                for i, p in enumerate(group["params"])
             ]
         try:
             check(group)
@@ -104,8 +115,14 @@ class Muon(torch.optim.Optimizer):
                 group.setdefault(name, value)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which casts a state to its parameter's dtype; here each keeps its own."""
+        """As torch's, which casts a state to its parameter's dtype; here each keeps its own.
+
+        `sharding` stays: it is of these processes, not of those that saved.
+        """
+        ours = [group["sharding"] for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, sharding in zip(self.param_groups, ours, strict=True):
+            group["sharding"] = sharding
         saved = [number for group in state_dict["param_groups"] for number in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for number, p in zip(saved, params, strict=True):
@@ -120,43 +137,59 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for number, group in enumerate(self.param_groups):
             if any(p.grad is not None for p in group["params"]):
-                self._step_group(group, self._stacks(number, group))
+                self._step_group(group, self._work(number, group))
         return loss
 
-    def _stacks(self, number: int, group: dict[str, Any]) -> list[Stack]:
-        """The stacks of this step, made at its first need."""
+    def _work(self, number: int, group: dict[str, Any]) -> Work:
+        """What this step does, planned at its first need."""
         in_shards = group["shards"] > 1 and group["steps"] % group["period"] > 0
         if group["shards"] > 1:
             group["steps"] += 1
         if (number, in_shards) not in self._plans:
-            params, views = group["params"], group["views"]
+            views = group["views"]
             if in_shards:
-                views = [shards(view, params, group["shards"]) for view in views]
-            self._plans[number, in_shards] = plan(params, views, group["scale"])
+                views = [shards(view, group["params"], group["shards"]) for view in views]
+            self._plans[number, in_shards] = work(group, views)
         return self._plans[number, in_shards]
 
-    def _step_group(self, group: dict[str, Any], stacks: list[Stack]) -> None:
-        params = group["params"]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    def _step_group(self, group: dict[str, Any], work: Work) -> None:
+        params = [local(p) for p in group["params"]]
+        grads = [local(gradient(p)) for p in group["params"]]
         states = [self._state(member, group) for member in range(len(params))]
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
         workspace = Workspace(params[0].device)
-        kind = workspace.device.type
-        for stack in stacks:
-            X = workspace.empty("X", stack.shape, orthogonalizer.input_dtype(kind))
+        dtype = orthogonalizer.input_dtype(workspace.device.type)
+        for stack in work.stacks:
+            X = workspace.empty("X", stack.shape, dtype)
             for move in stack.moves:
                 member, segment = move.segment.member, move.segment
                 buffer = strips(states[member]["momentum_buffer"], move.view, segment)
                 grad = strips(grads[member], move.view, segment)
                 accumulate_into(stack.part(X, move), buffer, grad, group)
-            if group["sign"]:
-                X.sign_()
-            X = orthogonalizer(X, orthogonalizer.iteration_dtype(kind), workspace)
+            X = polar(X, group, orthogonalizer, workspace)
             if group["second_moment"] != "none":
                 X = normalized(X, stack, states, group["second_moment"], group["beta2"])
             for move in stack.moves:
                 target = strips(params[move.segment.member], move.view, move.segment)
-                apply(target, stack.part(X, move), move, group)
+                apply(target, stack.part(X, move), move.scale, group)
+        for batch in work.batches:  # the same, but directions and updates travel
+            parts = [torch.empty_like(params[member], dtype=dtype) for member in batch.members]
+            for part, member in zip(parts, batch.members, strict=True):
+                accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
+            wholes = bring(batch, parts, work.processes, workspace)
+            for stack in batch.stacks:
+                X = workspace.empty("X", stack.shape, dtype)
+                for move in stack.moves:
+                    source = strips(wholes[move.segment.member], move.view, move.segment)
+                    stack.part(X, move).copy_(source)
+                X = polar(X, group, orthogonalizer, workspace)
+                for move in stack.moves:
+                    target = strips(wholes[move.segment.member], move.view, move.segment)
+                    target.copy_(stack.part(X, move))
+            give(batch, wholes, parts, work.processes)
+            for lines in batch.lines:
+                target = lines.of(params[batch.members[lines.position]])
+                apply(target, lines.of(parts[lines.position]), lines.scale, group)
 
     def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
         p = group["params"][member]
@@ -169,7 +202,25 @@ class Muon(torch.optim.Optimizer):
             if group["second_moment"] == "neuron":
                 rows = neurons(group, member)
                 state["neuron_moment"] = torch.zeros(rows, dtype=torch.float32, device=p.device)
-        return state
+        return {name: local(value) for name, value in state.items()}
+
+
+def gradient(p: Tensor) -> Tensor:
+    """Of the parameter's placements, which backward does not promise."""
+    if p.grad is None:
+        return torch.zeros_like(p)
+    if isinstance(p, DTensor) and p.grad.placements != p.placements:
+        return p.grad.redistribute(placements=p.placements)
+    return p.grad
+
+
+def polar(
+    X_bnm: Tensor, group: dict[str, Any], orthogonalizer: Orthogonalizer, workspace: Workspace
+) -> Tensor:
+    """The stack of directions orthogonalized; X is overwritten."""
+    if group["sign"]:
+        X_bnm.sign_()
+    return orthogonalizer(X_bnm, orthogonalizer.iteration_dtype(X_bnm.device.type), workspace)
 
 
 def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
@@ -195,7 +246,7 @@ def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[st
         target.copy_(torch.lerp(start, moment, momentum))
 
 
-def apply(target: Tensor, update: Tensor, move: Move, group: dict[str, Any]) -> None:
+def apply(target: Tensor, update: Tensor, scale: float, group: dict[str, Any]) -> None:
     """target <- (1 - lr weight_decay) target - lr scale update, decay masked where cautious."""
     lr, decay = group["lr"], group["lr"] * group["weight_decay"]
     if group["cautious"]:
@@ -203,6 +254,6 @@ def apply(target: Tensor, update: Tensor, move: Move, group: dict[str, Any]) -> 
     elif group["weight_decay"]:
         target.mul_(1 - decay)
     if isinstance(lr, Tensor):
-        target.sub_(update * (lr * move.scale))
+        target.sub_(update * (lr * scale))
     else:
-        target.add_(update, alpha=-lr * move.scale)
+        target.add_(update, alpha=-lr * scale)

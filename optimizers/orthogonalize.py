@@ -89,6 +89,17 @@ class Orthogonalizer:
             return DTYPES[self.dtype]
         return torch.bfloat16 if bf16_pays(device_type) else torch.float32
 
+    def multiplications(self, rows: int, columns: int, device: torch.device) -> float:
+        """What the iteration of one matrix on this device takes; in proportion for exact."""
+        n, m = sorted((rows, columns))
+        if n == 1:
+            return 0.0
+        if self.method == "exact":
+            return float(n * n * m)
+        X = torch.empty((), dtype=self.iteration_dtype(device.type), device=device).expand(1, n, m)
+        triples = per_step(self.coefficients, self.steps)
+        return multiplications(X, triples, _form(X, triples, self.method))
+
     def __call__(
         self,
         X_bnm: Tensor,
@@ -159,10 +170,14 @@ def _compiled():
 
 def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
     """The iteration itself, for singular values at most 1; X is overwritten."""
-    if method == "auto":
-        method = "gram" if gram_is_cheaper(X_bnm, triples) else "newton_schulz"
-    form = gram if method == "gram" else newton_schulz
+    form = gram if _form(X_bnm, triples, method) == "gram" else newton_schulz
     return form(X_bnm, triples, workspace)
+
+
+def _form(X_bnm: Tensor, triples: list[Triple], method: str) -> str:
+    if method != "auto":
+        return method
+    return "gram" if gram_is_cheaper(X_bnm, triples) else "newton_schulz"
 
 
 def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
@@ -230,12 +245,21 @@ def restarts(X_bnm: Tensor, steps: int) -> list[int]:
 
 def gram_is_cheaper(X_bnm: Tensor, triples: list[Triple]) -> bool:
     """Whether the Gram form needs fewer multiplications here, and is as exact as it should be."""
-    n, m = sorted(X_bnm.shape[-2:])
-    if X_bnm.dtype in (torch.bfloat16, torch.float16) and n < SMALLEST_HALF:
+    half = X_bnm.dtype in (torch.bfloat16, torch.float16)
+    if half and min(X_bnm.shape[-2:]) < SMALLEST_HALF:
         return False
+    return multiplications(X_bnm, triples, "gram") < multiplications(
+        X_bnm, triples, "newton_schulz"
+    )
+
+
+def multiplications(X_bnm: Tensor, triples: list[Triple], form: str) -> float:
+    """Multiplications of numbers that a form (gram, newton_schulz) takes for one matrix of X."""
+    n, m = sorted(X_bnm.shape[-2:])
     steps, squares = len(triples), sum(c != 0 for _, _, c in triples)
+    once = symmetric_share(n, X_bnm)  # what a symmetric product takes of a whole one
+    if form == "newton_schulz":
+        return steps * (1 + once) * n * n * m + squares * once * n**3
     segments = len(restarts(X_bnm, steps))
     small_products = squares + (steps - segments) + 2 * (steps - segments)
-    once = symmetric_share(n, X_bnm)  # what a symmetric product takes of a whole one
-    plain = steps * (1 + once) * n * n * m + squares * once * n**3
-    return segments * (1 + once) * n * n * m + small_products * once * n**3 < plain
+    return segments * (1 + once) * n * n * m + small_products * once * n**3

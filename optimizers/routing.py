@@ -1,12 +1,14 @@
 """Roles -> optimizers: an exact partition of a model's parameters, shown as a table."""
 
 import importlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from optimizers.extras import missing
 from optimizers.muon import Muon
@@ -46,13 +48,20 @@ class Routing:
 
 
 def route(
-    model: nn.Module, block: dict[str, Any], structure: dict[str, Any] | None = None
+    model: nn.Module,
+    block: dict[str, Any],
+    structure: dict[str, Any] | None = None,
+    shard: Callable[[nn.Module], None] | None = None,
+    sharding: str = "replicate",
 ) -> Routing:
     """Build the optimizers that an optimizer's YAML asks for.
 
     block: the resolved `optimizer` block: lr_scale, aux_lr_scale, strict, and roles, a mapping of
     each role (or `default`) to {_target_: ..., lr: ..., ...}.
     structure: patterns on parameter names that say what those are (structure.describe).
+    shard: puts the model on many processes, in place: its parameters become new ones of the same
+    names and shapes. Called when it is known how the whole model is read.
+    sharding: how every Muon of ours works over processes (muon.Muon).
     Raises ValueError, naming the parameter or setting, where the partition is not exact.
     """
     parameters = describe(model, patterns=structure)
@@ -63,7 +72,7 @@ def route(
         if role not in (*ROLES, "default"):
             raise ValueError(f"optimizer.roles.{role}: no such role; there is {', '.join(ROLES)}")
     refuse_unseen_heads(parameters, rules)
-    optimizers, rows, roles = [], {}, {}
+    chosen: list[tuple[str, dict[str, Any], list[Parameter], list[View] | None]] = []
     for role in ROLES:
         members = [p for p in parameters if p.role == role]
         if not members:
@@ -74,7 +83,14 @@ def route(
                 f"optimizer.roles: no rule for role {role}, which {members[0].name} has; "
                 "add it or a default"
             )
-        optimizer, table = _build(role, members, dict(rule), block)
+        chosen.append((role, dict(rule), members, _views(members, rule)))
+    if shard is not None:
+        shard(model)
+    tensors = dict(model.named_parameters())
+    optimizers, rows, roles = [], {}, {}
+    for role, rule, members, views in chosen:
+        members = [replace(p, tensor=tensors[p.name]) for p in members]
+        optimizer, table = _build(role, members, rule, views, block, sharding)
         optimizers.append(optimizer)
         rows |= table
         roles[role] = [p.tensor for p in members]
@@ -110,21 +126,36 @@ def assert_exact(model: nn.Module, routing: Routing) -> None:
         raise ValueError(f"optimizer.roles: the partition is not exact: {names}")
 
 
+def _views(members: list[Parameter], rule: dict[str, Any]) -> list[View] | None:
+    """How our Muon reads the members of a role; None for other optimizers."""
+    ours = issubclass(locate(rule["_target_"]), Muon)
+    return build_views(members, rule.get("qkv")) if ours else None
+
+
 def _build(
-    role: str, members: list[Parameter], rule: dict[str, Any], block: dict[str, Any]
+    role: str,
+    members: list[Parameter],
+    rule: dict[str, Any],
+    views: list[View] | None,
+    block: dict[str, Any],
+    sharding: str,
 ) -> tuple[torch.optim.Optimizer, dict[str, dict[str, Any]]]:
     """One optimizer for one role, and its rows of the table by parameter name."""
     target = rule.pop("_target_")
     cls = locate(target)
-    qkv = rule.pop("qkv", None)
+    rule.pop("qkv", None)
     scale = block["lr_scale"] * (1.0 if is_muon(cls) else block["aux_lr_scale"])
     rate = rule.pop("lr") * scale
     tensors = [p.tensor for p in members]
-    views = None
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
     group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
-    if issubclass(cls, Muon):
-        views = group["views"] = build_views(members, qkv)
+    if views is not None:
+        group["views"] = views
+        rule = {"sharding": sharding} | rule
+    elif cls is torch.optim.Muon and any(isinstance(p, DTensor) for p in tensors):
+        raise ValueError(
+            f"optimizer={block.get('name', target)}: torch's Muon does not know shards, use optimizer=hybrid"
+        )
     try:
         optimizer = cls([group], lr=rate, **rule)
     except (TypeError, ValueError) as error:

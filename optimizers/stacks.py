@@ -63,8 +63,13 @@ class Stack(NamedTuple):
         return part.narrow(axis, move.segment.offset, move.segment.size)
 
 
-def plan(params: list[Tensor], views: list[View], rule: str) -> list[Stack]:
-    """Sort all blocks by shape and orientation and cut them into stacks."""
+def plan(
+    params: list[Tensor], views: list[View], rule: str, device_type: str | None = None
+) -> list[Stack]:
+    """Sort all blocks by shape and orientation and cut them into stacks.
+
+    device_type: where the stacks will be, if not where `params` are.
+    """
     buckets: dict[tuple[int, int, bool], list[Move]] = {}
     filled: Counter[tuple[int, int, bool]] = Counter()
     neurons: Counter[int] = Counter()
@@ -83,7 +88,7 @@ def plan(params: list[Tensor], views: list[View], rule: str) -> list[Stack]:
             move = Move(view, segment, slot, scale, neurons[segment.member], rows)
             buckets.setdefault(key, []).append(move)
             neurons[segment.member] += segment.count * rows
-    limit = ELEMENTS.get(params[0].device.type, ELEMENTS["cpu"])
+    limit = ELEMENTS.get(device_type or params[0].device.type, ELEMENTS["cpu"])
     stacks = []
     for key, moves in buckets.items():
         stacks += _cut(moves, filled[key], *key, most=max(1, limit // (key[0] * key[1])))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from optimizers.checks import MOMENTUM_DTYPES
 from optimizers.muon import Muon
+from optimizers.regions import local
 from optimizers.second_moment import neurons
 
 
@@ -26,14 +27,14 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 def state_bytes(optimizers: list[torch.optim.Optimizer]) -> dict:
     """Bytes of all state tensors: total, predicted (None where not known), by role, optimizer
-    class and dtype."""
+    class and dtype. Of DTensors what this process holds counts."""
     by_role: Counter[str] = Counter()
     by_optimizer: Counter[str] = Counter()
     by_dtype: Counter[str] = Counter()
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for p in group["params"]:
-                for tensor in tensors_in(optimizer.state.get(p, {})):
+                for tensor in map(local, tensors_in(optimizer.state.get(p, {}))):
                     size = tensor.numel() * tensor.element_size()
                     by_role[group["role"]] += size
                     by_optimizer[type(optimizer).__name__] += size
@@ -57,7 +58,7 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for member, p in enumerate(group["params"]):
-                values = p.numel() * p.element_size()
+                values = local(p).numel() * p.element_size()
                 if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
                     total += (3 if group["amsgrad"] else 2) * values + 4
                 elif type(optimizer) is torch.optim.SparseAdam:
@@ -75,9 +76,10 @@ def predicted_muon_bytes(group: dict, member: int) -> int:
     """Our Muon's state of one parameter: the momentum, and second moments where it keeps them."""
     p = group["params"][member]
     dtype = MOMENTUM_DTYPES[group["momentum_dtype"]] or p.dtype
-    total = p.numel() * dtype.itemsize
+    held = local(p).numel()
+    total = held * dtype.itemsize
     if group["second_moment"] == "element":
-        total += p.numel() * p.element_size()
+        total += held * p.element_size()
     if group["second_moment"] == "neuron":
         total += neurons(group, member) * torch.float32.itemsize
     return total

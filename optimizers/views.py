@@ -9,6 +9,8 @@ columns = fan-in). It is plain data, so that it travels in a param group and thr
     blocks    for each matrix its pieces [member, start, stop], stacked along the axis
 """
 
+from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple, TypedDict
 
 from torch import Tensor
@@ -30,6 +32,7 @@ LAYOUTS = {
 }
 # Layouts with their matrices side by side: in such a reading blocks are cut from the columns.
 SIDE_BY_SIDE = ("batch_transposed", "kernel_transposed", "channels_last_transposed")
+ACROSS = ("transposed", "table", *SIDE_BY_SIDE)  # whose outer dimensions are the columns
 
 
 class View(TypedDict):
@@ -75,6 +78,24 @@ def as_stored(tensor: Tensor, layout: str) -> str:
     return layout.replace("kernel", "channels_last") if innermost else layout
 
 
+def axes(layout: str, ndim: int) -> tuple[list[int], list[int]]:
+    """The dimensions that make the rows and those that make the columns, outermost first."""
+    dims = list(range(ndim))
+    if layout in ("vector", "vectors"):
+        return dims, []
+    if layout.startswith("channels_last"):
+        dims = [0, *dims[2:], 1]
+    first = ndim - 1 if layout.startswith(("batch", "table")) else 1
+    outer, inner = dims[:first], dims[first:]
+    return (inner, outer) if layout in ACROSS else (outer, inner)
+
+
+def matrix_shape(shape: Sequence[int], layout: str) -> tuple[int, int]:
+    """(rows, columns) of a tensor of this shape, whatever its strides and wherever it lies."""
+    rows, columns = axes(layout, len(shape))
+    return prod(shape[d] for d in rows), prod(shape[d] for d in columns)
+
+
 def as_matrix(tensor: Tensor, layout: str) -> Tensor:
     """The tensor as one matrix (rows, columns), sharing its storage.
 
@@ -97,7 +118,7 @@ def as_matrix(tensor: Tensor, layout: str) -> Tensor:
             f"a tensor of shape {tuple(tensor.shape)} and strides {tensor.stride()} cannot be read "
             f"as {layout} without a copy; make it contiguous before the optimizer is built"
         ) from None
-    return matrix.T if layout in ("transposed", "table", *SIDE_BY_SIDE) else matrix
+    return matrix.T if layout in ACROSS else matrix
 
 
 def whole(member: int, tensor: Tensor, layout: str, groups: int = 1) -> View:
@@ -115,7 +136,7 @@ def whole(member: int, tensor: Tensor, layout: str, groups: int = 1) -> View:
 
 def block_shapes(view: View, tensors: list[Tensor]) -> list[tuple[int, int]]:
     """(rows, columns) of every matrix; `tensors` is the parameter group's list."""
-    rows, columns = as_matrix(tensors[view["members"][0]], view["layout"]).shape
+    rows, columns = matrix_shape(tensors[view["members"][0]].shape, view["layout"])
     lengths = [sum(stop - start for _, start, stop in block) for block in view["blocks"]]
     return [(rows, k) if view["axis"] else (k, columns) for k in lengths]
 
