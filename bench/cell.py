@@ -29,6 +29,8 @@ def name(settings: Settings) -> str:
     }
     if settings.structure:  # a list, for of two patterns the last one wins
         content["structure"] = [list(item) for item in settings.structure.items()]
+    if settings.parallel["name"] != "none":
+        content["parallel"] = {k: v for k, v in settings.parallel.items() if k != "timeout"}
     if settings.perturb:
         content["perturb"] = settings.perturb
     text = json.dumps(_canonical(content), sort_keys=True)

@@ -1,7 +1,8 @@
 """Save and load a tree of tensors and plain data: atomically, with checksums, without pickle.
 
 A checkpoint is a folder `step-00000050/` of three files: `tensors.safetensors` (every tensor,
-named by its path in the tree), `tree.json` (everything else) and `SHA256SUMS` of the two.
+named by its path in the tree), `tree.json` (everything else) and `SHA256SUMS` of the two. A run of
+many processes writes one file of tensors each (shards.py); any number of processes can read both.
 """
 
 import hashlib
@@ -9,13 +10,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from bench.parallel import ALONE, World
 
 TENSORS, TREE, SUMS = "tensors.safetensors", "tree.json", "SHA256SUMS"
 UNFINISHED = "unfinished-"
@@ -25,49 +29,65 @@ class Damaged(Exception):
     """A checkpoint whose files are not what was written; the message says which and how."""
 
 
-def save(folder: Path, step: int, tree: dict, keep: int = 2) -> Path:
+def save(folder: Path, step: int, tree: dict, world: World = ALONE, keep: int = 2) -> Path:
     """Write `tree` to `folder/step-<step>/` and return that path; keep the newest `keep`.
 
     `tree` nests dicts (keys int or str), lists, tuples and sets of None, bool, int, float, str,
     bytes, dtypes and dense tensors of any device. Only a complete checkpoint ever bears its final
     name, so a kill at any moment leaves the ones before intact. Checkpoints of later steps, from
-    which a run did not go on, are removed.
+    which a run did not go on, are removed. All processes of a run take part; what is not cut is
+    taken from the first.
     Raises OSError where the disk refuses (nothing is left behind), TypeError for anything else
     in the tree.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(UNFINISHED + "*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     final = folder / f"step-{step:08d}"
     unfinished = folder / (UNFINISHED + final.name)
+    tensors: dict[str, torch.Tensor] = {}
+    plain = json.dumps(_encode(tree, (), tensors))
     try:
-        unfinished.mkdir()
-        _write(unfinished, tree)
-        if final.exists():  # damaged, or from before a resume: the new one takes its place
-            final.rename(folder / f"{UNFINISHED}old-{final.name}")
-        unfinished.rename(final)
+        world.agreed(lambda: _begin(unfinished))
+        if world.size > 1:
+            from bench import shards
+
+            shards.write(unfinished, tensors)
+        world.agreed(lambda: _finish(unfinished, final, plain, None if world.size > 1 else tensors))
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _sync(folder)
-    steps = _steps(folder)
-    for other in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
-        shutil.rmtree(steps[other], ignore_errors=True)
-    shutil.rmtree(folder / f"{UNFINISHED}old-{final.name}", ignore_errors=True)
+    if world.leads:
+        steps = _steps(folder)
+        for other in [s for s in steps if s > step] + [s for s in steps if s <= step][keep:]:
+            shutil.rmtree(steps[other], ignore_errors=True)
+        shutil.rmtree(folder / f"{UNFINISHED}old-{final.name}", ignore_errors=True)
     return final
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict] | None:
+def newest(
+    folder: Path,
+    warn: Callable[[str], None],
+    world: World = ALONE,
+    like: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> tuple[int, dict] | None:
     """The step and tree of the newest intact checkpoint in `folder`, or None.
 
-    Tensors come back on the CPU, in memory of their own. Every damaged checkpoint on the way is
-    reported through `warn` in one line.
+    Tensors come back on the CPU, in memory of their own, or cut over the processes as the tensor
+    of the same shape that `like` has under their name, or its part before the last slash. Every
+    damaged checkpoint on the way is reported through `warn` in one line.
     """
+    found = world.agreed(lambda: _newest_intact(folder, warn))
+    if found is None:
+        return None
+    step, path, plain = found
+    return step, _decode(plain, _read_tensors(path, world, like))
+
+
+def _newest_intact(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path, Any] | None:
+    """Step, folder and plain part of the newest checkpoint whose checksums hold."""
     damaged = []
     found = None
     for step, path in _steps(folder).items():
         try:
-            found = step, _read(path)
+            found = step, path, _read_plain(path)
             break
         except Damaged as damage:
             damaged.append(f"checkpoint {path.name} is damaged ({damage})")
@@ -77,35 +97,54 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict] | None
     return found
 
 
-def _write(folder: Path, tree: dict) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    plain = json.dumps(_encode(tree, (), tensors))
-    sums = {
-        TENSORS: _write_tensors(folder / TENSORS, tensors),
-        TREE: _write_text(folder / TREE, plain),
-    }
-    _write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
-    _sync(folder)
+def _begin(unfinished: Path) -> None:
+    """An empty folder to write in; what kills have left goes."""
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in unfinished.parent.glob(UNFINISHED + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir()
 
 
-def _read(folder: Path) -> dict:
-    """The tree in a checkpoint's folder. Raises Damaged unless both checksums hold."""
+def _finish(unfinished: Path, final: Path, plain: str, tensors: dict | None) -> None:
+    """Write what is not written yet, and give the folder its final name."""
+    if tensors is not None:
+        _write_tensors(unfinished / TENSORS, tensors)
+    (unfinished / TREE).write_text(plain, encoding="ascii")
+    files = sorted(unfinished.iterdir())
+    sums = "".join(f"{_synced_digest(file)}  {file.name}\n" for file in files)
+    (unfinished / SUMS).write_text(sums, encoding="ascii")
+    _synced_digest(unfinished / SUMS)
+    _sync(unfinished)
+    if final.exists():  # damaged, or from before a resume: the new one takes its place
+        final.rename(final.with_name(f"{UNFINISHED}old-{final.name}"))
+    unfinished.rename(final)
+    _sync(final.parent)
+
+
+def _synced_digest(path: Path) -> str:
+    """A file's sha256, once it is on the disk itself."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_plain(folder: Path) -> Any:
+    """The plain part of a checkpoint. Raises Damaged unless all checksums hold."""
     try:
         lines = (folder / SUMS).read_text(encoding="ascii", errors="replace").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        for name in (TENSORS, TREE):
+        for name in {TREE, *sums}:
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
                     raise Damaged(f"{name}: checksum differs")
-        plain = json.loads((folder / TREE).read_text(encoding="ascii"))
-        return _decode(plain, _read_tensors(folder / TENSORS))
+        return json.loads((folder / TREE).read_text(encoding="ascii"))
     except OSError as error:
         name = Path(error.filename or folder).name
         raise Damaged(f"{name}: {error.strerror or error}") from error
 
 
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
-    """Write a safetensors file through to the disk; its sha256."""
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file."""
     seen: set[int] = set()
     own = {}
     for name, tensor in tensors.items():
@@ -120,23 +159,15 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(folder: Path, world: World, like: Mapping) -> dict[str, torch.Tensor]:
     """The tensors in memory of their own: the library maps the file, which may soon be removed."""
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    if world.size == 1 and world.mesh is None and (folder / TENSORS).exists():
+        return {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
+    from bench import shards
 
-
-def _write_text(path: Path, text: str) -> str:
-    """Write a file through to the disk; its sha256."""
-    with path.open("wb") as file:
-        file.write(text.encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return shards.read(folder, like, world.size)
 
 
 def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:

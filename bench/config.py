@@ -20,7 +20,9 @@ from bench.errors import UserError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-GROUPS = ("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "tracker")
+GROUPS = (
+    *("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "parallel", "tracker"),
+)
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Settings:
     qkv: dict[str, Any] = MISSING
     orthogonalizer: dict[str, Any] = MISSING
     schedule: dict[str, Any] = MISSING
+    parallel: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench import cell, tables
+from bench import cell, parallel, tables
 from bench.config import Settings
 from bench.errors import UserError
 from bench.study import Sweep
@@ -80,7 +80,8 @@ def seconds(settings: Settings) -> float:
         stack.enter_context(contextlib.redirect_stdout(null))
         stack.enter_context(contextlib.redirect_stderr(null))
         outcome = run.run(short, name, lambda line: None)
-        one = record.read(run.run_folder(short, name))
+        world = parallel.start(settings)
+        one = world.agreed(lambda: record.read(run.run_folder(short, name)))
     if outcome["how"] == "failed":
         raise UserError(f"{settings.condition}, {settings.arm}: {outcome['error']}")
     if one["status"] == "diverged":

@@ -8,11 +8,13 @@ from collections.abc import Callable
 class Interrupt:
     """While active, a signal sets `asked`; a second one ends the process's work at once.
 
+    patient: it does not, as torchrun passes on what the terminal has sent already; torchrun itself
+    ends processes that take longer than half a minute.
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, say: Callable[[str], None], patient: bool = False) -> None:
+        self.say, self.patient = say, patient
         self.asked = False
 
     def __enter__(self) -> "Interrupt":
@@ -27,6 +29,10 @@ class Interrupt:
 
     def _take(self, number: int, frame: object) -> None:
         if self.asked:
+            if self.patient:
+                return
             raise KeyboardInterrupt
         self.asked = True
-        self.say("stopping after this step; once more to stop at once")
+        self.say(
+            "stopping after this step" + ("" if self.patient else "; once more to stop at once")
+        )

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import statistics
 import time
@@ -12,6 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from bench.parallel import World
+from optimizers.regions import local
 
 WARM_UP = 2  # steps at the start of a run that no timing counts
 
@@ -138,14 +142,20 @@ def copies(roles: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
     return {role: [p.detach().clone() for p in tensors] for role, tensors in roles.items()}
 
 
-def update_rms(before: dict[str, list[Tensor]], after: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Root mean square of an update, by role; decay included."""
-    rms = {}
+def update_rms(
+    before: dict[str, list[Tensor]], after: dict[str, list[Tensor]], world: World
+) -> dict[str, float]:
+    """Root mean square of an update, by role; decay included. All processes take part."""
+    squares = []
     for role, old in before.items():
         pairs = zip(after[role], old, strict=True)
-        squares = sum((p.detach() - q).float().square().sum() for p, q in pairs)
-        rms[role] = (squares / sum(q.numel() for q in old)).sqrt().item()
-    return rms
+        here = sum(local(p.detach() - q).float().square().sum() for p, q in pairs)
+        squares.append(here.item() / world.holders(old[0]))
+    means = zip(before.items(), world.means(*squares), strict=True)
+    return {
+        role: math.sqrt(world.size * mean / sum(q.numel() for q in old))
+        for (role, old), mean in means
+    }
 
 
 def release() -> None:

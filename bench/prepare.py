@@ -17,7 +17,9 @@ from bench import data as datasets
 from bench import meter, randomness
 from bench.config import Settings, model_builder
 from bench.errors import UserError
+from bench.parallel import ALONE, World
 from optimizers.precision import bf16_pays
+from optimizers.regions import local
 from optimizers.routing import Routing, locate, route
 from optimizers.state import predicted_bytes
 
@@ -45,14 +47,14 @@ def mistakes():
         raise UserError(str(error)) from None
 
 
-def everything(settings: Settings, folder: Path) -> Ready:
+def everything(settings: Settings, folder: Path, world: World) -> Ready:
     if settings.train.compile:
         torch.compiler.reset()  # a cell of a sweep compiles as it would alone
     import_all(settings)
     read = data(settings)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
-    routed = routing(settings, built)
+    routed = routing(settings, built, world)
     refuse_small_disk(settings, folder, built, routed)
     return Ready(read, built, routed, memory)
 
@@ -103,14 +105,17 @@ def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
         raise UserError(f"train.sequence_length={length}: model={name} has {most} positions")
 
 
-def routing(settings: Settings, built: nn.Module) -> Routing:
+def routing(settings: Settings, built: nn.Module, world: World = ALONE) -> Routing:
+    """The optimizers of a model; where its parameters are cut over processes, this cuts them."""
+    shard = world.shard if world.mesh is not None else None
+    sharding = settings.parallel.get("muon", "replicate")
     with mistakes():
-        return route(built, settings.optimizer, settings.structure)
+        return route(built, settings.optimizer, settings.structure, shard, sharding)
 
 
 def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed: Routing) -> None:
     """Two checkpoints stay while a third is written; one is enough where none is asked for."""
-    weights = sum(p.numel() * p.element_size() for p in built.parameters())
+    weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
     state = predicted_bytes(routed.optimizers)
     one = weights + (state if state is not None else 2 * weights)
     every, steps = settings.train.checkpoint_every, settings.train.steps

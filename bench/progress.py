@@ -10,11 +10,14 @@ from bench.config import Train
 
 
 class Progress:
-    """Loss, throughput, optimizer share and the time left."""
+    """Loss, throughput, optimizer share and the time left.
 
-    def __init__(self, train: Train, unit: str, units_per_step: int) -> None:
+    shown: not by every process of a run.
+    """
+
+    def __init__(self, train: Train, unit: str, units_per_step: int, shown: bool = True) -> None:
         self.train, self.unit, self.units_per_step = train, unit, units_per_step
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not shown)
         self.validation = ""
         self.spent = [0.0, 0.0]  # ms in forward+backward, in the optimizer
         self.steps = 0

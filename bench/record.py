@@ -89,10 +89,17 @@ def write_config(folder: Path, settings: Settings) -> None:
 
 
 class Metrics:
-    """metrics.jsonl: one object a line, flushed as it is written."""
+    """metrics.jsonl: one object a line, flushed as it is written.
 
-    def __init__(self, folder: Path, keep_up_to: int) -> None:
+    writes: whether this process does; of a run of many only one.
+    """
+
+    def __init__(self, folder: Path, keep_up_to: int, writes: bool = True) -> None:
         self.path = folder / "metrics.jsonl"
+        self.lines: list[dict[str, Any]] = []
+        self.file = None
+        if not writes:
+            return
         self.lines = [line for line in lines(self.path) if line["step"] <= keep_up_to]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
@@ -100,12 +107,15 @@ class Metrics:
         self.file = self.path.open("a")
 
     def write(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
         self.lines.append(plain(line))
         self.file.write(json.dumps(self.lines[-1]) + "\n")
         self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def training(self, key: str) -> list[Any]:
         """One key of all training lines."""

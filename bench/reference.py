@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from bench import meter
+from optimizers.regions import local
 
 
 class Reference:
     """Times AdamW's step with the run's own gradients, on the first steps of a run.
+
+    Of parameters that are cut over processes, on this one's shards: AdamW needs no more.
 
     pairs: [forward+backward, own step, AdamW's step] in ms of each such step so far, without the
     first one, which warms up. The copies exist only while steps are wanted.
@@ -27,12 +30,13 @@ class Reference:
         """One step of both; the copies go with the last one."""
         first = self.adamw is None
         if first:
-            copies = [p.detach().clone() for p in self.parameters]
+            copies = [local(p.detach()).clone() for p in self.parameters]
             self.adamw = torch.optim.AdamW(copies, weight_decay=0.1, fused=True)
         copies = self.adamw.param_groups[0]["params"]
         for copy, p in zip(copies, self.parameters, strict=True):
             sparse = p.grad is not None and p.grad.is_sparse
-            copy.grad = p.grad.to_dense() if sparse else p.grad
+            grad = p.grad.to_dense() if sparse else p.grad
+            copy.grad = None if grad is None else local(grad)
         began = meter.clock(self.device)
         self.adamw.step()
         adamw_ms = 1e3 * (meter.clock(self.device) - began)

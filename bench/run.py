@@ -4,14 +4,16 @@ import errno
 import shutil
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench import meter, prepare, record, reference, tables, tracking
+from bench import meter, parallel, prepare, record, reference, tables, tracking
 from bench.config import Settings
 from bench.errors import UserError
+from bench.parallel import World
 from bench.prepare import Ready
 from bench.trainer import Diverged, Trainer
 from optimizers.state import state_bytes
@@ -34,21 +36,31 @@ def run(settings: Settings, cell: str, say: Callable[[str], None], wait: bool = 
 
     wait: in a sweep, whose jobs may run side by side, for another process that trains this cell.
     """
+    world = parallel.start(settings)
+    with ExitStack() as held:
+        folder, ended = world.agreed(lambda: claim(settings, cell, held, say, wait))
+        return ended or train(settings, cell, folder, world, say)
+
+
+def claim(
+    settings: Settings, cell: str, held: ExitStack, say: Callable[[str], None], wait: bool
+) -> tuple[Path, Outcome | None]:
+    """The cell's folder, held for this run; and the outcome, where there is nothing to train."""
     folder = run_folder(settings, cell)
     try:
-        with FileLock(folder / ".lock", timeout=-1 if wait else 0):
-            if settings.rerun:
-                for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
-                    remove(folder / name)
-            record.join(folder, settings)
-            done = record.read(folder)
-            if done and done["status"] in record.DONE:
-                say(f"{cell}: {skipped(done)}")
-                return {"how": "skipped", "record": brief(done)}
-            say(cell)
-            return train(settings, cell, folder, say)
+        held.enter_context(FileLock(folder / ".lock", timeout=-1 if wait else 0))
     except Timeout:
         raise UserError(f"{cell}: another process is training this cell in {folder}") from None
+    if settings.rerun:
+        for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
+            remove(folder / name)
+    record.join(folder, settings)
+    done = record.read(folder)
+    if done and done["status"] in record.DONE:
+        say(f"{cell}: {skipped(done)}")
+        return folder, {"how": "skipped", "record": brief(done)}
+    say(cell)
+    return folder, None
 
 
 def run_folder(settings: Settings, cell: str) -> Path:
@@ -83,19 +95,30 @@ def brief(done: dict[str, Any]) -> dict[str, Any]:
     return {key: done[key] for key in SHOWN if done.get(key) is not None}
 
 
-def train(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome:
-    """Build everything, train, and write the record."""
-    ready = prepare.everything(settings, folder)
+def train(
+    settings: Settings, cell: str, folder: Path, world: World, say: Callable[[str], None]
+) -> Outcome:
+    """Build everything, train, and write the record; of many processes the leading one writes."""
+    ready = prepare.everything(settings, folder, world)
     say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
     prepare.remarks(settings, say)
     facts = record.about(settings, cell) | facts_of(ready, settings)
-    record.write_config(folder, settings)
-    record.write_json(folder / "routing.json", ready.routing.table)
-    tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
-    trainer = Trainer(settings, ready, folder, tracker, say)
+    tracker = tracking.Tracker()
+    if world.leads:
+        record.write_config(folder, settings)
+        record.write_json(folder / "routing.json", ready.routing.table)
+        tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
+    trainer = Trainer(settings, ready, folder, tracker, say, world)
     ended = attempt(trainer, settings)
     facts |= results(trainer) | ended
-    finish(facts, folder, settings, tracker, say)
+    lost = world.size > 1 and facts["status"] == "failed"
+    if world.strategy != "none" and not lost:
+        facts |= spread(trainer, facts)
+    if world.leads:
+        finish(facts, folder, settings, tracker, say)
+    if lost:
+        raise SystemExit(1)  # the other processes wait in vain: torchrun ends or restarts all
+    world.agreed(lambda: None)  # the record is there for all to read
     return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
 
 
@@ -129,11 +152,9 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
     untrained model, which follows from the seed, made again and evaluated.
     """
     end = trainer.state["val_loss"]
-    if end < trainer.metrics.training("train_loss")[0]:
+    if end < trainer.world.agreed(lambda: trainer.metrics.training("train_loss")[0]):
         return
-    untrained = prepare.model(settings, trainer.data)
-    trainer.model.load_state_dict(untrained.state_dict())
-    start, _ = trainer.evaluation("validation")
+    start, _ = trainer.evaluation("validation", prepare.model(settings, trainer.data).eval())
     if not end < start:
         raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
 
@@ -179,6 +200,18 @@ def results(trainer: Trainer) -> dict[str, Any]:
     if trainer.data.task == "images":
         found["val_accuracy"] = state["val_accuracy"]
     return found
+
+
+def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
+    """Over which processes the run was spread, and the state that each of them keeps."""
+    world, state = trainer.world, facts["optimizer_state_bytes"] or {}
+    here = state_bytes(trainer.routing.optimizers)["total"]
+    return {
+        "parallel": world.strategy,
+        "world_size": world.size,
+        "mesh": dict(world.shape),
+        "optimizer_state_bytes": state | {"by_rank": world.gathered(here)},
+    }
 
 
 def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:

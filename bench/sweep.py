@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from bench import parallel
 from bench.errors import UserError
+
+# Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
+OmegaConf.register_new_resolver(
+    "leading", lambda folder: tempfile.mkdtemp() if parallel.rank() else folder, use_cache=True
+)
 
 # The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
 # leaves its outcome in the sweep's folder, from which the parent fills this list.
@@ -38,14 +45,16 @@ def job() -> Iterator[dict[str, Any]]:
         say(f"error: {reason}")
     except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
         outcome |= {"how": "failed", "error": repr(error)}
-        say(traceback.format_exc())
+        print(traceback.format_exc(), file=sys.stderr)
+        if parallel.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
+            raise SystemExit(1) from None
     note(outcome)
 
 
 def note(outcome: dict[str, Any]) -> None:
     """Remember how a cell ended: {cell, how, error, record}."""
     hydra = HydraConfig.get()
-    if is_sweep():
+    if is_sweep() and not parallel.rank():
         folder = Path(hydra.sweep.dir) / "outcomes"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,9 +67,8 @@ def note(outcome: dict[str, Any]) -> None:
 
 def say(line: str) -> None:
     """One line for the person at the terminal; in a sweep with the number of the job."""
-    hydra = HydraConfig.get()
-    label = f"[{hydra.job.num + 1}] " if is_sweep() else ""
-    print(f"{label}{line}", file=sys.stderr, flush=True)
+    label = f"[{HydraConfig.get().job.num + 1}] " if is_sweep() else ""
+    parallel.tell(label + line)
 
 
 def is_sweep() -> bool:
@@ -94,6 +102,8 @@ class Summary(Callback):
             sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if parallel.rank():
+            return
         from bench import tables
 
         found = self.outcomes(config)
@@ -115,7 +125,8 @@ class Failures(Summary):
     """Closes a sweep whose jobs have shown their own results."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        list_failures(self.outcomes(config))
+        if not parallel.rank():
+            list_failures(self.outcomes(config))
 
 
 def list_failures(found: list[dict[str, Any]]) -> None:

@@ -5,13 +5,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import parallel
 from bench.study import Best
 
 MB = 1e6
 
 
 def show(table: Table) -> None:
-    Console(width=None if Console().is_terminal else 160).print(table)
+    width = None if Console().is_terminal else 160
+    Console(width=width, quiet=parallel.rank() > 0).print(table)
 
 
 def number(value: float | None, form: str = ".4f") -> str:

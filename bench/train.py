@@ -11,7 +11,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from bench import cell, config, protocol, sweep
+from bench import cell, config, parallel, protocol, sweep
 from bench.errors import UserError
 
 
@@ -32,14 +32,14 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     try:
         if protocol.asked(sys.argv[1:]):
-            protocol.run(sys.argv[1:], job, lambda line: print(line, file=sys.stderr, flush=True))
+            protocol.run(sys.argv[1:], job, parallel.tell)
         else:
             job()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        parallel.tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        parallel.tell("interrupted; the same command goes on from the last checkpoint")
         return 130
     return sweep.exit_status()
 

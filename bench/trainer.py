@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench import checkpoint, gradients, meter, momenta, randomness
 from bench.config import Settings, schedule_factor
 from bench.interrupt import Interrupt
+from bench.parallel import World
 from bench.prepare import Ready
 from bench.progress import Progress
 from bench.record import Metrics
@@ -37,11 +38,13 @@ class Trainer:
         folder: Path,
         tracker: Tracker,
         warn: Callable[[str], None],
+        world: World,
     ) -> None:
-        self.train = settings.train
+        self.train, self.world = settings.train, world
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
-        self.forward = torch.compile(self.model) if self.train.compile else self.model
+        forward = world.forward(self.model)
+        self.forward = torch.compile(forward) if self.train.compile else forward
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.examples = self.train.batch_size * self.train.accumulate
@@ -57,6 +60,8 @@ class Trainer:
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
         self.update_rms: dict[str, float] = {}
+        self.interrupt = Interrupt(warn, patient=world.size > 1)
+        self.stops = False  # somebody asked this run, in any of its processes, to stop
         self.broken = ""  # which gradients are not finite, once one is
         self.metrics: Metrics | None = None
 
@@ -76,11 +81,11 @@ class Trainer:
             max(0, min(self.train.reference_steps, most)),
             self.state["reference"],
         )
-        self.metrics = Metrics(self.folder, self.state["step"])
+        self.metrics = Metrics(self.folder, self.state["step"], self.world.leads)
         for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
             self.tracker.log(line)
-        bar = Progress(self.train, self.data.unit, self.units_per_step)
-        with closing(self.metrics), Interrupt(self.warn) as interrupt, bar:
+        bar = Progress(self.train, self.data.unit, self.units_per_step, self.world.leads)
+        with closing(self.metrics), self.interrupt, bar:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()
                 line = self.step(evaluates)
@@ -88,13 +93,14 @@ class Trainer:
                 if evaluates or self.progress() >= 1.0:
                     bar.show(self.evaluate())
                 if self._due(self.train.save_momentum_every):
-                    momenta.save(self.folder, self.state["step"], self.routing, self.model)
+                    step, world = self.state["step"], self.world
+                    momenta.save(self.folder, step, self.routing, self.model, world)
                 if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
                     self.save()
-                if interrupt.asked:
+                if self.stops:
                     break
-            tested = None if interrupt.asked else self.evaluation("test")
-            if interrupt.asked:
+            tested = None if self.stops else self.evaluation("test")
+            if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
                 self.save()
                 raise KeyboardInterrupt
         return tested
@@ -137,22 +143,26 @@ class Trainer:
         ended = meter.clock(device)
         if measure_update:
             self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
-            self.update_rms = meter.update_rms(before, self.routing.roles)
+            self.update_rms = meter.update_rms(before, self.routing.roles, self.world)
             del before
             self.memory.resume()
-        self._time_reference(1e3 * (middle - began), 1e3 * (ended - resumed))
+        loss, forward_backward, own, asked = self.world.means(
+            loss.item(), middle - began, ended - resumed, self.interrupt.asked
+        )
+        self.stops = asked > 0
+        self._time_reference(1e3 * forward_backward, 1e3 * own)
         self.routing.zero_grad()
         state["step"] += 1
-        state["seconds"] += (middle - began) + (ended - resumed)
+        state["seconds"] += forward_backward + own
         line = {
             "step": state["step"],
             self.data.unit: state["step"] * self.units_per_step,
             "seconds": state["seconds"],
-            "train_loss": loss.item(),
+            "train_loss": loss,
             "lr": rates,
             "grad_norm": norm.item(),
-            "forward_backward_ms": 1e3 * (middle - began),
-            "optimizer_ms": 1e3 * (ended - resumed),
+            "forward_backward_ms": 1e3 * forward_backward,
+            "optimizer_ms": 1e3 * own,
         }
         self._write(line)
         if not math.isfinite(line["train_loss"]):
@@ -169,22 +179,24 @@ class Trainer:
         total = torch.zeros((), device=self.train.device)
         for i in range(0, self.examples, self.train.batch_size):
             part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
-            loss = self.output(part).loss / self.train.accumulate
-            loss.backward()
+            last = i + self.train.batch_size >= self.examples
+            with self.world.averages(self.forward, last):
+                loss = self.output(self.forward, self.world.part(part)).loss / self.train.accumulate
+                loss.backward()
             total += loss.detach()
-        norm = gradients.norm(self.parameters)
+        norm = gradients.norm(self.parameters, self.world)
         if not norm.isfinite():
             self.broken = gradients.not_finite(self.model)
         if self.train.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.train.clip_norm, norm)
+            gradients.clip(self.parameters, self.train.clip_norm, norm)
         return total, norm
 
-    def output(self, batch: dict[str, Tensor]):
-        """The model's output on a batch, under the run's precision."""
+    def output(self, forward: Callable, batch: dict[str, Tensor]):
+        """A model's output on a batch, under the run's precision."""
         device = self.train.device
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         with torch.autocast(device, torch.bfloat16, enabled=self.train.precision == "bf16"):
-            return self.forward(**batch)
+            return forward(**batch)
 
     # measuring ------------------------------------------------------------------------------
 
@@ -214,20 +226,25 @@ class Trainer:
         return line
 
     @torch.no_grad()
-    def evaluation(self, part: str) -> tuple[float, float | None]:
-        """Mean loss over the examples that `part` is evaluated on, and for images the accuracy."""
+    def evaluation(self, part: str, model: nn.Module | None = None) -> tuple[float, float | None]:
+        """Mean loss over the examples that `part` is evaluated on, and for images the accuracy.
+
+        model: another one than the run's.
+        """
         self.model.eval()
         losses = right = count = 0
         for batch in self.data.evaluation(part, self.train.batch_size):
-            output = self.output(batch)
-            n = len(batch["labels"])
+            n, batch = len(batch["labels"]), self.world.part(batch)
+            output = self.output(model or self.forward, batch)
             losses += n * output.loss.item()
             count += n
             if self.data.task == "images":
                 labels = batch["labels"].to(output.logits.device)
-                right += (output.logits.argmax(-1) == labels).sum().item()
+                hits = (output.logits.argmax(-1) == labels).sum().item()
+                right += hits * n / len(labels)
         self.model.train()
-        return losses / count, right / count if self.data.task == "images" else None
+        loss, accuracy = self.world.means(losses / count, right / count)
+        return loss, accuracy if self.data.task == "images" else None
 
     def _write(self, line: dict[str, Any]) -> None:
         self.metrics.write(line)
@@ -245,11 +262,11 @@ class Trainer:
         }
 
     def save(self) -> None:
-        checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree())
+        checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree(), self.world)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint that is whole, if there is one."""
-        found = checkpoint.newest(self.folder / "checkpoint", self.warn)
+        found = checkpoint.newest(self.folder / "checkpoint", self.warn, self.world, self.owners())
         if found is None:
             return
         _, tree = found
@@ -263,3 +280,11 @@ class Trainer:
         randomness.restore(tree["random"])
         self.memory.forget()
         self.warn(f"going on from step {self.state['step']}")
+
+    def owners(self) -> dict[str, Tensor]:
+        """The parameter that tensors of the tree belong to, by what their names begin with."""
+        found = {f"/model/{name}": p for name, p in self.model.named_parameters()}
+        for i, optimizer in enumerate(self.routing.optimizers):
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            found |= {f"/optimizers/{i}/state/{number}": p for number, p in enumerate(params)}
+        return found

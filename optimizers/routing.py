@@ -154,7 +154,8 @@ def _build(
         rule = {"sharding": sharding} | rule
     elif cls is torch.optim.Muon and any(isinstance(p, DTensor) for p in tensors):
         raise ValueError(
-            f"optimizer={block.get('name', target)}: torch's Muon does not know shards, use optimizer=hybrid"
+            f"optimizer={block.get('name', target)}: torch's Muon does not know shards, "
+            "use optimizer=hybrid"
         )
     try:
         optimizer = cls([group], lr=rate, **rule)

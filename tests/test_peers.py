@@ -31,6 +31,7 @@ from test_trainer import same_result, stop_at
 from bench import data
 from bench.errors import UserError
 from bench.meter import copies, update_rms
+from bench.parallel import ALONE
 from optimizers.routing import route
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -88,7 +89,7 @@ def test_a_muons_update_has_the_rms_of_the_recipe(name, monkeypatch):
     routing = route(model, settings(name))
     before = copies(routing.roles)
     learn(model, routing, 1)
-    assert update_rms(before, routing.roles)["hidden"] == pytest.approx(0.2 * 2e-3, rel=0.2)
+    assert update_rms(before, routing.roles, ALONE)["hidden"] == pytest.approx(0.2 * 2e-3, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Tensors of many processes in one folder, by torch's distributed checkpoint, without pickle.
+
+Each process writes what it has into a safetensors file of its own, whose header says which part of
+which tensor it holds; they are read again by any number of processes, each taking what it needs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+from torch.distributed.tensor.placement_types import Placement, _StridedShard
+
+
+def write(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors, whole (the same on all processes) or cut; all processes take part.
+
+    Raises OSError where the disk of one refuses.
+    """
+    simple = {name: _simply_cut(tensor) for name, tensor in tensors.items()}
+    try:
+        dcp.save(simple, storage_writer=HuggingFaceStorageWriter(folder, save_distributed=True))
+    except dcp.api.CheckpointException as error:
+        for cause, _ in error.failures.values():
+            if isinstance(cause, OSError):
+                raise cause from None
+        raise
+
+
+def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, Tensor]:
+    """All tensors of a folder, on the CPU, or cut as that of the same shape which `like` has under
+    their name, or its part before the last slash.
+
+    processes: how many read, each calling this.
+    """
+    reader = HuggingFaceStorageReader(folder)
+    tensors: dict[str, Tensor] = {}
+    targets: dict[str, DTensor] = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        tensors[name] = torch.empty(stored.size, dtype=stored.properties.dtype)
+        target = like.get(name, like.get(name.rpartition("/")[0]))
+        if isinstance(target, DTensor) and target.shape == stored.size:
+            targets[name] = target
+            mesh, placements = target.device_mesh, _simple(target)
+            tensors[name] = distribute_tensor(
+                tensors[name].to(mesh.device_type), mesh, placements, src_data_rank=None
+            )
+    dcp.load(tensors, storage_reader=reader, no_dist=processes == 1)
+    for name, target in targets.items():
+        tensors[name] = tensors[name].redistribute(placements=target.placements)
+    return tensors
+
+
+def _simply_cut(tensor: Tensor) -> Tensor:
+    """The tensor in parts that lie in one piece, as the checkpoint's format has no other."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    return tensor.redistribute(placements=_simple(tensor))
+
+
+def _simple(tensor: DTensor) -> list[Placement]:
+    return [Replicate() if isinstance(p, _StridedShard) else p for p in tensor.placements]
