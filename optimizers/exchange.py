@@ -11,7 +11,7 @@ from optimizers.sharding import Batch
 from optimizers.workspace import Workspace
 
 
-def bring(
+def fetch(
     batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup, workspace: Workspace
 ) -> dict[int, Tensor]:
     """By position the whole tensors that this process orthogonalizes, from everyone's shards."""
@@ -39,7 +39,7 @@ def bring(
     return wholes
 
 
-def give(
+def deliver(
     batch: Batch, wholes: dict[int, Tensor], shards: list[Tensor], processes: dist.ProcessGroup
 ) -> None:
     """Everyone's part of the whole tensors, from those that have them to the shards."""
@@ -121,7 +121,7 @@ def _all_gather(
         padded = like.new_empty(max(sizes))
         padded[: len(sent)] = sent
         flat = like.new_empty(count * max(sizes))
-        dist.all_gather_into_tensor(flat, padded, group=processes)
+        dist.all_gather_single(flat, padded, group=processes)
         received = dict(enumerate(flat.split(max(sizes))))
     for i, part in received.items():
         if i != me:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from optimizers.checks import MOMENTUM_DTYPES, check
-from optimizers.exchange import bring, give
+from optimizers.exchange import deliver, fetch
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.regions import local, outline
 from optimizers.second_moment import neurons, normalized
@@ -176,7 +176,7 @@ class Muon(torch.optim.Optimizer):
             parts = [torch.empty_like(params[member], dtype=dtype) for member in batch.members]
             for part, member in zip(parts, batch.members, strict=True):
                 accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
-            wholes = bring(batch, parts, work.processes, workspace)
+            wholes = fetch(batch, parts, work.processes, workspace)
             for stack in batch.stacks:
                 X = workspace.empty("X", stack.shape, dtype)
                 for move in stack.moves:
@@ -186,7 +186,7 @@ class Muon(torch.optim.Optimizer):
                 for move in stack.moves:
                     target = strips(wholes[move.segment.member], move.view, move.segment)
                     target.copy_(stack.part(X, move))
-            give(batch, wholes, parts, work.processes)
+            deliver(batch, wholes, parts, work.processes)
             for lines in batch.lines:
                 target = lines.of(params[batch.members[lines.position]])
                 apply(target, lines.of(parts[lines.position]), lines.scale, group)
