@@ -7,6 +7,7 @@ One process is the case in which every function here has nothing to do.
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,16 +45,31 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def leave(status: int) -> int:
+    """The exit status, once the leading process has had time to say why it is not 0.
+
+    torchrun ends all processes as soon as one has failed.
+    """
+    if status and rank():
+        time.sleep(2)
+    return status
+
+
 @dataclass(frozen=True)
 class World:
-    """The processes of a run. mesh: their arrangement, by name: data (parts of the batch, and for
-    fsdp2 shards) and tensor (parts of the model)."""
+    """The processes of a run.
+
+    shape: their arrangement: data (parts of the batch, and for fsdp2 shards) and tensor (parts of
+    the model); mesh: the same as torch's DeviceMesh, where parameters are cut.
+    align_heads: fsdp2 cuts Q, K and V weights between heads.
+    """
 
     strategy: str = "none"
     rank: int = 0
     size: int = 1
     shape: tuple[tuple[str, int], ...] = ()
-    mesh: Any = None  # torch's DeviceMesh where parameters are cut
+    mesh: Any = None
+    align_heads: bool = False
 
     @property
     def leads(self) -> bool:
@@ -124,14 +140,19 @@ class World:
 
     # how they share the model ------------------------------------------------------------------
 
-    def shard(self, model) -> None:
-        """Cut the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp)."""
+    def shard(self, model, parameters: list) -> None:
+        """Cut the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp).
+
+        parameters: what is known of each (optimizers.structure.Parameter).
+        """
         if self.strategy in ("tp", "fsdp2_tp"):
             from models import tensor_parallel
 
             tensor_parallel.shard(model, self.mesh["tensor"])
         if self.strategy in ("fsdp2", "fsdp2_tp"):
-            fully_shard(model, self.mesh["data"])
+            heads = parameters if self.align_heads else []
+            beside = {p.name for p in heads if heads_beside(p, self.data_size)}
+            fully_shard(model, self.mesh["data"], beside)
 
     def forward(self, model):
         """What is called forward: the model, or under ddp what averages its gradients."""
@@ -164,17 +185,34 @@ class World:
 ALONE = World()
 
 
-def fully_shard(model, mesh) -> None:
-    """torch's fully_shard, each layer a unit of its own: its weights are whole while it runs."""
+def heads_beside(parameter, processes: int) -> bool:
+    """Whether a weight's heads lie beside each other along its second dimension, as in GPT-2's
+    Conv1D, and so many processes can have whole ones. Along the first it is cut in any case."""
+    sizes = {part.stop - part.start for part in parameter.slices}
+    fits = len(sizes) == 1 and len(parameter.slices) % processes == 0
+    return fits and parameter.layout == "transposed" and parameter.tensor.ndim == 2
+
+
+def fully_shard(model, mesh, beside: set[str]) -> None:
+    """torch's fully_shard, each layer a unit of its own: its weights are whole while it runs.
+
+    beside: names of the parameters that are cut along their second dimension, not the first.
+    """
     from torch.distributed.fsdp import fully_shard as shard
+    from torch.distributed.tensor import Shard
     from torch.nn import ModuleList
+
+    second = {id(p) for name, p in model.named_parameters() if name in beside}
+
+    def placement(p):
+        return Shard(1) if id(p) in second else None
 
     layers = [layer for m in model.modules() if isinstance(m, ModuleList) for layer in m]
     nested = {id(part) for layer in layers for part in layer.modules() if part is not layer}
     for layer in layers:
         if id(layer) not in nested:
-            shard(layer, mesh=mesh)
-    shard(model, mesh=mesh)
+            shard(layer, mesh=mesh, shard_placement_fn=placement)
+    shard(model, mesh=mesh, shard_placement_fn=placement)
 
 
 # setting up -----------------------------------------------------------------------------------
@@ -198,7 +236,8 @@ def start(settings: Settings) -> World:
     device, limit = settings.train.device, timedelta(seconds=settings.parallel["timeout"])
     connect(device, limit)
     mesh = None if strategy == "ddp" else device_mesh(device, shape, limit)
-    return World(strategy, rank(), processes, shape, mesh)
+    align = settings.parallel.get("align_heads", False)
+    return World(strategy, rank(), processes, shape, mesh, align)
 
 
 def check(settings: Settings, processes: int) -> None:

@@ -51,7 +51,7 @@ def route(
     model: nn.Module,
     block: dict[str, Any],
     structure: dict[str, Any] | None = None,
-    shard: Callable[[nn.Module], None] | None = None,
+    shard: Callable[[nn.Module, list[Parameter]], None] | None = None,
     sharding: str = "replicate",
 ) -> Routing:
     """Build the optimizers that an optimizer's YAML asks for.
@@ -60,7 +60,7 @@ def route(
     each role (or `default`) to {_target_: ..., lr: ..., ...}.
     structure: patterns on parameter names that say what those are (structure.describe).
     shard: puts the model on many processes, in place: its parameters become new ones of the same
-    names and shapes. Called when it is known how the whole model is read.
+    names and shapes. Called when it is known how the whole model is read, with what was found.
     sharding: how every Muon of ours works over processes (muon.Muon).
     Raises ValueError, naming the parameter or setting, where the partition is not exact.
     """
@@ -85,7 +85,7 @@ def route(
             )
         chosen.append((role, dict(rule), members, _views(members, rule)))
     if shard is not None:
-        shard(model)
+        shard(model, parameters)
     tensors = dict(model.named_parameters())
     optimizers, rows, roles = [], {}, {}
     for role, rule, members, views in chosen:
@@ -151,7 +151,10 @@ def _build(
     group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
     if views is not None:
         group["views"] = views
-        rule = {"sharding": sharding} | rule
+        cut = any(isinstance(p, DTensor) for p in tensors)
+        # What tensor parallelism leaves whole on every process is neither gathered nor in blocks.
+        whole = not cut and sharding in ("gather", "blockwise")
+        rule = {"sharding": "replicate" if whole else sharding} | rule
     elif cls is torch.optim.Muon and any(isinstance(p, DTensor) for p in tensors):
         raise ValueError(
             f"optimizer={block.get('name', target)}: torch's Muon does not know shards, "

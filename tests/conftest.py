@@ -112,3 +112,16 @@ def command(*arguments: str, entry: str = "train", **options) -> subprocess.Comp
         timeout=300,
         **options,
     )
+
+
+def torchrun(processes: int, *arguments: str, entry: str = "train") -> subprocess.CompletedProcess:
+    """The command under torchrun, a thread for each process."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*launch, f"--nproc-per-node={processes}", f"bench/{entry}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
