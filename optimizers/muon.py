@@ -12,7 +12,7 @@ from optimizers.exchange import deliver, fetch
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.regions import local, outline
 from optimizers.second_moment import neurons, normalized
-from optimizers.sharding import Work, work
+from optimizers.sharding import Work, count_processes, work
 from optimizers.stacks import shards
 from optimizers.views import strips, whole
 from optimizers.workspace import Workspace
@@ -103,6 +103,8 @@ class Muon(torch.optim.Optimizer):
             ]
         try:
             check(group)
+            if count_processes(group["params"]) > 1:  # refuse what cannot be before work starts
+                self._plans[len(self.param_groups) - 1, False] = work(group, group["views"])
         except ValueError:
             self.param_groups.pop()
             raise

@@ -54,8 +54,8 @@ def region(
         pieces = getattr(placement, "split_factor", 1)
         if dim in cut and pieces > 1:
             raise ValueError(
-                f"placements {tuple(placements)}: dimension {dim} is cut before it is cut in "
-                f"{pieces} pieces; shard another dimension over the first part of the mesh"
+                f"placements {tuple(placements)}: dimension {dim} is cut, and then again in "
+                f"{pieces} pieces, of which torch loses track; replicate it over part of the mesh"
             )
         cut.add(dim)
         dims[dim] = torch.cat([_chunk(part, ways, number) for part in _parts(dims[dim], pieces)])

@@ -173,11 +173,9 @@ def _cost(view: View, group: dict[str, Any]) -> float:
     """Multiplications of the iteration, and one for each element that is moved and normed."""
     orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
     device = group["params"][0].device
-    shapes = block_shapes(view, group["params"])
     return sum(
-        number * (orthogonalizer.multiplications(*shape, device) + prod(shape))
-        for shape in set(shapes)
-        for number in [shapes.count(shape)]
+        count * (orthogonalizer.multiplications(*shape, device) + prod(shape))
+        for shape, count in Counter(block_shapes(view, group["params"])).items()
     )
 
 

@@ -140,7 +140,7 @@ def test_regions_are_where_torch_puts_things(one_process):
 
 
 def test_heads_that_are_cut_before_they_are_told_apart_are_refused():
-    with pytest.raises(ValueError, match="dimension 1 is cut before it is cut in 3 pieces"):
+    with pytest.raises(ValueError, match="dimension 1 is cut, and then again in 3 pieces"):
         region((4, 12), (Shard(1), _StridedShard(1, split_factor=3)), (2, 2), (0, 0))
 
 
