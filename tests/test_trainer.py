@@ -116,10 +116,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(train, tmp_path,
     _, whole, _ = train(results=tmp_path / "whole")
     original = checkpoint.save
 
-    def full(folder, step, tree, **options):
+    def full(folder, step, *rest):
         if step == 4:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder))
-        return original(folder, step, tree, **options)
+        return original(folder, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save", full)
     outcome, _, said = train()
@@ -148,11 +148,11 @@ def test_a_loss_that_is_not_finite_is_a_result(train):
 def test_a_gradient_that_is_not_finite_is_reported_with_its_name(value, train, monkeypatch):
     whole = trainer.Trainer.output
 
-    def spoilt(self, batch):
+    def spoilt(self, forward, batch):
         weight = self.model.transformer.h[0].mlp.c_fc.weight
         if self.state["step"] == 2:
             weight.register_hook(lambda grad: torch.full_like(grad, value))
-        return whole(self, batch)
+        return whole(self, forward, batch)
 
     monkeypatch.setattr(trainer.Trainer, "output", spoilt)
     outcome, record, said = train()
