@@ -1,38 +1,51 @@
-"""Ctrl-C and SIGTERM, taken between two steps so that a checkpoint is always whole."""
+"""Ctrl-C, SIGTERM and a scheduler's warning, taken between two steps: a checkpoint is whole."""
 
 import signal
 import threading
 from collections.abc import Callable
 
+WARNING = signal.SIGUSR2  # from Slurm, ahead of a time limit or a preemption (submitit's default)
+
 
 class Interrupt:
-    """While active, a signal sets `asked`; a second one ends the process's work at once.
+    """While active, a signal sets `asked`; the same once more ends the process's work at once.
 
     patient: it does not, as torchrun passes on what the terminal has sent already; torchrun itself
     ends processes that take longer than half a minute.
+    A signal that is ignored stays so. A warning that someone handles is handed on to them in the
+    end: submitit then puts the job into the queue again.
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
     def __init__(self, say: Callable[[str], None], patient: bool = False) -> None:
         self.say, self.patient = say, patient
-        self.asked = False
+        self.taken: set[int] = set()
+
+    @property
+    def asked(self) -> bool:
+        return bool(self.taken)
 
     def __enter__(self) -> "Interrupt":
         main = threading.current_thread() is threading.main_thread()
-        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
-        self.old = {number: signal.signal(number, self._take) for number in signals}
+        signals = [signal.SIGINT, signal.SIGTERM] if main else []
+        if main and callable(signal.getsignal(WARNING)):
+            signals.append(WARNING)
+        wanted = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
+        self.old = {number: signal.signal(number, self._take) for number in wanted}
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
+        if WARNING in self.taken:
+            signal.raise_signal(WARNING)
 
     def _take(self, number: int, frame: object) -> None:
-        if self.asked:
+        if number in self.taken:
             if self.patient:
                 return
             raise KeyboardInterrupt
-        self.asked = True
-        self.say(
-            "stopping after this step" + ("" if self.patient else "; once more to stop at once")
-        )
+        if not self.taken:
+            more = "" if self.patient else "; once more to stop at once"
+            self.say(f"stopping after this step{more}")
+        self.taken.add(number)

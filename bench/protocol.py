@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from bench import archive, cell, comparison, config, record, study, tables
+from bench import archive, cell, comparison, config, owner, record, study, tables
 from bench.config import CONF, Settings
 from bench.errors import UserError
 from bench.forecast import Forecast
@@ -79,14 +79,17 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     best = campaign.best(asked=request.stage != TUNE)
     if best:
         tables.show(tables.tuning(best))
-    for sweep in campaign.finals(best):
-        campaign.train(campaign.plan(sweep), job, clock, say)
+    finals = [campaign.plan(sweep) for sweep in campaign.finals(best)]
+    for planned in finals:
+        campaign.train(planned, job, clock, say)
     records = archive.read(campaign.runs.parent)
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition)
         if found.arms:
             say(f"{condition}: {answer(found)}")
-    say(f"experiment={request.experiment}: all runs asked for have ended; next: bench/report.py")
+    running = sum(map(campaign.running, (*tunings, *finals)))
+    ended = f"{running} runs are running elsewhere" if running else "all runs asked for have ended"
+    say(f"experiment={request.experiment}: {ended}; next: bench/report.py")
 
 
 def read(arguments: list[str]) -> Request:
@@ -208,6 +211,10 @@ class Campaign:
         again = self.settings.rerun
         return [s for name, s in planned.cells.items() if again or not self.ended(name)]
 
+    def running(self, planned: Planned) -> int:
+        """How many of the cells another process trains now."""
+        return sum(owner.holder(self.runs / name) is not None for name in planned.cells)
+
     def train(self, planned: Planned, job: Callable, clock: Forecast, say: Callable) -> None:
         """Train what is left of a sweep; of the rest note that it belongs to this study."""
         left = self.left(planned)
@@ -237,6 +244,12 @@ class Campaign:
             losses: dict[float, list[float | None]] = {}
             cells = self.plan(sweep).cells
             missing = [name for name in cells if not self.ended(name)]
+            running = [name for name in missing if owner.holder(self.runs / name)]
+            if running and asked:
+                raise UserError(
+                    f"{sweep.condition}, {sweep.arm}: {len(running)} of {len(cells)} tuning runs "
+                    f"are running elsewhere; the same command goes on when they have ended"
+                )
             if missing and asked:
                 raise UserError(
                     f"{sweep.condition}, {sweep.arm}: {len(missing)} of {len(cells)} tuning runs "

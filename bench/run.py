@@ -8,11 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench import meter, parallel, prepare, record, reference, tables, tracking
 from bench.config import Settings
 from bench.errors import UserError
+from bench.owner import Held, Lost, Ownership
 from bench.parallel import World
 from bench.prepare import Ready
 from bench.trainer import Diverged, Trainer
@@ -31,43 +30,56 @@ def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     return {"how": "inspected"}
 
 
-def run(settings: Settings, cell: str, say: Callable[[str], None], wait: bool = False) -> Outcome:
-    """Train the cell unless its record says that this was done before.
-
-    wait: in a sweep, whose jobs may run side by side, for another process that trains this cell.
-    """
+def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
+    """Train the cell unless its record says that this was done, or another process is at it."""
     world = parallel.start(settings)
-    with ExitStack() as held:
-        folder, ended = world.agreed(lambda: claim(settings, cell, held, say, wait))
-        return ended or train(settings, cell, folder, world, say)
+    owner = Ownership(run_folder(settings, cell))
+    try:
+        with ExitStack() as held:
+            ended = world.agreed(lambda: claim(settings, cell, owner, held, say))
+            return ended or train(settings, cell, owner, world, say)
+    except Lost as lost:
+        if world.size == 1:
+            raise
+        say(f"error: {lost}")
+        raise SystemExit(1) from None  # the other processes wait in vain
 
 
 def claim(
-    settings: Settings, cell: str, held: ExitStack, say: Callable[[str], None], wait: bool
-) -> tuple[Path, Outcome | None]:
-    """The cell's folder, held for this run; and the outcome, where there is nothing to train."""
-    folder = run_folder(settings, cell)
+    settings: Settings, cell: str, owner: Ownership, held: ExitStack, say: Callable[[str], None]
+) -> Outcome | None:
+    """Hold the cell; or the outcome, where there is nothing to train."""
+    if found := skip(settings, cell, owner.folder, say):
+        return found
     try:
-        held.enter_context(FileLock(folder / ".lock", timeout=-1 if wait else 0))
-    except Timeout:
-        raise UserError(f"{cell}: another process is training this cell in {folder}") from None
+        held.enter_context(owner)
+    except Held as other:
+        say(f"{cell}: running on {other}")
+        return {"how": "running"}
     if settings.rerun:
         for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
-            remove(folder / name)
-    record.join(folder, settings)
-    done = record.read(folder)
-    if done and done["status"] in record.DONE:
-        say(f"{cell}: {skipped(done)}")
-        return folder, {"how": "skipped", "record": brief(done)}
+            remove(owner.folder / name)
+    elif found := skip(settings, cell, owner.folder, say):  # ended since we looked
+        return found
+    record.join(owner.folder, settings)
     say(cell)
-    return folder, None
+    return None
+
+
+def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome | None:
+    """The outcome of a cell that need not be trained."""
+    done = record.read(folder)
+    if settings.rerun or not done or done["status"] not in record.DONE:
+        return None
+    record.join(folder, settings)
+    say(f"{cell}: {skipped(done)}")
+    return {"how": "skipped", "record": brief(done)}
 
 
 def run_folder(settings: Settings, cell: str) -> Path:
     folder = Path(settings.results_dir) / "runs" / cell
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
     except (FileExistsError, NotADirectoryError):
         raise UserError(
             f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
@@ -96,9 +108,11 @@ def brief(done: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    settings: Settings, cell: str, folder: Path, world: World, say: Callable[[str], None]
+def train(
+    settings: Settings, cell: str, owner: Ownership, world: World, say: Callable[[str], None]
 ) -> Outcome:
     """Build everything, train, and write the record; of many processes the leading one writes."""
+    folder = owner.folder
     ready = prepare.everything(settings, folder, world)
     say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
     prepare.remarks(settings, say)
@@ -108,7 +122,8 @@ def train(
         record.write_config(folder, settings)
         record.write_json(folder / "routing.json", ready.routing.table)
         tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
-    trainer = Trainer(settings, ready, folder, tracker, say, world)
+    check = owner.check if world.leads else lambda: None
+    trainer = Trainer(settings, ready, folder, tracker, say, world, check)
     ended = attempt(trainer, settings)
     facts |= results(trainer) | ended
     lost = world.size > 1 and facts["status"] == "failed"
@@ -123,7 +138,7 @@ def train(
 
 
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
-    """Train and test; how that ended. Only Ctrl-C goes through."""
+    """Train and test; how that ended. Only Ctrl-C and the loss of the cell go through."""
     try:
         loss, accuracy = trainer.fit()
         refuse_loss_above_start(trainer, settings)
@@ -134,7 +149,7 @@ def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
     except Diverged as end:
         step = trainer.state["step"]
         return {"status": "diverged", "diverged_step": step, "error": str(end)}
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Lost):
         trainer.tracker.finish({}, failed=True)
         raise
     except OSError as error:

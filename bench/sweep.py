@@ -1,11 +1,15 @@
 """What became of each cell of a command: gathered, shown, and turned into the exit status."""
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,18 @@ OmegaConf.register_new_resolver(
     "leading", lambda folder: tempfile.mkdtemp() if parallel.rank() else folder, use_cache=True
 )
 
+PLUGINS = {  # by the first word of a launcher's name: our extra that installs it, and the package
+    "joblib": ("joblib", "hydra-joblib-launcher"),
+    "slurm": ("slurm", "hydra-submitit-launcher"),
+    "submitit": ("slurm", "hydra-submitit-launcher"),
+    "ray": ("ray", "hydra-ray-launcher"),
+}
+
 # The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
 # leaves its outcome in the sweep's folder, from which the parent fills this list.
 outcomes: list[dict[str, Any]] = []
+began_here = False  # whether the sweep whose jobs run in this process was begun in it, too
+stopping = False  # whether this process, one that a launcher started for jobs, was told to stop
 
 
 @contextmanager
@@ -34,7 +47,10 @@ def job() -> Iterator[dict[str, Any]]:
     Its failure is noted and never leaves the job, so that a sweep goes on.
     """
     outcome = {"cell": overrides(), "how": "failed", "error": None, "record": None}
+    elsewhere = is_sweep() and not began_here
     try:
+        if elsewhere:
+            settle_in()
         yield outcome
     except UserError as error:
         outcome |= {"how": "failed", "error": str(error)}
@@ -43,12 +59,72 @@ def job() -> Iterator[dict[str, Any]]:
         reason = f"{error.strerror or error}: {error.filename or ''}"
         outcome |= {"how": "failed", "error": reason}
         say(f"error: {reason}")
+    except KeyboardInterrupt:
+        if not elsewhere:
+            raise
+        stop()
+        outcome |= {"how": "interrupted"}  # ends the sweep where that was begun
     except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
         outcome |= {"how": "failed", "error": repr(error)}
         print(traceback.format_exc(), file=sys.stderr)
         if parallel.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
             raise SystemExit(1) from None
+    if elsewhere:
+        signal.signal(signal.SIGTERM, stop)
     note(outcome)
+
+
+# jobs in processes of their own ---------------------------------------------------------------
+
+
+def settle_in() -> None:
+    """Make a process that a launcher started for jobs one that can be stopped and found again.
+
+    It heeds SIGTERM, from the process that began the sweep or from a scheduler, and not the
+    terminal's Ctrl-C, which goes to both.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hydra = HydraConfig.get()
+    sys.argv[:] = [f"bench/{hydra.job.name}.py", "-m", *hydra.overrides.task]
+    os.environ["TTY_COMPATIBLE"] = "0"  # rich: no bars, as processes share the terminal
+
+
+def stop(*signal_and_frame: object) -> None:
+    """Begin no job any more."""
+    global stopping
+    stopping = True
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt where a job should not begin as its sweep was stopped."""
+    if stopping:
+        raise KeyboardInterrupt
+
+
+def stop_workers(number: int, frame: object) -> None:
+    """Have the processes of a joblib sweep leave checkpoints; once more ends all at once."""
+    signal.signal(number, signal.default_int_handler)
+    workers = multiprocessing.active_children()
+    if not workers:
+        raise KeyboardInterrupt
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+
+
+def refuse_missing_launcher(arguments: list[str]) -> None:
+    """Raises UserError for a launcher whose plugin is not installed."""
+    for word in arguments:
+        group, _, name = word.partition("=")
+        extra, package = PLUGINS.get(name.split("_")[0], (None, None))
+        if group == "hydra/launcher" and extra:
+            try:
+                version(package)
+            except PackageNotFoundError:
+                raise UserError(f"{word}: needs pip install -e '.[{extra}]'") from None
+
+
+# what is noted and said -----------------------------------------------------------------------
 
 
 def note(outcome: dict[str, Any]) -> None:
@@ -88,7 +164,13 @@ class Summary(Callback):
     """Closes a sweep with a table and the list of failed cells."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        global began_here
+        began_here = True
         self.first = len(outcomes)  # a study is many sweeps
+        self.handlers = {}
+        if ".joblib_launcher." in config.hydra.launcher["_target_"]:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, stop_workers)
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,17 +184,24 @@ class Summary(Callback):
             sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
         if parallel.rank():
             return
+        found = self.outcomes(config)
+        self.show(found)
+        list_failures(found)
+        if any(outcome["how"] == "interrupted" for outcome in found):
+            raise KeyboardInterrupt
+
+    def show(self, found: list[dict[str, Any]]) -> None:
         from bench import tables
 
-        found = self.outcomes(config)
         tables.show(tables.sweep(found))
         counts: dict[str, int] = {}
         for outcome in found:
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
         print(", ".join(f"{n} {how}" for how, n in counts.items()))
-        list_failures(found)
 
     def outcomes(self, config: DictConfig) -> list[dict[str, Any]]:
         """Of this sweep's jobs, from its folder where they left them."""
@@ -124,9 +213,8 @@ class Summary(Callback):
 class Failures(Summary):
     """Closes a sweep whose jobs have shown their own results."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if not parallel.rank():
-            list_failures(self.outcomes(config))
+    def show(self, found: list[dict[str, Any]]) -> None:
+        pass
 
 
 def list_failures(found: list[dict[str, Any]]) -> None:

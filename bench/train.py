@@ -21,16 +21,18 @@ def job(cfg: DictConfig) -> None:
     with sweep.job() as outcome:
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
+        sweep.check()
         from bench import run  # imports torch: only once the settings are known to be good
 
         if settings.inspect:
             outcome |= run.inspect(settings, sweep.say)
         else:
-            outcome |= run.run(settings, outcome["cell"], sweep.say, wait=sweep.is_sweep())
+            outcome |= run.run(settings, outcome["cell"], sweep.say)
 
 
 def main() -> int:
     try:
+        sweep.refuse_missing_launcher(sys.argv[1:])
         if protocol.asked(sys.argv[1:]):
             protocol.run(sys.argv[1:], job, parallel.tell)
         else:

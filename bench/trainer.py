@@ -39,8 +39,10 @@ class Trainer:
         tracker: Tracker,
         warn: Callable[[str], None],
         world: World,
+        check: Callable[[], None],
     ) -> None:
-        self.train, self.world = settings.train, world
+        """check: called before anything is written; what it raises ends the run there."""
+        self.train, self.world, self.check = settings.train, world, check
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
         forward = world.forward(self.model)
@@ -89,6 +91,7 @@ class Trainer:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()
                 line = self.step(evaluates)
+                self.check()
                 bar.show(line)
                 if evaluates or self.progress() >= 1.0:
                     bar.show(self.evaluate())
@@ -100,6 +103,7 @@ class Trainer:
                 if self.stops:
                     break
             tested = None if self.stops else self.evaluation("test")
+            self.check()
             if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
                 self.save()
                 raise KeyboardInterrupt

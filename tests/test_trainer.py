@@ -33,7 +33,7 @@ def test_a_run_leaves_every_file_and_key(train, tmp_path):
     outcome, record, _ = train()
     folder = tmp_path / "runs" / record["cell"]
     assert outcome["how"] == record["status"] == "finished"
-    assert sorted(p.name for p in folder.iterdir() if p.name != ".lock") == [
+    assert sorted(p.name for p in folder.iterdir()) == [
         "config.yaml",
         "metrics.jsonl",
         "record.json",
