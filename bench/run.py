@@ -138,7 +138,7 @@ def train(
 
 
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
-    """Train and test; how that ended. Only Ctrl-C and the loss of the cell go through."""
+    """Train and test; how that ended. Only what stops this process, or takes the cell from it, goes through."""
     try:
         loss, accuracy = trainer.fit()
         refuse_loss_above_start(trainer, settings)
@@ -149,7 +149,7 @@ def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
     except Diverged as end:
         step = trainer.state["step"]
         return {"status": "diverged", "diverged_step": step, "error": str(end)}
-    except (KeyboardInterrupt, Lost):
+    except (KeyboardInterrupt, SystemExit, Lost):
         trainer.tracker.finish({}, failed=True)
         raise
     except OSError as error:

@@ -6,7 +6,7 @@ import math
 import pytest
 from conftest import command
 
-from bench import protocol, record, study
+from bench import owner, protocol, record, study
 from bench.config import CONF
 from bench.errors import UserError
 
@@ -151,6 +151,20 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
             planned = campaign.plan(sweep)
             steps[sweep.arm] = {s.train.steps for s in planned.cells.values()}
     assert steps == {"adamw": {600}, "hybrid": {400}}
+
+
+def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
+    words = ["experiment=smoke", "condition=text", "arm=adamw", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(protocol.read(words))
+    (tuning,) = (s for s in study.tuning(campaign.study) if campaign.tunes(s))
+    first, *_ = campaign.plan(tuning).cells
+    (tmp_path / "runs" / first).mkdir(parents=True)
+    with owner.Ownership(tmp_path / "runs" / first):
+        assert campaign.running(campaign.plan(tuning)) == 1
+        with pytest.raises(UserError, match="1 of 3 tuning runs are running elsewhere"):
+            campaign.best(asked=True)
+    with pytest.raises(UserError, match="3 of 3 tuning runs have not ended"):
+        campaign.best(asked=True)
 
 
 def test_a_study_is_trained_once_and_reported(tmp_path):

@@ -21,23 +21,22 @@ def records(results: Path) -> dict[str, dict]:
     return dict(sorted(found.items()))
 
 
-def start(*arguments: str) -> subprocess.Popen:
+def start(*arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "bench/train.py", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
 
 
-def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> None:
-    """Until the metrics have the step, or the process ended."""
+def wait_for_step(results: Path, step: int, process: subprocess.Popen, runs: int = 1) -> None:
+    """Until the metrics of so many runs have the step, or the process ended."""
     while process.poll() is None:
-        lines = [
-            t for f in results.glob("runs/*/metrics.jsonl") for t in f.read_text().splitlines()
-        ]
-        if any(f'"step": {step},' in line for line in lines):
+        metrics = [file.read_text() for file in results.glob("runs/*/metrics.jsonl")]
+        if sum(f'"step": {step},' in text for text in metrics) >= runs:
             return
         time.sleep(0.02)
     raise AssertionError(process.stdout.read())
