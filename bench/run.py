@@ -138,7 +138,7 @@ def train(
 
 
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
-    """Train and test; how that ended. Only what stops this process, or takes the cell from it, goes through."""
+    """Train and test; how that ended. What stops this process or takes the cell goes through."""
     try:
         loss, accuracy = trainer.fit()
         refuse_loss_above_start(trainer, settings)

@@ -25,6 +25,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> int:
+    sweep.refuse_missing_launcher()
     try:
         job()
     except KeyboardInterrupt:

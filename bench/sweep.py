@@ -112,16 +112,17 @@ def stop_workers(number: int, frame: object) -> None:
         os.kill(worker.pid, signal.SIGTERM)
 
 
-def refuse_missing_launcher(arguments: list[str]) -> None:
-    """Raises UserError for a launcher whose plugin is not installed."""
-    for word in arguments:
+def refuse_missing_launcher() -> None:
+    """End the command in one line where the plugin of the launcher it names is not installed."""
+    for word in sys.argv[1:]:
         group, _, name = word.partition("=")
         extra, package = PLUGINS.get(name.split("_")[0], (None, None))
         if group == "hydra/launcher" and extra:
             try:
                 version(package)
             except PackageNotFoundError:
-                raise UserError(f"{word}: needs pip install -e '.[{extra}]'") from None
+                print(f"error: {word}: needs pip install -e '.[{extra}]'", file=sys.stderr)
+                sys.exit(1)
 
 
 # what is noted and said -----------------------------------------------------------------------

@@ -31,8 +31,8 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> int:
+    sweep.refuse_missing_launcher()
     try:
-        sweep.refuse_missing_launcher(sys.argv[1:])
         if protocol.asked(sys.argv[1:]):
             protocol.run(sys.argv[1:], job, parallel.tell)
         else:

@@ -1,4 +1,4 @@
-"""Sweeps by Hydra's launchers: joblib, submitit's local executor, and Ray, which is only composed."""
+"""Sweeps by Hydra's launchers: joblib, submitit's local executor; Ray is only composed."""
 
 import os
 import signal
@@ -51,7 +51,9 @@ def test_joblib_trains_side_by_side_with_the_cores_shared_out(tmp_path):
     assert all(one["command"].startswith("python bench/train.py -m optimizer=") for one in found)
 
 
-@pytest.mark.parametrize("to", ["all its processes", "the command alone"])
+@pytest.mark.parametrize(
+    "to", ["all its processes", pytest.param("the command alone", marks=pytest.mark.long)]
+)
 def test_ctrl_c_on_a_joblib_sweep_leaves_checkpoints(tmp_path, to):
     words = ["-m", "hydra/launcher=joblib_local", "seed=0,1,2,3", *OFFLINE, *LONG]
     process = start(*words, f"results_dir={tmp_path}", start_new_session=True)
@@ -94,6 +96,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_from_where_it_was(tmp_path)
     assert all(one["steps"] == 400 for one in records(tmp_path).values())
 
 
+@pytest.mark.long
 def test_a_study_trains_by_a_launcher(tmp_path):
     words = ["experiment=smoke", "stage=tune", "condition=text", "arm=adamw", "tracker=none"]
     words += ["train.steps=4", "hydra/launcher=joblib_local", f"results_dir={tmp_path}"]
