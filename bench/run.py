@@ -108,7 +108,6 @@ def brief(done: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-def train(
     settings: Settings, cell: str, owner: Ownership, world: World, say: Callable[[str], None]
 ) -> Outcome:
     """Build everything, train, and write the record; of many processes the leading one writes."""
