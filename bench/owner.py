@@ -155,12 +155,17 @@ def read(path: Path) -> Claim | None:
 def create(path: Path, owner: dict[str, Any]) -> bool:
     """Make the file; False where another process made it first."""
     try:
-        with path.open("x") as file:
+        file = path.open("x")
+    except FileExistsError:
+        return False
+    try:
+        with file:
             json.dump(owner, file)
             file.flush()
             os.fsync(file.fileno())
-    except FileExistsError:
-        return False
+    except OSError:  # the disk is full
+        path.unlink()
+        raise
     return True
 
 
