@@ -55,7 +55,7 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
     routed = routing(settings, built, world)
-    refuse_small_disk(settings, folder, built, routed)
+    refuse_small_disk(settings, folder, built, routed, world)
     return Ready(read, built, routed, memory)
 
 
@@ -113,11 +113,14 @@ def routing(settings: Settings, built: nn.Module, world: World = ALONE) -> Routi
         return route(built, settings.optimizer, settings.structure, shard, sharding)
 
 
-def refuse_small_disk(settings: Settings, folder: Path, built: nn.Module, routed: Routing) -> None:
+def refuse_small_disk(
+    settings: Settings, folder: Path, built: nn.Module, routed: Routing, world: World
+) -> None:
     """Two checkpoints stay while a third is written; one is enough where none is asked for."""
     weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
     state = predicted_bytes(routed.optimizers)
     one = weights + (state if state is not None else 2 * weights)
+    one *= world.size if world.mesh is not None else 1  # each process writes its shards
     every, steps = settings.train.checkpoint_every, settings.train.steps
     count = 1 if every is None or (steps is not None and every >= steps) else 3
     needed = count * one + SPARE_BYTES

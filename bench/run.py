@@ -33,6 +33,8 @@ def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
 def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
     """Train the cell unless its record says that this was done, or another process is at it."""
     world = parallel.start(settings)
+    # What each found out about its machine, such as the precision that pays, may differ.
+    settings, cell = world.agreed(lambda: (settings, cell))
     owner = Ownership(run_folder(settings, cell))
     try:
         with ExitStack() as held:

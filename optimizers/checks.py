@@ -75,8 +75,8 @@ def check_processes(group: dict[str, Any]) -> None:
     ):
         if value != off:
             raise ValueError(
-                f"optimizer {name}={value}: needs sharding=replicate, on plain tensors "
-                f"(here sharding={sharding} over {count} processes)"
+                f"optimizer {name}={value}: needs sharding=replicate (of a run: parallel=ddp "
+                f"parallel.muon=replicate), here it is {sharding} over {count} processes"
             )
 
 

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from bench import config, prepare, record, run, tracking
 from bench.config import Settings
+from bench.parallel import ALONE
 from bench.trainer import Trainer
 
 
@@ -43,7 +44,7 @@ def through_trainer(settings: Settings, ready: prepare.Ready, folder: Path) -> t
     """Seconds of the trainer's loop without its evaluations, and of one checkpoint."""
     facts = record.about(settings, "cost") | run.facts_of(ready, settings)
     tracker = tracking.start(settings.tracker, facts, folder, warn=print)
-    trainer = Trainer(settings, ready, folder, tracker, print)
+    trainer = Trainer(settings, ready, folder, tracker, print, ALONE, lambda: None)
     evaluate, spent = trainer.evaluate, []
 
     def timed_evaluate():
@@ -79,9 +80,9 @@ def main() -> None:
     ratios, checkpoints, steps = [], [], []
     for turn in range(asked.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            ready = prepare.everything(settings, Path(folder))
+            ready = prepare.everything(settings, Path(folder), ALONE)
             ours, checkpoint = through_trainer(settings, ready, Path(folder))
-            bare = bare_loop(settings, prepare.everything(settings, Path(folder)))
+            bare = bare_loop(settings, prepare.everything(settings, Path(folder), ALONE))
         if turn == 0:
             continue  # warms up
         ratios.append(ours / bare)
