@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bench.parallel import ALONE, World
+from bench.world import ALONE, World
+from optimizers.regions import local
 
 TENSORS, TREE, SUMS = "tensors.safetensors", "tree.json", "SHA256SUMS"
 UNFINISHED = "unfinished-"
@@ -148,7 +149,7 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     seen: set[int] = set()
     own = {}
     for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
+        tensor = local(tensor.detach()).cpu().contiguous()
         pointer = tensor.untyped_storage().data_ptr()
         own[name] = tensor.clone() if pointer in seen else tensor  # the library wants no sharing
         seen.add(pointer)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bench.parallel import World
+from bench.world import World
 from optimizers.regions import local
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.parallel import World
+from bench.world import World
 from optimizers.regions import local
 
 WARM_UP = 2  # steps at the start of a run that no timing counts

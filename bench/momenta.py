@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from bench.parallel import World
+from bench.world import World
 from optimizers.routing import Routing
 from optimizers.state import momentum, views
 

@@ -1,23 +1,17 @@
-"""Many processes for one run: who they are, how they share the model, what they agree on.
+"""How the processes of a run share its work, as `parallel=…` says; world.py is who they are.
 
-torchrun starts them (RANK, WORLD_SIZE, LOCAL_RANK); `parallel=…` says how they share the work.
 One process is the case in which every function here has nothing to do.
 """
 
 import functools
 import os
-import sys
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.config import Settings
 from bench.errors import UserError
-
-T = TypeVar("T")
+from bench.world import ALONE, World, rank, size
 
 # What each may do with Muon's matrices (optimizers/sharding.py).
 STRATEGIES = {
@@ -26,193 +20,7 @@ STRATEGIES = {
     "tp": ("distribute", "gather", "blockwise"),
     "fsdp2_tp": ("distribute", "gather", "blockwise"),
 }
-MOST_MEANS = 2**24  # seconds: beyond it a time limit overflows
-
-
-def rank() -> int:
-    """This process's number among those that torchrun started."""
-    return int(os.environ.get("RANK", 0))
-
-
-def size() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def tell(line: str) -> None:
-    """A line for the person at the terminal, from the leading process alone."""
-    if rank() == 0:
-        print(line, file=sys.stderr, flush=True)
-
-
-def leave(status: int) -> int:
-    """The exit status, once the leading process has had time to say why it is not 0.
-
-    torchrun ends all processes as soon as one has failed.
-    """
-    if status and rank():
-        time.sleep(2)
-    return status
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes of a run.
-
-    shape: their arrangement: data (parts of the batch, and for fsdp2 shards) and tensor (parts of
-    the model); mesh: the same as torch's DeviceMesh, where parameters are cut.
-    align_heads: fsdp2 cuts Q, K and V weights between heads.
-    """
-
-    strategy: str = "none"
-    rank: int = 0
-    size: int = 1
-    shape: tuple[tuple[str, int], ...] = ()
-    mesh: Any = None
-    align_heads: bool = False
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process speaks and writes for all."""
-        return self.rank == 0
-
-    @property
-    def data_size(self) -> int:
-        """Among how many processes a batch is divided."""
-        return dict(self.shape).get("data", 1)
-
-    @property
-    def data_rank(self) -> int:
-        return self.rank // dict(self.shape).get("tensor", 1)
-
-    # what they agree on -----------------------------------------------------------------------
-
-    def agreed(self, work: Callable[[], T]) -> T:
-        """What the leading process finds, on all; its UserError or OSError too."""
-        if self.size == 1:
-            return work()
-        import torch.distributed as dist
-
-        found: list[Any] = [None, None]
-        if self.leads:
-            try:
-                found[0] = work()
-            except (UserError, OSError, KeyboardInterrupt) as error:
-                found[1] = error
-        dist.broadcast_object_list(found, src=0, device=self._device())
-        if found[1] is not None:
-            raise found[1]
-        return found[0]
-
-    def gathered(self, value: T) -> list[T]:
-        """The value that each process has, in the order of ranks."""
-        if self.size == 1:
-            return [value]
-        import torch.distributed as dist
-
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
-
-    def means(self, *values: float) -> list[float]:
-        """Means over the processes, the same to the last digit on each."""
-        if self.size == 1:
-            return list(values)
-        import torch
-        import torch.distributed as dist
-
-        both = torch.tensor(values, dtype=torch.float64, device=self._device())
-        dist.all_reduce(both)
-        return (both / self.size).tolist()
-
-    def holders(self, tensor) -> int:
-        """How many processes have each number of a tensor."""
-        parts = 1
-        if hasattr(tensor, "placements"):
-            for size, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):
-                parts *= 1 if placement.is_replicate() else size
-        return self.size // parts
-
-    def _device(self) -> str:
-        import torch.distributed as dist
-
-        return "cuda" if dist.get_backend() == "nccl" else "cpu"
-
-    # how they share the model ------------------------------------------------------------------
-
-    def shard(self, model, parameters: list) -> None:
-        """Cut the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp).
-
-        parameters: what is known of each (optimizers.structure.Parameter).
-        """
-        if self.strategy in ("tp", "fsdp2_tp"):
-            from models import tensor_parallel
-
-            tensor_parallel.shard(model, self.mesh["tensor"])
-        if self.strategy in ("fsdp2", "fsdp2_tp"):
-            heads = parameters if self.align_heads else []
-            beside = {p.name for p in heads if heads_beside(p, self.data_size)}
-            fully_shard(model, self.mesh["data"], beside)
-
-    def forward(self, model):
-        """What is called forward: the model, or under ddp what averages its gradients."""
-        if self.strategy != "ddp" or self.size == 1:
-            return model
-        from torch.nn.parallel import DistributedDataParallel
-
-        return DistributedDataParallel(model, forward_sync_buffers=False)
-
-    def averages(self, forward, last: bool):
-        """A context for one of several forward and backward passes of a step: only after the last
-        are gradients exchanged."""
-        if hasattr(forward, "set_requires_gradient_sync"):
-            forward.set_requires_gradient_sync(last)
-        return nullcontext() if last or not hasattr(forward, "no_sync") else forward.no_sync()
-
-    def part(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """This process's examples of a batch; all of them where they do not divide.
-
-        A loss over the batch is in either case the mean of the processes' losses.
-        """
-        count = len(batch["labels"])
-        if self.data_size == 1 or count % self.data_size:
-            return batch
-        each = count // self.data_size
-        mine = slice(self.data_rank * each, (self.data_rank + 1) * each)
-        return {key: value[mine] for key, value in batch.items()}
-
-
-ALONE = World()
-
-
-def heads_beside(parameter, processes: int) -> bool:
-    """Whether a weight's heads lie beside each other along its second dimension, as in GPT-2's
-    Conv1D, and so many processes can have whole ones. Along the first it is cut in any case."""
-    sizes = {part.stop - part.start for part in parameter.slices}
-    fits = len(sizes) == 1 and len(parameter.slices) % processes == 0
-    return fits and parameter.layout == "transposed" and parameter.tensor.ndim == 2
-
-
-def fully_shard(model, mesh, beside: set[str]) -> None:
-    """torch's fully_shard, each layer a unit of its own: its weights are whole while it runs.
-
-    beside: names of the parameters that are cut along their second dimension, not the first.
-    """
-    from torch.distributed.fsdp import fully_shard as shard
-    from torch.distributed.tensor import Shard
-    from torch.nn import ModuleList
-
-    second = {id(p) for name, p in model.named_parameters() if name in beside}
-
-    def placement(p):
-        return Shard(1) if id(p) in second else None
-
-    layers = [layer for m in model.modules() if isinstance(m, ModuleList) for layer in m]
-    nested = {id(part) for layer in layers for part in layer.modules() if part is not layer}
-    for layer in layers:
-        if id(layer) not in nested:
-            shard(layer, mesh=mesh, shard_placement_fn=placement)
-    shard(model, mesh=mesh, shard_placement_fn=placement)
+LONGEST = 2**24  # seconds: beyond it a time limit overflows
 
 
 # setting up -----------------------------------------------------------------------------------
@@ -248,7 +56,7 @@ def check(settings: Settings, processes: int) -> None:
         accepted = ", ".join(STRATEGIES[strategy])
         raise UserError(f"parallel.muon={block['muon']}: {strategy} takes one of {accepted}")
     timeout = block["timeout"]
-    if not isinstance(timeout, int | float) or not 0 < timeout < MOST_MEANS:
+    if not isinstance(timeout, int | float) or not 0 < timeout < LONGEST:
         raise UserError(f"parallel.timeout={timeout}: must be a number of seconds above 0")
     tensor = block.get("tensor", 1)
     if not isinstance(tensor, int) or tensor < 1 or processes % tensor:
@@ -312,3 +120,74 @@ def device_mesh(device: str, shape: tuple[tuple[str, int], ...], limit: timedelt
         group, _ = dist.new_subgroups_by_enumeration(rows, timeout=limit)
         groups.append(group)
     return DeviceMesh.from_group(groups, device, mesh=numbers, mesh_dim_names=names)
+
+
+# sharing the model -----------------------------------------------------------------------------
+
+
+def shard(model, parameters: list, world: World) -> None:
+    """Cut the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp).
+
+    parameters: what is known of each (optimizers.structure.Parameter).
+    """
+    if world.strategy in ("tp", "fsdp2_tp"):
+        from models import tensor_parallel
+
+        tensor_parallel.shard(model, world.mesh["tensor"])
+    if world.strategy in ("fsdp2", "fsdp2_tp"):
+        heads = parameters if world.align_heads else []
+        beside = {p.name for p in heads if heads_beside(p, world.data_size)}
+        fully_shard(model, world.mesh["data"], beside)
+
+
+def heads_beside(parameter, processes: int) -> bool:
+    """Whether a weight's heads lie beside each other along its second dimension, as in GPT-2's
+    Conv1D, and so many processes can have whole ones. Along the first it is cut in any case."""
+    sizes = {part.stop - part.start for part in parameter.slices}
+    fits = len(sizes) == 1 and len(parameter.slices) % processes == 0
+    return fits and parameter.layout == "transposed" and parameter.tensor.ndim == 2
+
+
+def fully_shard(model, mesh, beside: set[str]) -> None:
+    """torch's fully_shard, each layer a unit of its own: its weights are whole while it runs.
+
+    beside: names of the parameters that are cut along their second dimension, not the first.
+    """
+    from torch.distributed.fsdp import fully_shard as shard
+    from torch.distributed.tensor import Shard
+    from torch.nn import ModuleList
+
+    second = {id(p) for name, p in model.named_parameters() if name in beside}
+
+    def placement(p):
+        return Shard(1) if id(p) in second else None
+
+    layers = [layer for m in model.modules() if isinstance(m, ModuleList) for layer in m]
+    nested = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+    for layer in layers:
+        if id(layer) not in nested:
+            shard(layer, mesh=mesh, shard_placement_fn=placement)
+    shard(model, mesh=mesh, shard_placement_fn=placement)
+
+
+def forward(model, world: World):
+    """What is called forward: the model, or under ddp what averages its gradients."""
+    if world.strategy != "ddp" or world.size == 1:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(model, forward_sync_buffers=False)
+
+
+def exchanging(forward, last: bool):
+    """A context for one of several forward and backward passes of a step: only after the last
+    are gradients exchanged."""
+    if hasattr(forward, "set_requires_gradient_sync"):
+        forward.set_requires_gradient_sync(last)
+    return nullcontext() if last or not hasattr(forward, "no_sync") else forward.no_sync()
+
+
+def rest(model) -> None:
+    """Let go of what fully_shard made whole for a forward pass that no backward pass follows."""
+    if hasattr(model, "reshard"):
+        model.reshard()

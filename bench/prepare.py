@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from hydra.utils import get_method
 from torch import nn
 
 from bench import data as datasets
-from bench import meter, randomness
+from bench import meter, parallel, randomness
 from bench.config import Settings, model_builder
 from bench.errors import UserError
-from bench.parallel import ALONE, World
+from bench.world import ALONE, World
 from optimizers.precision import bf16_pays
 from optimizers.regions import local
 from optimizers.routing import Routing, locate, route
@@ -107,7 +108,7 @@ def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
 
 def routing(settings: Settings, built: nn.Module, world: World = ALONE) -> Routing:
     """The optimizers of a model; where its parameters are cut over processes, this cuts them."""
-    shard = world.shard if world.mesh is not None else None
+    shard = None if world.mesh is None else partial(parallel.shard, world=world)
     sharding = settings.parallel.get("muon", "replicate")
     with mistakes():
         return route(built, settings.optimizer, settings.structure, shard, sharding)

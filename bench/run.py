@@ -12,9 +12,9 @@ from bench import meter, parallel, prepare, record, reference, tables, tracking
 from bench.config import Settings
 from bench.errors import UserError
 from bench.owner import Held, Lost, Ownership
-from bench.parallel import World
 from bench.prepare import Ready
 from bench.trainer import Diverged, Trainer
+from bench.world import World
 from optimizers.state import state_bytes
 
 Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)

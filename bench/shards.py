@@ -4,6 +4,7 @@ Each process writes what it has into a safetensors file of its own, whose header
 which tensor it holds; they are read again by any number of processes, each taking what it needs.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, 
             tensors[name] = distribute_tensor(
                 tensors[name].to(mesh.device_type), mesh, placements, src_data_rank=None
             )
-    dcp.load(tensors, storage_reader=reader, no_dist=processes == 1)
+    with warnings.catch_warnings():  # that there is one process only
+        warnings.simplefilter("ignore", UserWarning)
+        dcp.load(tensors, storage_reader=reader, no_dist=processes == 1)
     for name, target in targets.items():
         tensors[name] = tensors[name].redistribute(placements=target.placements)
     return tensors

@@ -18,12 +18,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from bench import parallel
+from bench import world
 from bench.errors import UserError
 
 # Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
 OmegaConf.register_new_resolver(
-    "leading", lambda folder: tempfile.mkdtemp() if parallel.rank() else folder, use_cache=True
+    "leading", lambda folder: tempfile.mkdtemp() if world.rank() else folder, use_cache=True
 )
 
 PLUGINS = {  # by the first word of a launcher's name: our extra that installs it, and the package
@@ -67,7 +67,7 @@ def job() -> Iterator[dict[str, Any]]:
     except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
         outcome |= {"how": "failed", "error": repr(error)}
         print(traceback.format_exc(), file=sys.stderr)
-        if parallel.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
+        if world.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
             raise SystemExit(1) from None
     if elsewhere:
         signal.signal(signal.SIGTERM, stop)
@@ -131,7 +131,7 @@ def refuse_missing_launcher() -> None:
 def note(outcome: dict[str, Any]) -> None:
     """Remember how a cell ended: {cell, how, error, record}."""
     hydra = HydraConfig.get()
-    if is_sweep() and not parallel.rank():
+    if is_sweep() and not world.rank():
         folder = Path(hydra.sweep.dir) / "outcomes"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def note(outcome: dict[str, Any]) -> None:
 def say(line: str) -> None:
     """One line for the person at the terminal; in a sweep with the number of the job."""
     label = f"[{HydraConfig.get().job.num + 1}] " if is_sweep() else ""
-    parallel.tell(label + line)
+    world.tell(label + line)
 
 
 def is_sweep() -> bool:
@@ -187,7 +187,7 @@ class Summary(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        if parallel.rank():
+        if world.rank():
             return
         found = self.outcomes(config)
         self.show(found)

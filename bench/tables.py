@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import parallel
+from bench import world
 from bench.study import Best
 
 MB = 1e6
@@ -13,7 +13,7 @@ MB = 1e6
 
 def show(table: Table) -> None:
     width = None if Console().is_terminal else 160
-    Console(width=width, quiet=parallel.rank() > 0).print(table)
+    Console(width=width, quiet=world.rank() > 0).print(table)
 
 
 def number(value: float | None, form: str = ".4f") -> str:

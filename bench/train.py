@@ -11,7 +11,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from bench import cell, config, parallel, protocol, sweep
+from bench import cell, config, protocol, sweep, world
 from bench.errors import UserError
 
 
@@ -34,17 +34,17 @@ def main() -> int:
     sweep.refuse_missing_launcher()
     try:
         if protocol.asked(sys.argv[1:]):
-            protocol.run(sys.argv[1:], job, parallel.tell)
+            protocol.run(sys.argv[1:], job, world.tell)
         else:
             job()
     except UserError as error:
-        parallel.tell(f"error: {error}")
+        world.tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        parallel.tell("interrupted; the same command goes on from the last checkpoint")
+        world.tell("interrupted; the same command goes on from the last checkpoint")
         return 130
     return sweep.exit_status()
 
 
 if __name__ == "__main__":
-    sys.exit(parallel.leave(main()))
+    sys.exit(world.leave(main()))

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import checkpoint, gradients, meter, momenta, randomness
+from bench import checkpoint, gradients, meter, momenta, parallel, randomness
 from bench.config import Settings, schedule_factor
 from bench.interrupt import Interrupt
-from bench.parallel import World
 from bench.prepare import Ready
 from bench.progress import Progress
 from bench.record import Metrics
 from bench.reference import Reference
 from bench.tracking import Tracker
+from bench.world import World
 
 
 class Diverged(Exception):
@@ -45,7 +45,7 @@ class Trainer:
         self.train, self.world, self.check = settings.train, world, check
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
-        forward = world.forward(self.model)
+        forward = parallel.forward(self.model, world)
         self.forward = torch.compile(forward) if self.train.compile else forward
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -184,7 +184,7 @@ class Trainer:
         for i in range(0, self.examples, self.train.batch_size):
             part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
             last = i + self.train.batch_size >= self.examples
-            with self.world.averages(self.forward, last):
+            with parallel.exchanging(self.forward, last):
                 loss = self.output(self.forward, self.world.part(part)).loss / self.train.accumulate
                 loss.backward()
             total += loss.detach()
@@ -247,6 +247,7 @@ class Trainer:
                 hits = (output.logits.argmax(-1) == labels).sum().item()
                 right += hits * n / len(labels)
         self.model.train()
+        parallel.rest(self.model)
         loss, accuracy = self.world.means(losses / count, right / count)
         return loss, accuracy if self.data.task == "images" else None
 

@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 
 from bench import config, prepare, record, run, tracking
 from bench.config import Settings
-from bench.parallel import ALONE
 from bench.trainer import Trainer
+from bench.world import ALONE
 
 
 def bare_loop(settings: Settings, ready: prepare.Ready) -> float:

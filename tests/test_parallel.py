@@ -166,13 +166,17 @@ def test_a_cell_without_parallel_keeps_its_name():
     assert cell.name(ddp) != cell.name(settle("parallel=ddp", "parallel.muon=replicate"))
 
 
-def test_one_process_needs_no_torchrun(train):
+def test_one_process_needs_no_torchrun(train, tmp_path):
     """It shards with nobody."""
     _, plain, _ = train()
     for strategy in ("ddp", "fsdp2", "tp"):
         _, one, _ = train(f"parallel={strategy}")
         assert losses(one) == pytest.approx(losses(plain), abs=1e-5, rel=0), strategy
         assert one["world_size"] == 1
+        _, again, _ = train(f"parallel={strategy}", "train.steps=7", *KEPT)
+        (tmp_path / "runs" / again["cell"] / "record.json").unlink()
+        _, resumed, said = train(f"parallel={strategy}", "train.steps=7", *KEPT)
+        assert "going on from step 4" in said and losses(resumed) == losses(again)
         assert one["optimizer_state_bytes"]["by_rank"] == [plain["optimizer_state_bytes"]["total"]]
 
 

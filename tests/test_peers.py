@@ -31,7 +31,7 @@ from test_trainer import same_result, stop_at
 from bench import data
 from bench.errors import UserError
 from bench.meter import copies, update_rms
-from bench.parallel import ALONE
+from bench.world import ALONE
 from optimizers.routing import route
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
