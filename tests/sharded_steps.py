@@ -338,7 +338,7 @@ def a_model_is_read_whole_and_then_sharded(size: int) -> None:
             routing = route(
                 many,
                 block | {"roles": roles},
-                shard=lambda model: fully_shard(model, mesh=line),
+                shard=lambda model, _: fully_shard(model, mesh=line),
                 sharding="distribute",
             )
             assert routing.table == one.table
@@ -377,7 +377,7 @@ def what_cannot_be_is_refused(size: int) -> None:
     roles = {"hidden": {"_target_": "torch.optim.Muon", "lr": 0.02}, "default": rule}
     block = {"name": "torch_muon", "lr_scale": 1.0, "aux_lr_scale": 1.0, "roles": roles}
     refused(
-        lambda: route(model, block, shard=lambda m: fully_shard(m, mesh=line)),
+        lambda: route(model, block, shard=lambda m, _: fully_shard(m, mesh=line)),
         "optimizer=torch_muon: torch's Muon does not know shards, use optimizer=hybrid",
     )
 
