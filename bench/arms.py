@@ -1,32 +1,49 @@
 """What takes turns: one model with its gradients, and optimizers that each have their own state."""
 
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bench import flops, meter, prepare, random_batches
+from bench import communication_facts, flops, meter, prepare, random_batches, traffic
 from bench.config import Settings
 from bench.errors import UserError
+from bench.parallel import ALONE, World
 from optimizers.orthogonalize import Orthogonalizer
+from optimizers.regions import local
 from optimizers.routing import Routing
 from optimizers.state import state_bytes
 
 PEAKS = 3  # steps whose memory is measured; in the first one the profiler knows no older tensors
 
 
+class Spent(NamedTuple):
+    """Milliseconds of a step by role; and of its parts (traffic.PARTS) under parallel=…"""
+
+    by_role: dict[str, float]
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.by_role.values())
+
+
 class Subject:
     """The model, a random batch of each size, and the gradients of the last one it ran.
+
+    Of many processes each has its part of the model and of a batch, as `world` says.
 
     All arms step the same parameters, with rates of zero: their values do not change, the work
     of a step does not depend on the rate, and one model is enough.
     """
 
-    def __init__(self, settings: Settings, sizes: list[int]) -> None:
-        self.settings, self.device = settings, settings.train.device
+    def __init__(self, settings: Settings, sizes: list[int], world: World = ALONE) -> None:
+        self.settings, self.device, self.world = settings, settings.train.device, world
         self.source = random_batches.for_model(settings)
-        self.model = prepare.model(settings, self.source)
-        self.forward = torch.compile(self.model) if settings.train.compile else self.model
+        self.model = self._fresh()
+        forward = world.forward(self.model)
+        self.forward = torch.compile(forward) if settings.train.compile else forward
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.batches = {
@@ -34,8 +51,22 @@ class Subject:
         }
 
     def _batch(self, size: int) -> dict[str, Tensor]:
-        batch = self.source.batch(size, self.settings.seed)
+        batch = self.world.part(self.source.batch(size, self.settings.seed))
         return {key: value.to(self.device) for key, value in batch.items()}
+
+    def _fresh(self) -> nn.Module:
+        """The model with its first weights, cut over the processes where they share it."""
+        model = prepare.model(self.settings, self.source)
+        if self.world.mesh is not None:
+            prepare.routing(self.settings, model, self.world)
+        return model
+
+    def route(self, settings: Settings) -> Routing:
+        """The optimizers of the model."""
+        if self.world.mesh is None:
+            return prepare.routing(settings, self.model)
+        whole = prepare.model(settings, self.source)
+        return prepare.routing(settings, whole, self.world, cut=self.model)
 
     def run(self, units: int, model: nn.Module | None = None) -> None:
         """Forward and backward on the batch of so many units, under the benchmark's precision."""
@@ -64,8 +95,9 @@ class Subject:
 
     def restore(self) -> None:
         """The first weights again, after an optimizer that failed may have left others."""
-        fresh = prepare.model(self.settings, self.source)
-        self.model.load_state_dict(fresh.state_dict())
+        with torch.no_grad():
+            for p, first in zip(self.model.parameters(), self._fresh().parameters(), strict=True):
+                local(p).copy_(local(first))
 
     def rows_per_unit(self) -> float | None:
         """Rows that a hidden linear map multiplies for one token (image); None if it has none.
@@ -86,12 +118,30 @@ class Subject:
             self.model(**batch)
         for handle in handles:
             handle.remove()
-        return max(rows) / units if rows else None
+        for module in self.model.modules():  # no backward pass follows that would
+            if hasattr(module, "reshard"):
+                module.reshard()
+        return max(rows) * self.world.data_size / units if rows else None
 
     def count(self, units: int) -> flops.Count:
         """The FLOPs of one forward and backward."""
         self.clear()
         return flops.count(lambda: self.run(units, self.model))
+
+    def traffic(self) -> dict[str, Any]:
+        """What a forward and backward on the largest batch communicates; beside it the model's."""
+        units = max(self.batches)
+        rows = (self.rows_per_unit() or 0.0) * units / self.world.data_size
+        for _ in range(2):  # DDP arranges its buckets after the first
+            self.time(units)
+        self.clear()
+        counted = traffic.count(lambda: self.run(units))
+        itemsize = 2 if self.settings.train.precision == "bf16" else 4
+        world = self.world
+        predicted = communication_facts.forward_backward(
+            self.model, world.strategy, dict(world.shape), rows, itemsize
+        )
+        return {"units": units, "collectives": counted, "predicted": predicted}
 
     def peak(self, units: int) -> int:
         """Bytes that one forward and backward holds at its most, gradients included."""
@@ -109,10 +159,10 @@ class Arm:
 
     def build(self) -> None:
         """Route, and take the first step, which makes the state."""
-        self.routing = prepare.routing(self.settings, self.subject.model)
+        self.routing = self.subject.route(self.settings)
         self.routing.scale_rates(0.0)
         self.step()
-        norms = torch._foreach_norm([p.detach() for p in self.subject.parameters])
+        norms = torch._foreach_norm([local(p.detach()) for p in self.subject.parameters])
         if not all(norm.isfinite() for norm in norms):
             raise UserError("a step at rate zero leaves parameters that are not finite")
 
@@ -120,26 +170,28 @@ class Arm:
         self.routing = None
         meter.release()
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> Spent:
         """One step: milliseconds by role, the device synchronised after each."""
+        device, shared = self.subject.device, self.subject.world.strategy != "none"
         self.subject.lend_gradients()
         spent: dict[str, float] = {}
-        began = meter.clock(self.subject.device)
-        for optimizer in self.routing.optimizers:
-            optimizer.step()
-            ended = meter.clock(self.subject.device)
-            role = role_of(optimizer)
-            spent[role] = spent.get(role, 0.0) + 1e3 * (ended - began)
-            began = ended
-        return spent
+        with traffic.watched(device) if shared else nullcontext() as watch:
+            began = meter.clock(device)
+            for optimizer in self.routing.optimizers:
+                optimizer.step()
+                ended = meter.clock(device)
+                role = role_of(optimizer)
+                spent[role] = spent.get(role, 0.0) + 1e3 * (ended - began)
+                began = ended
+        return Spent(spent, watch.ms() if watch else {})
 
-    def turn(self) -> dict[str, float]:
+    def turn(self) -> Spent:
         """A step with the state that stays from turn to turn."""
         if self.routing is None:
             self.build()
         return self.step()
 
-    def turn_alone(self) -> dict[str, float]:
+    def turn_alone(self) -> Spent:
         """The same where there is no room for the states of all arms: made and freed each time."""
         spent = self.turn()
         self.free()
@@ -166,9 +218,19 @@ class Arm:
             **_flops(counts),
             "matrices": self._matrices(),
             "iterations": self._iterations(),
+            "traffic": self._traffic(),
         }
         self.free()
         return found
+
+    def _traffic(self) -> dict[str, Any] | None:
+        """What a step communicates, and beside it what the model of communication.py says."""
+        if self.subject.world.strategy == "none":
+            return None
+        self.subject.lend_gradients()
+        counted = traffic.count(self.routing.step)
+        predicted = communication_facts.step(self.routing.optimizers)
+        return {"collectives": counted, "predicted": predicted}
 
     def _matrices(self) -> list[tuple[int, int]]:
         """The shapes of the matrices that a Muon of this arm orthogonalizes."""

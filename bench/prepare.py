@@ -106,12 +106,28 @@ def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
         raise UserError(f"train.sequence_length={length}: model={name} has {most} positions")
 
 
-def routing(settings: Settings, built: nn.Module, world: World = ALONE) -> Routing:
-    """The optimizers of a model; where its parameters are cut over processes, this cuts them."""
+def routing(
+    settings: Settings, built: nn.Module, world: World = ALONE, cut: nn.Module | None = None
+) -> Routing:
+    """The optimizers of a model; where its parameters are cut over processes, this cuts them.
+
+    cut: the same model, whose parameters are cut already: `built` only tells how the whole is
+    read, and takes the place of nothing.
+    """
     shard = None if world.mesh is None else partial(parallel.shard, world=world)
+    if cut is not None:
+        shard = partial(take_parameters, of=cut)
     sharding = settings.parallel.get("muon", "replicate")
     with mistakes():
         return route(built, settings.optimizer, settings.structure, shard, sharding)
+
+
+def take_parameters(model: nn.Module, *_, of: nn.Module) -> None:
+    """Put another model's parameters in the places of this one's."""
+    others = dict(of.named_parameters(remove_duplicate=False))
+    for name, _ in list(model.named_parameters(remove_duplicate=False)):
+        place, _, last = name.rpartition(".")
+        setattr(model.get_submodule(place), last, others[name])
 
 
 def refuse_small_disk(

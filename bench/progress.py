@@ -73,7 +73,7 @@ class Progress:
 
 
 @contextmanager
-def ticks(total: int) -> Iterator[Callable[[str], None]]:
+def ticks(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar for work of so many parts: tell it of each part as it begins.
 
     It moves only then: no thread of its own runs beside what is timed.
@@ -86,7 +86,7 @@ def ticks(total: int) -> Iterator[Callable[[str], None]]:
         progress.TextColumn("left"),
         console=console,
         auto_refresh=False,
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
     )
     with bar:
         task = bar.add_task("starting", total=total)

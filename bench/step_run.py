@@ -9,17 +9,22 @@ import torch
 
 from bench import (
     flops,
+    link,
     meter,
+    parallel,
     prepare,
     progress,
     record,
     step_chart,
+    step_communication,
     step_summary,
     step_tables,
     turns,
 )
 from bench.arms import Arm, Subject
 from bench.errors import UserError
+from bench.parallel import World
+from bench.step_communication import one_line, slowest, together
 from bench.step_settings import REFERENCE, Benchmark
 from bench.step_summary import AGAIN
 
@@ -28,14 +33,25 @@ SPARE = 0.9  # of the memory that is free, the part that is used
 
 
 def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure, write the record and the picture, and show the tables."""
-    path = results_file(benchmark)
+    """Measure, write the record and the picture, and show the tables; the leading process does
+    all but the measuring."""
+    world = parallel.start(benchmark.arms[REFERENCE])
+    path = world.agreed(lambda: results_file(benchmark))
     sizes = ", ".join(map(str, benchmark.batches))
     say(f"{benchmark.name}: {', '.join(benchmark.arms)}; batches of {sizes}")
     remarks(benchmark, say)
-    subject = Subject(benchmark.arms[REFERENCE], benchmark.batches)
+    with prepare.mistakes():
+        subject = Subject(benchmark.arms[REFERENCE], benchmark.batches, world)
     found = measure(benchmark, subject, say)
-    content = about(benchmark, subject) | found
+    failed = [label for label, one in found["optimizers"].items() if one["error"]]
+    error = f"{', '.join(failed)} could not be measured" if failed else None
+    if world.leads:
+        write(benchmark, path, about(benchmark, subject) | found, say)
+    return {"cell": benchmark.name, "how": "failed" if failed else "finished", "error": error}
+
+
+def write(benchmark: Benchmark, path: Path, content: dict[str, Any], say) -> None:
+    """The record, its picture and its tables."""
     replaced = path.exists()
     record.write_json(path, content)
     content = json.loads(path.read_text())  # what is shown is what is written
@@ -44,8 +60,6 @@ def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
     failed = [label for label, one in content["optimizers"].items() if one["error"]]
     where = f"record: {path}{' (replaced)' if replaced else ''}, picture: {picture}"
     say(f"{'failed: ' + ', '.join(failed) if failed else 'finished'}; {where}")
-    error = f"{', '.join(failed)} could not be measured" if failed else None
-    return {"cell": benchmark.name, "how": "failed" if failed else "finished", "error": error}
 
 
 def results_file(benchmark: Benchmark) -> Path:
@@ -83,6 +97,7 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
         "precision": settings.train.precision,
         "device": settings.train.device,
         "rounds": benchmark.rounds,
+        **shared(subject.world),
         "environment": record.environment(),
         "config": {
             "model": settings.model,
@@ -97,8 +112,19 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
     }
 
 
+def shared(world: World) -> dict[str, Any]:
+    """Over which processes the work was shared, as in a run's record."""
+    if world.strategy == "none":
+        return {}
+    return {"parallel": world.strategy, "world_size": world.size, "mesh": dict(world.shape)}
+
+
 def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
-    """Everything that is measured: first what each optimizer needs alone, then times in turns."""
+    """Everything that is measured: first what each optimizer needs alone, then times in turns.
+
+    All processes do the same in the same order; what one of them decides, all are told.
+    """
+    world = subject.world
     arms = {label: Arm(label, s, subject) for label, s in benchmark.arms.items()}
     arms[AGAIN] = Arm(AGAIN, benchmark.arms[REFERENCE], subject)
     errors: dict[str, str] = {}
@@ -113,35 +139,55 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
 
     total = len(benchmark.arms) + 2
     total += (benchmark.rounds + 1) * (len(arms) + len(subject.batches))
-    with progress.ticks(total) as tick:
+    with progress.ticks(total, shown=world.leads) as tick:
         tick("forward and backward")
         work = {units: subject.count(units) for units in subject.batches}
         most = subject.peak(max(subject.batches))
         rows = subject.rows_per_unit()
-        facts = {}
+        every: dict[str, list[dict[str, Any]]] = {}  # facts by process
         subject.time(min(subject.batches))  # gradients for what follows
         for label in benchmark.arms:
             tick(f"{label}: state, memory, FLOPs")
             try:
-                facts[label] = arms[label].facts()
+                every[label] = together(arms[label].facts, world)()
             except Exception as error:
                 failed(label, error)
+        facts = {label: found[world.rank] for label, found in every.items()}
         tick("the rate of matrix products")
         peaks = matmul_peaks(facts, subject.device)
         subject.clear()
-        by_turns = not fits(facts, most, subject.device)
+        by_turns = world.agreed(lambda: not fits(facts, most, subject.device))
         if by_turns:
             say("no room for the states of all optimizers: each is made anew for every turn")
-        times = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
+        every_turn = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
+    times = {name: [slowest(turn) for turn in rounds] for name, rounds in every_turn.items()}
     measured = step_summary.Measured(facts, times, list(subject.batches), work, rows, peaks)
     found = step_summary.summary(measured, errors)
     found["optimizers"] = {label: found["optimizers"][label] for label in benchmark.arms}
+    if world.strategy != "none":
+        found |= communicated(subject, found["optimizers"], every, every_turn, peaks)
     return found | {"by_turns": by_turns}
 
 
-def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+def communicated(
+    subject: Subject,
+    optimizers: dict[str, dict[str, Any]],
+    every: dict[str, list[dict[str, Any]]],
+    every_turn: dict[Any, list[Any]],
+    peaks: dict[str, Any],
+) -> dict[str, Any]:
+    """Fill in what each optimizer communicates; the links among the processes."""
+    links = link.sweep(subject.world, subject.device)
+    forward_backward = together(subject.traffic, subject.world)()
+    for label, one in optimizers.items():
+        if one["error"]:
+            continue
+        peak = peaks.get(one["flops_dtype"], {}).get("model_shapes")
+        gemm = peak and peak["flops_per_second"]
+        one["communication"] = step_communication.block(
+            every[label], forward_backward, every_turn[label], links, gemm
+        )
+    return {"links": links}
 
 
 def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any, turns.Turn]:
@@ -151,7 +197,7 @@ def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any
     }
     for label, arm in arms.items():
         found[label] = arm.turn_alone if by_turns else arm.turn
-    return found
+    return {name: together(turn, subject.world) for name, turn in found.items()}
 
 
 def fits(facts: dict[str, dict[str, Any]], forward_backward: int, device: str) -> bool:

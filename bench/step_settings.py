@@ -14,13 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import cell, config
+from bench import cell, config, parallel
 from bench.config import Settings
 from bench.errors import UserError
 
 REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, as it is
-SHARED = ("model", "data", "qkv", "orthogonalizer")  # groups that hold for all optimizers
-OWN = ("optimizer", "qkv", "orthogonalizer")  # what the entry of one optimizer may change
+# Groups that hold for all optimizers, and what the entry of one optimizer may change.
+SHARED = ("model", "data", "qkv", "orthogonalizer", "parallel")
+OWN = ("optimizer", "qkv", "orthogonalizer", "parallel.muon")
 TRAIN = ("sequence_length", "precision", "device", "compile")
 FEWEST = 3  # batches, for a line with a residual; rounds, for a spread
 
@@ -41,6 +42,7 @@ class Schema:
     model: dict[str, Any] = MISSING
     qkv: dict[str, Any] = MISSING
     orthogonalizer: dict[str, Any] = MISSING
+    parallel: dict[str, Any] = MISSING
 
 
 ConfigStore.instance().store(name="step_schema", node=Schema)
@@ -70,12 +72,33 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
     composed = {label: arm(label, entries[label], shared) for label in entries}  # without torch
     arms = {label: config.settle(one) for label, one in composed.items()}
     first = arms[REFERENCE]
-    name = cfg.name or f"{cell.model_name(first)}-{first.train.device}"
+    name = cfg.name or default_name(first)
     if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise UserError(f"name={name}: takes letters, digits and _ . + - alone")
-    quarter = max(1, first.train.batch_size // 4)
+    processes = parallel.size()  # which divide a batch
+    quarter = processes * max(1, first.train.batch_size // 4 // processes)
     batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])
+    refuse_mesh(arms, batches, processes)
     return Benchmark(name, batches, cfg.rounds, cfg.results_dir, arms)
+
+
+def default_name(settings: Settings) -> str:
+    parts = [cell.model_name(settings), settings.train.device]
+    if settings.parallel["name"] != "none":
+        parts += [settings.parallel["name"], str(parallel.size())]
+    return "-".join(parts)
+
+
+def refuse_mesh(arms: dict[str, Settings], batches: list[int], processes: int) -> None:
+    """Every entry by itself can be refused for what it does with Muon's matrices."""
+    for settings in arms.values():
+        if settings.parallel["name"] == "none":
+            continue
+        settings.train.batch_size = processes * max(batches)  # of no other use here
+        parallel.check(settings, processes)
+        data = dict(parallel.mesh_shape(settings.parallel, processes)).get("data", 1)
+        if any(size % data for size in batches):
+            raise UserError(f"batches={batches}: each must divide over {data} processes")
 
 
 def refuse_unused(cfg: DictConfig, overrides: list[str]) -> None:
@@ -140,7 +163,7 @@ def arm(label: str, words: list[str], shared: dict[str, str]) -> DictConfig:
     name, *changes = words
     own = {key_of(change): change for change in changes}
     for key in own:
-        if key.split(".")[0] not in OWN or key == "optimizer":
+        if (key not in OWN and key.split(".")[0] not in OWN) or key == "optimizer":
             raise UserError(
                 f'optimizers: "{label}": {key}: an entry is the name of an optimizer, then '
                 f"overrides of {', '.join(OWN)}"

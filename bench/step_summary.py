@@ -15,7 +15,11 @@ KEYS = (
     *("peak_temporary_bytes_by_step", "left_bytes_by_step", "temporary_grows"),
     *("flops", "flops_by_role"),
     *("flops_missed", "flops_dtype", "gemm_share", "gemm_share_large_square", "theory"),
+    "communication",
 )
+
+
+UNSHOWN = ("iterations", "matrices", "traffic")  # facts that other keys are made of
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def times_of(rounds: list[dict[str, float]], steps: list[float]) -> dict[str, An
 
 def work_of(measured: Measured, label: str) -> dict[str, Any]:
     """What was measured without turns, with the FLOP rate and the theory that follow from it."""
-    facts = {k: v for k, v in measured.facts[label].items() if k not in ("iterations", "matrices")}
+    facts = {k: v for k, v in measured.facts[label].items() if k not in UNSHOWN}
     rounds = measured.times[label]
     median = meter.summary([sum(parts.values()) for parts in rounds])["median"]
     return {
