@@ -230,7 +230,9 @@ class Arm:
         self.subject.lend_gradients()
         counted = traffic.count(self.routing.step)
         predicted = communication_facts.step(self.routing.optimizers)
-        return {"collectives": counted, "predicted": predicted}
+        groups = [g for optimizer in self.routing.optimizers for g in optimizer.param_groups]
+        sharding = next((g["sharding"] for g in groups if "sharding" in g), None)
+        return {"collectives": counted, "predicted": predicted, "sharding": sharding}
 
     def _matrices(self) -> list[tuple[int, int]]:
         """The shapes of the matrices that a Muon of this arm orthogonalizes."""

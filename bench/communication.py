@@ -79,14 +79,13 @@ def muon_step(
             pairs = list(zip(elements, (owners[unit] for unit in batch), strict=True))
             lengths = [sum(e for e, owner in pairs if owner == r) for r in range(count)]
         else:
-            moved = [
-                itemsize
-                * sum(
-                    views[u].elements - views[u].parts[r] if owners[u] == r else views[u].parts[r]
-                    for u in batch
-                )
-                for r in range(count)
+            held = [
+                sum(parts) for parts in zip(*(views[unit].parts for unit in batch), strict=True)
             ]
+            for unit in batch:
+                own = owners[unit]
+                held[own] += views[unit].elements - 2 * views[unit].parts[own]
+            moved = [float(itemsize * numbers) for numbers in held]
             add(forecast, "all_to_all", 2, moved, moved)
             continue
         all_gather(forecast, [itemsize * length for length in lengths])

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import claims, study
+from bench import claims, extrapolation, study
 from bench.archive import Run
 from bench.claims import Verdict
 from bench.comparison import Comparison
+from bench.extrapolation import Point
 from bench.results import Results
 from bench.study import Study
 
@@ -22,7 +23,8 @@ FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_
 @dataclass(frozen=True)
 class Content:
     """verdicts: on all claims; comparisons: by experiment, one a condition that has final runs;
-    not_run: experiments without any; steps: the step benchmarks by name; loose: runs of no
+    not_run: experiments without any; steps: the step benchmarks by name, shared: those of many
+    processes; extrapolated: from these to more, none without them; loose: runs of no
     experiment that is declared; left_out: files that are no whole record, with the reason.
     """
 
@@ -31,6 +33,8 @@ class Content:
     comparisons: dict[str, list[Comparison]]
     not_run: list[Study]
     steps: dict[str, dict[str, Any]]
+    shared: dict[str, dict[str, Any]]
+    extrapolated: list[Point]
     loose: list[Run]
     left_out: list[tuple[Path, str]]
 
@@ -45,12 +49,15 @@ def gather(results: Results) -> Content:
             comparisons[name] = [one for one in every if one.arms]
     known = study.declared()
     steps, broken = step_benchmarks(results)
+    shared = {name: one for name, one in steps.items() if one.get("parallel")}
     return Content(
         results,
         [claims.judge(claim, results) for claim in claims.load()],
         comparisons,
         [study.load(name) for name in names if name not in comparisons],
-        steps,
+        {name: one for name, one in steps.items() if name not in shared},
+        shared,
+        extrapolation.points(extrapolation.assumptions()) if shared else [],
         [run for run in results.archive.runs if run.experiment not in known],
         results.archive.left_out + broken,
     )

@@ -7,7 +7,14 @@ from functools import partial
 
 import altair as alt
 
-from bench import report_charts, report_cost_charts, report_tables, report_words
+from bench import (
+    communication_tables,
+    report_charts,
+    report_communication,
+    report_cost_charts,
+    report_tables,
+    report_words,
+)
 from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
 from bench.comparison import Comparison
 from bench.report_content import Content
@@ -15,6 +22,7 @@ from bench.report_tables import Cell, Table
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
 STEP = "gpt2-cpu"  # the step benchmark that it shows
+EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
 
 
@@ -35,6 +43,7 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         parts += [f"## A step: {name}", table(report_tables.steps(one))]
         parts.append(f"({report_words.environment([one])})")
         parts += [f"![Overhead]({picture(name)})"] if picture(name) in shown else []
+    parts += communication(content, shown)
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
 
@@ -58,6 +67,19 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
     return [*parts, f"({report_words.environment(records)})"]
 
 
+def communication(content: Content, shown: Collection[str]) -> list[str]:
+    """What many processes communicate; and, extrapolated, what more of them would."""
+    if not content.shared:
+        return []
+    parts = ["## Communication", report_communication.LEAD]
+    parts.append(table(communication_tables.measured(content.shared)))
+    parts.append(f"({report_communication.made(content.shared)})")
+    parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
+    place = picture(EXTRAPOLATED)
+    parts += [f"![Extrapolated communication]({place})"] if place in shown else []
+    return [*parts, table(communication_tables.extrapolated(content.extrapolated))]
+
+
 def pictures(content: Content) -> dict[str, alt.LayerChart]:
     """The charts that the Markdown shows, by their place in results/.
 
@@ -71,6 +93,8 @@ def pictures(content: Content) -> dict[str, alt.LayerChart]:
                 found[picture(name, one.condition, kind)] = draw(one)
     for name, one in content.steps.items():
         found[picture(name)] = report_cost_charts.overhead(one)
+    if content.shared:
+        found[picture(EXTRAPOLATED)] = report_communication.extrapolated_chart(content.extrapolated)
     return {place: chart for place, chart in found.items() if chart}
 
 

@@ -15,7 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench import (
     claims,
+    communication_tables,
     report_charts,
+    report_communication,
     report_cost_charts,
     report_tables,
     report_words,
@@ -56,6 +58,7 @@ def page(content: Content) -> str:
         made=report_words.environment(run.record for run in runs),
         experiments=[experiment(content, every) for every in content.comparisons.values()],
         steps=[step(name, one) for name, one in content.steps.items()],
+        communication=communication(content) if content.shared else None,
         not_run=content.not_run,
         left_out=[(content.results.place(file), reason) for file, reason in content.left_out],
         loose=report_tables.loose([(content.results.place(r.file), r) for r in content.loose]),
@@ -159,4 +162,16 @@ def step(name: str, record: dict[str, Any]) -> dict[str, Any]:
         "chart": spec(report_cost_charts.overhead(record)),
         "table": report_tables.steps(record),
         "made": report_words.environment([record]),
+    }
+
+
+def communication(content: Content) -> dict[str, Any]:
+    return {
+        "lead": report_communication.LEAD,
+        "measured": communication_tables.measured(content.shared),
+        "made": report_communication.made(content.shared),
+        "commands": [one["command"] for one in content.shared.values()],
+        "lead_extrapolated": report_communication.lead_extrapolated(),
+        "chart": spec(report_communication.extrapolated_chart(content.extrapolated)),
+        "extrapolated": communication_tables.extrapolated(content.extrapolated),
     }

@@ -110,6 +110,8 @@ def write_labels(axes: Axes, labels: list[tuple[tuple[float, float], str, str]])
 def dress(axes: Axes, record: dict[str, Any]) -> None:
     """Title, axes and their ticks."""
     where = record["environment"]["gpu"] or f"CPU with {record['environment']['threads']} threads"
+    if "parallel" in record:
+        where += f", {record['parallel']} over {record['world_size']} processes"
     axes.set_title(f"{record['model']}, {where}, {record['precision']}", loc="left", pad=18)
     axes.annotate(
         "solid: measured; dashed: forward+backward by its fit; band: 95 % interval",

@@ -1,4 +1,4 @@
-"""What a step benchmark of many processes adds: turns taken together, and what they communicated."""
+"""What a step benchmark of many processes adds: turns together, and what was communicated."""
 
 import math
 from collections.abc import Callable
@@ -65,7 +65,11 @@ def block(
     """
     traffic = [one["traffic"] for one in facts]
     flops = [one["flops"] for one in facts]
+    ms = {part: over_ranks(rounds, part) for part in rounds[0][0].parts}
+    if any(flops) and not ms["orthogonalization"]["most"]["median"]:
+        ms["orthogonalization"] = None  # somebody else's Muon: its parts are not told apart
     return {
+        "sharding": traffic[0]["sharding"],
         "forward_backward": {
             "units": forward_backward[0]["units"],
             **compared([one["collectives"] for one in forward_backward],
@@ -75,7 +79,7 @@ def block(
             **compared([t["collectives"] for t in traffic], [t["predicted"] for t in traffic]),
             "flops_by_rank": flops,
             "state_bytes_by_rank": [one["state_bytes"]["total"] for one in facts],
-            "ms": {part: over_ranks(rounds, part) for part in rounds[0][0].parts},
+            "ms": ms,
             "predicted_ms": {
                 "communication": predicted_ms([t["predicted"] for t in traffic], links),
                 "orthogonalization": 1e3 * max(flops) / gemm if gemm and all(flops) else None,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bench import (
+    communication_tables,
     flops,
     link,
     meter,
@@ -57,6 +58,8 @@ def write(benchmark: Benchmark, path: Path, content: dict[str, Any], say) -> Non
     content = json.loads(path.read_text())  # what is shown is what is written
     picture = step_chart.write(content, path.with_suffix(".svg"))
     step_tables.show(content)
+    if "parallel" in content:
+        communication_tables.show(content)
     failed = [label for label, one in content["optimizers"].items() if one["error"]]
     where = f"record: {path}{' (replaced)' if replaced else ''}, picture: {picture}"
     say(f"{'failed: ' + ', '.join(failed) if failed else 'finished'}; {where}")

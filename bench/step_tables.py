@@ -34,6 +34,8 @@ def times(record: dict[str, Any]) -> Table:
     unit, noise = record["unit"], record["noise"]["difference_ms"]["ms"]
     title = f"{record['name']}: {record['parameters'] / 1e6:,.1f} M parameters, "
     title += f"{record['precision']}, n={record['rounds']}"
+    if record.get("world_size", 1) > 1:
+        title += f", the slowest of {record['world_size']} processes"
     sizes = [size * record["units_per_example"] for size in record["batches"]]
     headings = ["ms of a step (p10–p90)", *(f"overhead at\n{size:,} {unit}" for size in sizes)]
     note = f"none: no more than the noise, {noise:,.2f} ms (AdamW against itself)"
