@@ -68,6 +68,22 @@ def step_collectives(results: Results, *, parallel: list[str] | None = None) -> 
     return found or [Finding("", missing=MISSING.format(parallel="|".join(["ddp", *CUT])))]
 
 
+def spared_by_heads(results: Results, *, parallel: list[str]) -> list[Finding]:
+    """The share of hybrid's bytes, over all processes, that qkv=per_head spares against split."""
+    found = []
+    for file, record in records(results, parallel):
+        total = {
+            label: sum(map(_sent, one["step"]["collectives_by_rank"]))
+            for label, one in _communications(record).items()
+        }
+        split, heads = total.get("hybrid"), total.get("hybrid qkv=per_head")
+        if split and heads is not None:
+            share = 1 - heads / split
+            unit = "share of the bytes of a step that qkv=per_head spares"
+            found.append(Finding(_where(record), *[share] * 3, n=1, unit=unit, records=[file]))
+    return found or [Finding("", missing=MISSING.format(parallel="|".join(parallel)))]
+
+
 def at_scale(results: Results, *, low: float, high: float) -> list[Finding]:
     """Muon's step as a share of forward + backward where nothing was measured.
 

@@ -56,6 +56,7 @@ def summary(measured: Measured, errors: dict[str, str]) -> dict[str, Any]:
     for label in labels:
         optimizers[label] = {
             "error": None,
+            "communication": None,  # step_run adds it under parallel=…
             **times_of(times[label], steps[label]),
             "difference_ms": overhead.difference(sampled, label, REFERENCE, noise["ms"]),
             "forward_backward_ms": forward_backward,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run and publish the experiments, the most important first; then `make results`.
 #
+#   scripts/reproduce.sh communication        what a step communicates, one to four processes
 #   scripts/reproduce.sh                      all of them, many hours on two cores
 #   scripts/reproduce.sh optimizers qkv       some of them
 #
@@ -9,6 +10,30 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+
+# The step benchmark over processes of this machine. It wants to be quiet: times are of processes
+# that wait for each other. One thread each, so that those of one machine do not take each other's.
+communication() {
+    local nano='model=gpt2_nano train.device=cpu'
+    local whole='"hybrid qkv=per_head","hybrid parallel.muon=blockwise",muon'
+    export OMP_NUM_THREADS=1
+    step() {  # processes, strategy, optimizers
+        "$python" -m torch.distributed.run --standalone --nproc-per-node "$1" \
+            bench/step.py $nano parallel="$2" "optimizers=[$3]" "rounds=${ROUNDS:-10}"
+    }
+    step 1 fsdp2 "hybrid,$whole"
+    for processes in 2 4; do
+        step $processes ddp 'hybrid,"hybrid parallel.muon=replicate",muon'
+        step $processes fsdp2 "hybrid,\"hybrid parallel.muon=gather\",$whole"
+        step $processes tp 'hybrid,"hybrid parallel.muon=distribute","hybrid qkv=per_head","hybrid parallel.muon=blockwise"'
+    done
+    step 4 fsdp2_tp "hybrid,\"hybrid parallel.muon=gather\",$whole"
+}
+if [ "${1:-}" = communication ]; then
+    communication
+    "$python" bench/report.py --published
+    exit
+fi
 
 experiments=("$@")
 if [ ${#experiments[@]} -eq 0 ]; then
@@ -23,4 +48,5 @@ for name in "${experiments[@]}"; do
     done
     "$python" scripts/publish.py "$name"
 done
+[ $# -gt 0 ] || communication
 "$python" bench/report.py --published
