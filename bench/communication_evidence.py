@@ -89,6 +89,9 @@ def at_scale(results: Results, *, low: float, high: float) -> list[Finding]:
 
     Undecided always: an extrapolation is no evidence. low, high: what is claimed.
     """
+    if not any(records(results, ["ddp", *CUT])):
+        needs = "a step measured on a cluster, or one over processes here to extrapolate from"
+        return [Finding("", missing=needs)]
     points = [
         point
         for point in extrapolation.points(extrapolation.assumptions())

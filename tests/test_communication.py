@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from functools import partial
@@ -14,9 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_step import TEXT, settle
 
-from bench import communication, extrapolation, link, parallel
+from bench import (
+    claims,
+    communication,
+    extrapolation,
+    link,
+    parallel,
+    report_content,
+    report_markdown,
+    report_page,
+)
 from bench.communication import Travelling
 from bench.errors import UserError
+from bench.results import Results
 
 HYBRIDS = ["hybrid", "hybrid parallel.muon=gather", "hybrid parallel.muon=distribute qkv=per_head"]
 CASES = {  # processes, strategy, entries, and a width that the processes divide or not
@@ -225,6 +236,93 @@ def test_a_level_is_reached_for_good():
     points = [point(8, 2.0), point(16, 0.5), point(32, 1.0), point(64, 3.0)]
     reached = partial(extrapolation.reached, points, "communication")
     assert [reached(level) for level in (0.001, 0.01, 0.03, 0.05)] == [8, 32, 64, None]
+
+
+# claims and report --------------------------------------------------------------------------------
+
+
+def write(folder: Path, strategy: str, **steps: tuple[str | None, dict[str, tuple[int, int]]]):
+    """A record of two processes, of what evidence reads: by optimizer its sharding and by kind
+    calls and bytes."""
+    optimizers = {
+        label: {
+            "error": None,
+            "communication": {
+                "sharding": sharding,
+                "step": {
+                    "collectives_by_rank": 2
+                    * [
+                        {
+                            kind: {"calls": n, "sent_bytes": size}
+                            for kind, (n, size) in moved.items()
+                        }
+                    ]
+                },
+            },
+        }
+        for label, (sharding, moved) in steps.items()
+    }
+    record = {"parallel": strategy, "world_size": 2, "model": "gpt2_nano", "optimizers": optimizers}
+    (folder / "steps").mkdir(exist_ok=True)
+    (folder / "steps" / f"gpt2_nano-cpu-{strategy}-2.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def results(tmp_path) -> Results:
+    steps = {
+        "adamw": (None, {}),
+        "torch_muon": (None, {"all_gather": (9, 900)}),  # element-wise it is not
+        "hybrid": ("gather", {"all_gather": (4, 400)}),
+        "hybrid parallel.muon=distribute": ("distribute", {"all_to_all": (8, 600)}),
+        "hybrid qkv=per_head": ("gather", {"all_gather": (3, 300)}),
+        "hybrid parallel.muon=blockwise": ("blockwise", {}),
+    }
+    write(tmp_path, "tp", **steps)
+    write(tmp_path, "ddp", hybrid=("replicate", {}))
+    return Results(tmp_path)
+
+
+def test_claims_are_judged_by_what_was_counted(results):
+    claim = {one.name: claims.judge(one, results) for one in claims.load()}
+    (adamw,) = [f for f in claim["adam_shards_freely"].findings if not f.missing]
+    assert adamw.value == adamw.high == 0 and adamw.condition.endswith(": adamw")
+    muon = claim["muon_needs_communication"]
+    assert muon.verdict == claims.CONFIRMED
+    assert [(f.low, f.high, f.n) for f in muon.findings] == [(300, 600, 3)]
+    assert claim["blockwise_needs_no_communication"].verdict == claims.CONFIRMED
+    heads = claim["per_head_needs_no_communication"]
+    assert heads.verdict == claims.CONFIRMED and heads.findings[0].value == 0.25
+    both = claim["muon_needs_gather_and_scatter"]
+    assert both.verdict == claims.DEPENDS
+    assert {f.holds: f.condition.count("8 all_to_all") for f in both.findings} == {
+        True: 1,
+        False: 0,
+    }
+    assert any("replicate: no collective" in f.condition for f in both.findings)
+
+
+def test_an_extrapolation_decides_nothing(results):
+    for one in claims.load():
+        if one.measure[0]["_target_"].endswith("at_scale"):
+            verdict = claims.judge(one, results)
+            assert verdict.verdict == claims.OPEN and "extrapolated" in verdict.condition
+
+
+def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / f"{two['name']}.json").write_text(json.dumps(two))
+    content = report_content.gather(Results(tmp_path))
+    assert not content.steps and list(content.shared) == [two["name"]]
+    picture = report_markdown.picture(report_markdown.EXTRAPOLATED)
+    assert report_markdown.pictures(content).keys() == {picture}
+    text = report_markdown.results_page(content, {picture})
+    _, measured, scale = re.split(r"## Communication|### Communication at scale", text)
+    assert "4 all-gather" in measured and "8 all-to-all" in measured and "~" not in measured
+    assert scale.startswith(", extrapolated") and "EXTRAPOLATED" in scale and picture in scale
+    page = report_page.page(content)
+    assert page.count("EXTRAPOLATED, nothing of it measured") == 1
+    content.shared.clear()
+    assert "EXTRAPOLATED" not in report_page.page(content)
 
 
 # settings -----------------------------------------------------------------------------------------
