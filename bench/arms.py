@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench import communication_facts, flops, meter, prepare, random_batches, traffic
+from bench import communication_facts, flops, meter, parallel, prepare, random_batches, traffic
 from bench.config import Settings
 from bench.errors import UserError
-from bench.parallel import ALONE, World
+from bench.world import ALONE, World
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.regions import local
 from optimizers.routing import Routing
@@ -42,7 +42,7 @@ class Subject:
         self.settings, self.device, self.world = settings, settings.train.device, world
         self.source = random_batches.for_model(settings)
         self.model = self._fresh()
-        forward = world.forward(self.model)
+        forward = parallel.forward(self.model, world)
         self.forward = torch.compile(forward) if settings.train.compile else forward
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from scipy.optimize import nnls
 
 from bench import meter
-from bench.parallel import World
+from bench.world import World
 
 SIZES = [2**power for power in range(12, 24, 2)]  # bytes that a process sends in a call
 REPEATS = 7

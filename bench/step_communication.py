@@ -8,7 +8,7 @@ from bench import communication, meter
 from bench.arms import Spent
 from bench.communication import Forecast, Moved
 from bench.errors import UserError
-from bench.parallel import World
+from bench.world import World
 
 Links = dict[str, dict[str, Any]]  # link.sweep
 

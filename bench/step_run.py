@@ -24,10 +24,10 @@ from bench import (
 )
 from bench.arms import Arm, Subject
 from bench.errors import UserError
-from bench.parallel import World
 from bench.step_communication import one_line, slowest, together
 from bench.step_settings import REFERENCE, Benchmark
 from bench.step_summary import AGAIN
+from bench.world import World
 
 SCHEMA = 1
 SPARE = 0.9  # of the memory that is free, the part that is used

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import cell, config, parallel
+from bench import cell, config, parallel, world
 from bench.config import Settings
 from bench.errors import UserError
 
@@ -75,7 +75,7 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
     name = cfg.name or default_name(first)
     if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
         raise UserError(f"name={name}: takes letters, digits and _ . + - alone")
-    processes = parallel.size()  # which divide a batch
+    processes = world.size()  # which divide a batch
     quarter = processes * max(1, first.train.batch_size // 4 // processes)
     batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])
     refuse_mesh(arms, batches, processes)
@@ -85,7 +85,7 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
 def default_name(settings: Settings) -> str:
     parts = [cell.model_name(settings), settings.train.device]
     if settings.parallel["name"] != "none":
-        parts += [settings.parallel["name"], str(parallel.size())]
+        parts += [settings.parallel["name"], str(world.size())]
     return "-".join(parts)
 
 

@@ -20,7 +20,6 @@ from bench import (
     communication,
     extrapolation,
     link,
-    parallel,
     report_content,
     report_markdown,
     report_page,
@@ -329,7 +328,7 @@ def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
 
 
 def test_an_entry_may_say_what_becomes_of_the_matrices(monkeypatch):
-    monkeypatch.setattr(parallel, "size", lambda: 3)
+    monkeypatch.setenv("WORLD_SIZE", "3")
     found = settle("parallel=fsdp2", 'optimizers=[hybrid,"hybrid parallel.muon=gather"]')
     assert [arm.parallel["muon"] for arm in found.arms.values()] == [
         "distribute", "distribute", "gather",
@@ -356,7 +355,7 @@ def test_an_entry_may_say_what_becomes_of_the_matrices(monkeypatch):
     ],
 )
 def test_a_mistake_is_one_line(overrides, words, monkeypatch):
-    monkeypatch.setattr(parallel, "size", lambda: 3)
+    monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError) as caught:
         settle(*overrides)
     assert all(word in str(caught.value) for word in words), caught.value
