@@ -66,13 +66,13 @@ def _fastest(call: Callable[[], object], device: str) -> float:
 def _all_gather(size: int, world: World, device: str) -> Callable[[], object]:
     part = torch.zeros(size // (world.size - 1) // 4, device=device)
     whole = torch.empty(world.size * len(part), device=device)
-    return lambda: dist.all_gather_into_tensor(whole, part)
+    return lambda: dist.all_gather_single(whole, part)
 
 
 def _reduce_scatter(size: int, world: World, device: str) -> Callable[[], object]:
     part = torch.zeros(size // (world.size - 1) // 4, device=device)
     whole = torch.zeros(world.size * len(part), device=device)
-    return lambda: dist.reduce_scatter_tensor(part, whole)
+    return lambda: dist.reduce_scatter_single(part, whole)
 
 
 def _all_to_all(size: int, world: World, device: str) -> Callable[[], object]:

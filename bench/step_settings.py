@@ -22,6 +22,8 @@ REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, as it is
 # Groups that hold for all optimizers, and what the entry of one optimizer may change.
 SHARED = ("model", "data", "qkv", "orthogonalizer", "parallel")
 OWN = ("optimizer", "qkv", "orthogonalizer", "parallel.muon")
+USUAL = ("adamw", "torch_muon", "hybrid", "muon")  # where no optimizers are named
+WHOLE_ONLY = ("torch_muon",)  # steps no weights that are cut over processes
 TRAIN = ("sequence_length", "precision", "device", "compile")
 FEWEST = 3  # batches, for a line with a residual; rounds, for a spread
 
@@ -30,7 +32,7 @@ FEWEST = 3  # batches, for a line with a residual; rounds, for a spread
 class Schema:
     """conf/step.yaml says what each is."""
 
-    optimizers: list[str] = MISSING
+    optimizers: list[str] | None = None
     batches: list[int] | None = MISSING
     rounds: int = MISSING
     name: str | None = MISSING
@@ -67,8 +69,10 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
     """
     refuse_unused(cfg, hydra.overrides.task)
     refuse_few(cfg.rounds, cfg.batches)
-    entries = read_entries(cfg.optimizers)
     shared = shared_overrides(cfg, hydra)
+    cut = hydra.runtime.choices.parallel not in ("none", "ddp")
+    usual = [name for name in USUAL if not cut or name not in WHOLE_ONLY]
+    entries = read_entries(usual if cfg.optimizers is None else cfg.optimizers)
     composed = {label: arm(label, entries[label], shared) for label in entries}  # without torch
     arms = {label: config.settle(one) for label, one in composed.items()}
     first = arms[REFERENCE]

@@ -41,7 +41,7 @@ SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # they move nothin
 
 # The parts of a step that are timed: what is called there, by its module.
 PARTS = {
-    "communication": (dist, ("all_to_all_single", "all_gather_into_tensor", "broadcast")),
+    "communication": (dist, ("all_to_all_single", "all_gather_single", "broadcast")),
     "orthogonalization": (muon, ("polar",)),
 }
 

@@ -264,6 +264,7 @@ def walk(grid: list, log: Path) -> None:
             run.run(settings, cell.name(settings), say)
 
 
+@pytest.mark.long
 def test_eight_workers_train_a_grid_once_though_three_are_killed(tmp_path):
     (tmp_path / "logs").mkdir()
     words = [*TINY, "model.layers=1", "train.checkpoint_every=1", "train.reference_steps=0"]

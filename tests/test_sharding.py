@@ -24,7 +24,7 @@ from optimizers.sharding import STRATEGIES, longest_first
 from optimizers.views import LAYOUTS, View, as_matrix, fits, gather, matrix_shape, whole
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_steps_of_several_processes(size, tmp_path):
     torch.multiprocessing.spawn(sharded_steps.main, (size, tmp_path / "meeting"), nprocs=size)
 
