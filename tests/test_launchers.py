@@ -80,6 +80,7 @@ def wait_until_alone(session: int) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_preempted_job_is_queued_again_and_goes_on_from_where_it_was(tmp_path):
     """submitit's local executor does as Slurm: it warns by SIGUSR2, and starts the job again."""
     words = ["-m", "hydra/launcher=slurm_local", "seed=0,1", *OFFLINE, "train.reference_steps=0"]

@@ -70,7 +70,10 @@ def test_one_failing_cell_does_not_stop_the_others(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sign",
+    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)],
+)
 def test_a_run_that_was_killed_ends_like_one_that_was_not(tmp_path, sign):
     arguments = [*OFFLINE, "train.steps=300", "train.checkpoint_every=5", "train.eval_every=50"]
     whole = start(*arguments, f"results_dir={tmp_path}/whole")
