@@ -95,9 +95,14 @@ def connect(device: str, limit: timedelta) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if size() == 1:  # fully_shard wants a group, of one
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()
     else:
-        dist.init_process_group(backend, timeout=limit)
+        shared, _, _ = next(dist.rendezvous("env://", timeout=limit))
+        # After a restart torchrun's store still has the addresses of the processes before.
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"restart {restart}", shared)
+    group = {"rank": rank(), "world_size": size(), "timeout": limit}
+    dist.init_process_group(backend, store=store, **group)
 
 
 @functools.cache

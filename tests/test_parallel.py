@@ -204,36 +204,58 @@ def ranks_of(results: Path) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_rank_lost_in_the_middle_costs_nothing_but_time(tmp_path, number):
-    """Killed, or silent for longer than the time limit."""
-    words = [*STEPS, *FP32, "train.steps=40", "train.checkpoint_every=5", "optimizer=hybrid"]
-    words += ["parallel=fsdp2", "parallel.timeout=10", "model.width=128"]
-    assert torchrun(2, *words, f"results_dir={tmp_path}/whole").returncode == 0
+LOSES = [*STEPS, *FP32, "train.steps=40", "train.checkpoint_every=5", "optimizer=hybrid"]
+LOSES += ["parallel=fsdp2", "parallel.timeout=10", "model.width=128"]
+
+
+def lose_a_rank(results: Path, number: signal.Signals, *options: str) -> tuple[int, str]:
+    """Train over two processes, one of which gets a signal in the middle; exit status, stderr."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     begun = subprocess.Popen(
-        [*launch, "bench/train.py", *words, f"results_dir={tmp_path}/broken"],
+        [*launch, *options, "bench/train.py", *LOSES, f"results_dir={results}"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    while not list(tmp_path.glob("broken/runs/*/checkpoint/step-*")):
+    while not list(results.glob("runs/*/checkpoint/step-*")):
         assert begun.poll() is None, begun.stderr.read()
         time.sleep(0.05)
-    os.kill(ranks_of(tmp_path / "broken")[-1], number)
-    _, said = begun.communicate(timeout=120)
-    assert begun.returncode == 1, said
-    again = torchrun(2, *words, f"results_dir={tmp_path}/broken")
+    os.kill(ranks_of(results)[-1], number)
+    said = begun.communicate(timeout=120)[1]
+    return begun.returncode, said
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict:
+    results = tmp_path_factory.mktemp("whole")
+    assert torchrun(2, *LOSES, f"results_dir={results}").returncode == 0
+    (record,) = records(results).values()
+    return record
+
+
+def ends_like(record: dict, results: Path) -> bool:
+    (broken,) = records(results).values()
+    return (losses(broken), broken["test_loss"]) == (losses(record), record["test_loss"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_lost_in_the_middle_costs_nothing_but_time(undisturbed, tmp_path, number):
+    """Killed, or silent for longer than the time limit."""
+    status, said = lose_a_rank(tmp_path, number)
+    assert status == 1, said
+    again = torchrun(2, *LOSES, f"results_dir={tmp_path}")
     assert again.returncode == 0, again.stderr
     assert "going on from step" in again.stderr
-    (whole,), (broken,) = (
-        records(tmp_path / "whole").values(),
-        records(tmp_path / "broken").values(),
-    )
-    assert losses(broken) == losses(whole)
-    assert broken["test_loss"] == whole["test_loss"]
+    assert ends_like(undisturbed, tmp_path)
+
+
+@pytest.mark.long
+def test_torchruns_own_restart_goes_on_too(undisturbed, tmp_path):
+    status, said = lose_a_rank(tmp_path, signal.SIGKILL, "--max-restarts=1")
+    assert status == 0 and "going on from step" in said, said
+    assert ends_like(undisturbed, tmp_path)
 
 
 @pytest.mark.long
