@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench import step_settings, sweep
+from bench import step_settings, sweep, world
 
 
 @hydra.main(config_path="../conf", config_name="step", version_base="1.3")
@@ -35,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(world.leave(main()))

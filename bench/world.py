@@ -32,12 +32,16 @@ def tell(line: str) -> None:
 
 
 def leave(status: int) -> int:
-    """The exit status, once the leading process has had time to say why it is not 0.
+    """The exit status, once this process may end.
 
-    torchrun ends all processes as soon as one has failed.
+    torchrun ends all processes as soon as one has failed: the leading one first says why. Where
+    all went well the connections are closed, as their threads may abort a process that ends.
     """
     if status and rank():
         time.sleep(2)
+    torch = sys.modules.get("torch")
+    if not status and torch and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return status
 
 
