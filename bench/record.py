@@ -194,7 +194,8 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "threads": torch.get_num_threads(),
         "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        # Of the code: results that this command or one before it replaced do not count.
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!results")),
     }
 
 

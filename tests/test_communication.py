@@ -96,6 +96,7 @@ def two(tmp_path_factory) -> dict:
 # counted, and predicted ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_of_two_processes_calls_and_bytes_are_predicted_exactly(two):
     check(two, 2)
     assert two["parallel"] == "fsdp2" and two["mesh"] == {"data": 2}
@@ -112,6 +113,7 @@ def test_of_two_processes_calls_and_bytes_are_predicted_exactly(two):
     assert once[0] == once[1] == sum(shared)
 
 
+@pytest.mark.long
 def test_times_are_of_all_processes_and_stand_beside_predictions(two):
     assert set(two["links"]) == set(link.CALLS)
     for label, one in two["optimizers"].items():
@@ -316,6 +318,7 @@ def test_an_extrapolation_decides_nothing(results):
             assert verdict.verdict == claims.OPEN and "extrapolated" in verdict.condition
 
 
+@pytest.mark.long
 def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / f"{two['name']}.json").write_text(json.dumps(two))

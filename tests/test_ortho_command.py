@@ -53,6 +53,7 @@ def test_mistakes_are_lines_not_tracebacks_and_leave_nothing(tmp_path):
     assert status == 1 and "method" in err and "Traceback" not in err
 
 
+@pytest.mark.long
 def test_a_sweep_goes_on_after_a_failure_and_tells_it(tmp_path):
     sweep = ["-m", "methods=keller,kellr,taylor", *SMALL, "pictures=false"]
     status, _, err = command(*sweep, f"results_dir={tmp_path}")

@@ -109,6 +109,7 @@ def test_inspect_prints_the_routing_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_inspect_shows_what_a_pattern_made_of_a_parameter(tmp_path):
     rule = "structure={*.c_fc.weight: vector, *.attn.c_proj.weight: {layout: matrix}}"
     done = command("inspect=true", *OFFLINE, rule, f"results_dir={tmp_path}")
