@@ -7,6 +7,7 @@ import sys
 import time
 
 import conftest
+import pytest
 from conftest import ROOT
 
 SMALL = ["shapes=16x24", "dtypes=fp32", "steps=3"]
