@@ -62,10 +62,11 @@ def same_as_alone(results: Path, train, processes: int, common: list[str], withi
             _, alone[tuple(choice)], _ = train(*common, *choice, results=results / "alone")
         one = alone[tuple(choice)]
         case = f"{strategy} {muon} {optimizer} {qkv} {model}"
-        assert many["status"] == "finished", f"{case}: {many['error']}"
+        assert many["status"] == one["status"], f"{case}: {many['error']}"
         mine = losses(many)
         assert mine == pytest.approx(losses(one)[-len(mine) :], abs=within, rel=0), case
-        assert many["test_loss"] == pytest.approx(one["test_loss"], abs=within, rel=0), case
+        if one["status"] == "finished":  # ten steps of a tiny ViT may end above their start
+            assert many["test_loss"] == pytest.approx(one["test_loss"], abs=within, rel=0), case
         assert many.get("test_accuracy") == one.get("test_accuracy"), case
         assert many["world_size"] == processes
         state = one["optimizer_state_bytes"]["total"]
