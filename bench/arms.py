@@ -118,9 +118,7 @@ class Subject:
             self.model(**batch)
         for handle in handles:
             handle.remove()
-        for module in self.model.modules():  # no backward pass follows that would
-            if hasattr(module, "reshard"):
-                module.reshard()
+        parallel.rest(self.model)
         return max(rows) * self.world.data_size / units if rows else None
 
     def count(self, units: int) -> flops.Count:

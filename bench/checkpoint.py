@@ -51,7 +51,9 @@ def save(folder: Path, step: int, tree: dict, world: World = ALONE, keep: int = 
             from bench import shards
 
             shards.write(unfinished, tensors)
-        world.agreed(lambda: _finish(unfinished, final, plain, None if world.size > 1 else tensors))
+        else:
+            _write_tensors(unfinished / TENSORS, tensors)
+        world.agreed(lambda: _finish(unfinished, final, plain))
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -106,10 +108,8 @@ def _begin(unfinished: Path) -> None:
     unfinished.mkdir()
 
 
-def _finish(unfinished: Path, final: Path, plain: str, tensors: dict | None) -> None:
-    """Write what is not written yet, and give the folder its final name."""
-    if tensors is not None:
-        _write_tensors(unfinished / TENSORS, tensors)
+def _finish(unfinished: Path, final: Path, plain: str) -> None:
+    """Write what is no tensor and the checksums, and give the folder its final name."""
     (unfinished / TREE).write_text(plain, encoding="ascii")
     files = sorted(unfinished.iterdir())
     sums = "".join(f"{_synced_digest(file)}  {file.name}\n" for file in files)

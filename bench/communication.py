@@ -197,6 +197,11 @@ def milliseconds(
     return 1e3 * seconds
 
 
+def sent_bytes(collectives: dict[str, dict[str, Any]]) -> int:
+    """Of all kinds together, counted or predicted."""
+    return sum(kind["sent_bytes"] for kind in collectives.values())
+
+
 def of_process(forecast: Forecast, number: int) -> dict[str, dict[str, Any]]:
     """As traffic.count says it of one process."""
     return {

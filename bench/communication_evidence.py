@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench import extrapolation
+from bench.communication import sent_bytes
 from bench.evidence import Finding
 from bench.results import Results
 
@@ -23,7 +24,7 @@ def step_bytes(
     found = []
     for file, record in records(results, parallel or list(CUT)):
         chosen = {
-            label: max(_sent(rank) for rank in one["step"]["collectives_by_rank"])
+            label: max(sent_bytes(rank) for rank in one["step"]["collectives_by_rank"])
             for label, one in _communications(record).items()
             if one["sharding"] in sharding and _compared(label, one)
         }
@@ -73,7 +74,7 @@ def spared_by_heads(results: Results, *, parallel: list[str]) -> list[Finding]:
     found = []
     for file, record in records(results, parallel):
         total = {
-            label: sum(map(_sent, one["step"]["collectives_by_rank"]))
+            label: sum(map(sent_bytes, one["step"]["collectives_by_rank"]))
             for label, one in _communications(record).items()
         }
         split, heads = total.get("hybrid"), total.get("hybrid qkv=per_head")
@@ -92,11 +93,7 @@ def at_scale(results: Results, *, low: float, high: float) -> list[Finding]:
     if not any(records(results, ["ddp", *CUT])):
         needs = "a step measured on a cluster, or one over processes here to extrapolate from"
         return [Finding("", missing=needs)]
-    points = [
-        point
-        for point in extrapolation.points(extrapolation.assumptions())
-        if point.strategy == "distribute"
-    ]
+    points = [point for point in extrapolation.assumed_points() if point.strategy == "distribute"]
     shares = [point.share("communication") + point.share("orthogonalization") for point in points]
     inside = sum(low <= share <= high for share in shares)
     cases = f"{inside} of {len(shares)} cases of conf/communication.yaml lie between"
@@ -128,10 +125,6 @@ def _communications(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _compared(label: str, one: dict[str, Any]) -> bool:
     """Without Muon of ours only AdamW, whose step is element-wise."""
     return one["sharding"] is not None or label.split(" ")[0] in ("adam", "adamw")
-
-
-def _sent(collectives: dict[str, dict[str, int]]) -> int:
-    return sum(kind["sent_bytes"] for kind in collectives.values())
 
 
 def _where(record: dict[str, Any]) -> str:

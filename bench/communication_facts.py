@@ -13,8 +13,7 @@ from bench.communication import Forecast, Travelling
 from models.tensor_parallel import fan_out
 from optimizers import sharding
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.regions import aligned, extent
-from optimizers.views import block_shapes
+from optimizers.regions import extent
 
 
 def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
@@ -51,28 +50,16 @@ def travelling(group: dict[str, Any], processes: dist.ProcessGroup) -> list[Trav
     params = group["params"]
     shapes = [tuple(p.shape) for p in params]
     held_by = sharding.regions(params, processes)
-    orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-    found = []
-    for view in group["views"]:
-        members = view["members"]
-        blocks = block_shapes(view, params)
-        work = sum(
-            orthogonalizer.multiplications(*shape, params[0].device) + prod(shape)
-            for shape in blocks
+    return [
+        Travelling(
+            tuple(shapes[k] for k in view["members"]),
+            tuple(sum(prod(extent(held[k])) for k in view["members"]) for held in held_by),
+            sum(prod(shapes[k]) for k in view["members"]),
+            sharding.cost(view, group),
         )
-        one = Travelling(
-            tuple(shapes[k] for k in members),
-            tuple(sum(prod(extent(held[k])) for k in members) for held in held_by),
-            sum(prod(shapes[k]) for k in members),
-            work,
-        )
-        if one.replicated and group["sharding"] == "distribute":
-            stays = all(min(shape) == 1 for shape in blocks)
-        else:
-            stays = aligned(view, shapes, held_by)
-        if not stays:
-            found.append(one)
-    return found
+        for view in group["views"]
+        if not sharding.stays(view, params, group["sharding"], held_by)
+    ]
 
 
 def forward_backward(

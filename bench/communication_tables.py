@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table as Shown
 
 from bench import extrapolation, tables
+from bench.communication import sent_bytes
 from bench.extrapolation import LEVELS, Point
 from bench.report_tables import NONE, Cell, Table
 from bench.tables import number
@@ -59,7 +60,7 @@ def moved(one: dict[str, Any]) -> list[Cell]:
 
 def sent(by_rank: list[dict[str, Any]]) -> Cell:
     """Of the leading process, below it the range where they differ."""
-    totals = [sum(kind["sent_bytes"] for kind in rank.values()) / MB for rank in by_rank]
+    totals = [sent_bytes(rank) / MB for rank in by_rank]
     low, high = (f"{end:.4g}" for end in (min(totals), max(totals)))
     return Cell(f"{totals[0]:.4g}", "" if low == high else f"{low} to {high}")
 

@@ -10,6 +10,7 @@ an all-to-all are under way together, N - 1 of them handed over one after anothe
 looked at: not every model fits on the fewest GPUs.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,12 @@ class Point:
 
 def assumptions() -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(CONF / "communication.yaml"))
+
+
+@functools.cache
+def assumed_points() -> list[Point]:
+    """Those of conf/communication.yaml, worked out once: some seconds."""
+    return points(assumptions())
 
 
 def points(given: dict[str, Any]) -> list[Point]:

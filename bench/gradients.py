@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.world import World
-from optimizers.regions import local
+from optimizers.regions import local, mesh_of
 
 
 def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
@@ -31,7 +31,7 @@ def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
     """
     of_mesh: dict[object, list[nn.Parameter]] = {}
     for p in parameters:
-        of_mesh.setdefault(getattr(p, "device_mesh", None), []).append(p)
+        of_mesh.setdefault(mesh_of(p), []).append(p)
     for same in of_mesh.values():
         nn.utils.clip_grads_with_norm_(same, most, norm)
 

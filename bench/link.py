@@ -1,6 +1,5 @@
 """Latency and bandwidth of the collectives among these processes, measured."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +25,7 @@ def sweep(world: World, device: str) -> dict[str, dict[str, Any]]:
         return {}
     found = {}
     for kind, make in CALLS.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of names that newer versions change
-            seconds = [_fastest(make(size, world, device), device) for size in SIZES]
+        seconds = [_fastest(make(size, world, device), device) for size in SIZES]
         latency, per_byte = fit(SIZES, seconds)
         found[kind] = {
             "latency_s": latency,

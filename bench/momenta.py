@@ -5,9 +5,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from bench.world import World
+from optimizers.regions import mesh_of
 from optimizers.routing import Routing
 from optimizers.state import momentum, views
 
@@ -29,4 +29,4 @@ def save(folder: Path, step: int, routing: Routing, model: nn.Module, world: Wor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor if mesh_of(tensor) is None else tensor.full_tensor()

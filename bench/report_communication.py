@@ -1,10 +1,8 @@
 """The report on what many processes communicate: measured, predicted, and extrapolated."""
 
-from typing import Any
-
 import altair as alt
 
-from bench import extrapolation, report_words
+from bench import extrapolation
 from bench.extrapolation import LEVELS, Point
 from bench.report_cost_charts import ticks_between
 from bench.report_style import BRIGHT, CHOSEN, GREY, TEXT, chart, data, rounded, styles, told_apart
@@ -69,7 +67,3 @@ def extrapolated_chart(points: list[Point]) -> alt.LayerChart:
     notes = f"Nothing here was measured: the model of bench/communication.py, {SHOWN_TOKENS:,} "
     notes += "tokens a step over all GPUs; what is assumed is in conf/communication.yaml"
     return chart(layers, "Extrapolated: Muon's communication at scale", notes, 360)
-
-
-def made(records: dict[str, dict[str, Any]]) -> str:
-    return report_words.environment(records.values())

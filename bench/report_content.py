@@ -57,7 +57,7 @@ def gather(results: Results) -> Content:
         [study.load(name) for name in names if name not in comparisons],
         {name: one for name, one in steps.items() if name not in shared},
         shared,
-        extrapolation.points(extrapolation.assumptions()) if shared else [],
+        extrapolation.assumed_points() if shared else [],
         [run for run in results.archive.runs if run.experiment not in known],
         results.archive.left_out + broken,
     )

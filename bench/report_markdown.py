@@ -73,7 +73,7 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
         return []
     parts = ["## Communication", report_communication.LEAD]
     parts.append(table(communication_tables.measured(content.shared)))
-    parts.append(f"({report_communication.made(content.shared)})")
+    parts.append(f"({report_words.environment(content.shared.values())})")
     parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
     place = picture(EXTRAPOLATED)
     parts += [f"![Extrapolated communication]({place})"] if place in shown else []

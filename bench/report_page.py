@@ -169,7 +169,7 @@ def communication(content: Content) -> dict[str, Any]:
     return {
         "lead": report_communication.LEAD,
         "measured": communication_tables.measured(content.shared),
-        "made": report_communication.made(content.shared),
+        "made": report_words.environment(content.shared.values()),
         "commands": [one["command"] for one in content.shared.values()],
         "lead_extrapolated": report_communication.lead_extrapolated(),
         "chart": spec(report_communication.extrapolated_chart(content.extrapolated)),

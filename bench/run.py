@@ -222,10 +222,7 @@ def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
     """Over which processes the run was spread, and the state that each of them keeps."""
     world, state = trainer.world, facts["optimizer_state_bytes"] or {}
     here = state_bytes(trainer.routing.optimizers)["total"]
-    return {
-        "parallel": world.strategy,
-        "world_size": world.size,
-        "mesh": dict(world.shape),
+    return world.facts() | {
         "optimizer_state_bytes": state | {"by_rank": world.gathered(here)},
     }
 

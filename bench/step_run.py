@@ -27,7 +27,6 @@ from bench.errors import UserError
 from bench.step_communication import one_line, slowest, together
 from bench.step_settings import REFERENCE, Benchmark
 from bench.step_summary import AGAIN
-from bench.world import World
 
 SCHEMA = 1
 SPARE = 0.9  # of the memory that is free, the part that is used
@@ -47,12 +46,12 @@ def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
     failed = [label for label, one in found["optimizers"].items() if one["error"]]
     error = f"{', '.join(failed)} could not be measured" if failed else None
     if world.leads:
-        write(benchmark, path, about(benchmark, subject) | found, say)
+        write(path, about(benchmark, subject) | found, failed, say)
     return {"cell": benchmark.name, "how": "failed" if failed else "finished", "error": error}
 
 
-def write(benchmark: Benchmark, path: Path, content: dict[str, Any], say) -> None:
-    """The record, its picture and its tables."""
+def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
+    """The record, its picture and its tables; failed: what could not be measured."""
     replaced = path.exists()
     record.write_json(path, content)
     content = json.loads(path.read_text())  # what is shown is what is written
@@ -60,7 +59,6 @@ def write(benchmark: Benchmark, path: Path, content: dict[str, Any], say) -> Non
     step_tables.show(content)
     if "parallel" in content:
         communication_tables.show(content)
-    failed = [label for label, one in content["optimizers"].items() if one["error"]]
     where = f"record: {path}{' (replaced)' if replaced else ''}, picture: {picture}"
     say(f"{'failed: ' + ', '.join(failed) if failed else 'finished'}; {where}")
 
@@ -100,7 +98,7 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
         "precision": settings.train.precision,
         "device": settings.train.device,
         "rounds": benchmark.rounds,
-        **shared(subject.world),
+        **subject.world.facts(),
         "environment": record.environment(),
         "config": {
             "model": settings.model,
@@ -113,13 +111,6 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
             "optimizers": {label: arm.optimizer for label, arm in benchmark.arms.items()},
         },
     }
-
-
-def shared(world: World) -> dict[str, Any]:
-    """Over which processes the work was shared, as in a run's record."""
-    if world.strategy == "none":
-        return {}
-    return {"parallel": world.strategy, "world_size": world.size, "mesh": dict(world.shape)}
 
 
 def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:

@@ -75,6 +75,24 @@ class World:
     def data_rank(self) -> int:
         return self.rank // dict(self.shape).get("tensor", 1)
 
+    def part(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """This process's examples of a batch; all of them where they do not divide.
+
+        A loss over the batch is in either case the mean of the processes' losses.
+        """
+        count = len(batch["labels"])
+        if self.data_size == 1 or count % self.data_size:
+            return batch
+        each = count // self.data_size
+        mine = slice(self.data_rank * each, (self.data_rank + 1) * each)
+        return {key: value[mine] for key, value in batch.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of them; nothing without `parallel=…`."""
+        if self.strategy == "none":
+            return {}
+        return {"parallel": self.strategy, "world_size": self.size, "mesh": dict(self.shape)}
+
     # what they agree on -----------------------------------------------------------------------
 
     def agreed(self, work: Callable[[], T]) -> T:
@@ -89,7 +107,7 @@ class World:
                 found[0] = work()
             except (UserError, OSError, KeyboardInterrupt) as error:
                 found[1] = error
-        dist.broadcast_object_list(found, src=0, device=self._device())
+        dist.broadcast_object_list(found, src=0)
         if found[1] is not None:
             raise found[1]
         return found[0]
@@ -111,7 +129,7 @@ class World:
         import torch
         import torch.distributed as dist
 
-        both = torch.tensor(values, dtype=torch.float64, device=self._device())
+        both = torch.tensor(values, dtype=torch.float64)  # Gloo's: it is there beside NCCL
         dist.all_reduce(both)
         return (both / self.size).tolist()
 
@@ -122,23 +140,6 @@ class World:
             for size, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):
                 parts *= 1 if placement.is_replicate() else size
         return self.size // parts
-
-    def _device(self) -> str:
-        import torch.distributed as dist
-
-        return "cuda" if dist.get_backend() == "nccl" else "cpu"
-
-    def part(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """This process's examples of a batch; all of them where they do not divide.
-
-        A loss over the batch is in either case the mean of the processes' losses.
-        """
-        count = len(batch["labels"])
-        if self.data_size == 1 or count % self.data_size:
-            return batch
-        each = count // self.data_size
-        mine = slice(self.data_rank * each, (self.data_rank + 1) * each)
-        return {key: value[mine] for key, value in batch.items()}
 
 
 ALONE = World()

@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from optimizers.orthogonalize import Orthogonalizer
+from optimizers.regions import mesh_of
 from optimizers.second_moment import KINDS
 from optimizers.sharding import STRATEGIES, count_processes
 from optimizers.stacks import update_scale
@@ -51,7 +51,7 @@ def check(group: dict[str, Any]) -> None:
 def check_processes(group: dict[str, Any]) -> None:
     """What several processes can do together with tensors that lie as these."""
     params, sharding = group["params"], group["sharding"]
-    meshes = {getattr(p, "device_mesh", None) for p in params}
+    meshes = {mesh_of(p) for p in params}
     if len(meshes) > 1:
         raise ValueError("optimizer params: the tensors of a group must lie on one mesh or on none")
     count = count_processes(params)
@@ -86,7 +86,7 @@ def check_cover(group: dict[str, Any]) -> None:
     for view in group["views"]:
         for member, start, stop in (piece for block in view["blocks"] for piece in block):
             tensor = group["params"][member]
-            if not isinstance(tensor, DTensor):
+            if mesh_of(tensor) is None:
                 as_matrix(tensor, view["layout"])
             shape = matrix_shape(tensor.shape, view["layout"])
             read[member] += (stop - start) * shape[1 - view["axis"]]

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from optimizers.checks import MOMENTUM_DTYPES, check
 from optimizers.exchange import deliver, fetch
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.regions import local, outline
+from optimizers.regions import local, mesh_of, outline
 from optimizers.second_moment import neurons, normalized
 from optimizers.sharding import Work, count_processes, work
 from optimizers.stacks import shards
@@ -211,7 +210,7 @@ def gradient(p: Tensor) -> Tensor:
     """Of the parameter's placements, which backward does not promise."""
     if p.grad is None:
         return torch.zeros_like(p)
-    if isinstance(p, DTensor) and p.grad.placements != p.placements:
+    if mesh_of(p) is not None and p.grad.placements != p.placements:
         return p.grad.redistribute(placements=p.placements)
     return p.grad
 

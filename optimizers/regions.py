@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from optimizers.views import View, axes, matrix_shape
 
@@ -21,14 +20,22 @@ Region = tuple[Runs, ...]
 Box = tuple[slice, ...]
 
 
+def mesh_of(tensor: Tensor) -> Any:
+    """The DeviceMesh that a DTensor lies on; None for a plain tensor.
+
+    Asked by attribute: the class itself takes half a second to import, which one process need not.
+    """
+    return getattr(tensor, "device_mesh", None)
+
+
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of it, sharing its storage; a plain tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor if mesh_of(tensor) is None else tensor.to_local()
 
 
 def outline(tensor: Tensor) -> Tensor:
     """A DTensor's whole shape without its content; a plain tensor itself."""
-    return torch.empty(tensor.shape, device="meta") if isinstance(tensor, DTensor) else tensor
+    return tensor if mesh_of(tensor) is None else torch.empty(tensor.shape, device="meta")
 
 
 def everything(shape: Sequence[int]) -> Region:

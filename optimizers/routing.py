@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from optimizers.extras import missing
 from optimizers.muon import Muon
 from optimizers.qkv import build_views
 from optimizers.recognition import NO_STRUCTURE
+from optimizers.regions import mesh_of
 from optimizers.sparse import refuse_other_gradients
 from optimizers.structure import ROLES, Parameter, describe
 from optimizers.views import View, block_shapes
@@ -149,13 +149,13 @@ def _build(
     tensors = [p.tensor for p in members]
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
     group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
+    cut = any(mesh_of(p) is not None for p in tensors)
     if views is not None:
         group["views"] = views
-        cut = any(isinstance(p, DTensor) for p in tensors)
         # What tensor parallelism leaves whole on every process is neither gathered nor in blocks.
         whole = not cut and sharding in ("gather", "blockwise")
         rule = {"sharding": "replicate" if whole else sharding} | rule
-    elif cls is torch.optim.Muon and any(isinstance(p, DTensor) for p in tensors):
+    elif cls is torch.optim.Muon and cut:
         raise ValueError(
             f"optimizer={block.get('name', target)}: torch's Muon does not know shards, "
             "use optimizer=hybrid"

@@ -30,6 +30,7 @@ from optimizers.regions import (
     held_blocks,
     local,
     local_view,
+    mesh_of,
     region,
 )
 from optimizers.stacks import Stack, plan, update_scale
@@ -81,14 +82,14 @@ class Work(NamedTuple):
 
 def count_processes(params: list[Tensor]) -> int:
     """How many processes hold the parameters: all of a DTensor's mesh, or of the default group."""
-    mesh = getattr(params[0], "device_mesh", None)
+    mesh = mesh_of(params[0])
     if mesh is not None:
         return mesh.size()
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_group(params: list[Tensor]) -> dist.ProcessGroup:
-    mesh = getattr(params[0], "device_mesh", None)
+    mesh = mesh_of(params[0])
     if mesh is None or mesh.size() == dist.get_world_size():
         return dist.group.WORLD
     return mesh.get_group() if mesh.ndim == 1 else mesh._flatten().get_group()
@@ -105,7 +106,7 @@ def work(group: dict[str, Any], views: list[View]) -> Work:
     shapes, mine = [p.shape for p in params], held_by[dist.get_rank(processes)]
     near, far = [], []
     for view in views:
-        if sharding == "blockwise" or _stays(view, params, sharding, held_by):
+        if sharding == "blockwise" or stays(view, params, sharding, held_by):
             part = local_view(view, shapes, mine)
             if part is not None:
                 near.append(View(**{**part, "layout": _layout(view, params)}))
@@ -127,7 +128,7 @@ def _refuse_shared(views: list[View], far: list[View], sharding: str) -> None:
 
 def regions(params: list[Tensor], processes: dist.ProcessGroup) -> list[list[Region]]:
     """By process, what it holds of each tensor."""
-    mesh = getattr(params[0], "device_mesh", None)
+    mesh = mesh_of(params[0])
     if mesh is None:
         return [[everything(p.shape) for p in params]] * dist.get_world_size(processes)
     ranks = dist.get_process_group_ranks(processes)
@@ -139,7 +140,7 @@ def regions(params: list[Tensor], processes: dist.ProcessGroup) -> list[list[Reg
     return [[found[p.shape, p.placements][i] for p in params] for i in range(len(ranks))]
 
 
-def _stays(view: View, params: list[Tensor], sharding: str, held_by: list[list[Region]]) -> bool:
+def stays(view: View, params: list[Tensor], sharding: str, held_by: list[list[Region]]) -> bool:
     """Whether a view needs no communication. Under distribute what all hold is shared out, but for
     vectors, which cost next to nothing."""
     shapes = [p.shape for p in params]
@@ -169,7 +170,7 @@ def longest_first(costs: list[float], processes: int) -> list[int]:
     return owners
 
 
-def _cost(view: View, group: dict[str, Any]) -> float:
+def cost(view: View, group: dict[str, Any]) -> float:
     """Multiplications of the iteration, and one for each element that is moved and normed."""
     orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
     device = group["params"][0].device
@@ -191,7 +192,7 @@ def _batches(
     everyone = group["sharding"] == "gather"
     owners: list[int | None] = [None] * len(views)
     if not everyone:
-        owners = longest_first([_cost(view, group) for view in views], count)
+        owners = longest_first([cost(view, group) for view in views], count)
 
     def kind(unit: int) -> tuple:
         view = views[unit]
