@@ -3,6 +3,7 @@
 torchrun starts them (RANK, WORLD_SIZE). One process is the case in which there is nothing to do.
 """
 
+import atexit
 import os
 import sys
 import time
@@ -34,14 +35,20 @@ def tell(line: str) -> None:
 def leave(status: int) -> int:
     """The exit status, once this process may end.
 
-    torchrun ends all processes as soon as one has failed: the leading one first says why. Where
-    all went well the connections are closed, as their threads may abort a process that ends.
+    torchrun ends all processes as soon as one has failed: the leading one first says why. A
+    process with connections ends here, at once: threads of theirs can abort one (SIGABRT) while
+    the interpreter or the process group is taken down, a run that went well included.
     """
     if status and rank():
         time.sleep(2)
     torch = sys.modules.get("torch")
-    if not status and torch and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if size() > 1 and torch and torch.distributed.is_initialized():
+        if not status and "nccl" in torch.distributed.get_backend_config():
+            torch.distributed.destroy_process_group()  # as NCCL wants it
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     return status
 
 
