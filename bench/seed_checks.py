@@ -11,6 +11,7 @@ from bench import (
     compile_checks,
     convergence,
     cost_checks,
+    embedding_checks,
     matrices,
     msign_checks,
     official_checks,
@@ -78,6 +79,7 @@ def checks(samples: int, seed: int) -> Iterator[Check]:
     yield from msign_checks.checks(seed)
     yield from basis_checks.checks(seed)
     yield from cost_checks.checks(seed)
+    yield from embedding_checks.checks(seed)
     yield from shard_checks.checks(seed)
     yield from compile_checks.checks(seed)
     yield statements.exactness()

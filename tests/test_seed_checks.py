@@ -9,6 +9,7 @@ from bench import (
     basis_checks,
     compile_checks,
     convergence,
+    embedding_checks,
     matrices,
     msign_checks,
     recursion,
@@ -150,6 +151,7 @@ def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(basis_checks, "RATES", (0.1,))
     monkeypatch.setattr(msign_checks, "SIDE", 64)
     monkeypatch.setattr(shard_checks, "SHAPES", [(64, 64)])
+    monkeypatch.setattr(embedding_checks, "SEQUENCES", (1,))
     monkeypatch.setattr(compile_checks, "BACKEND", "eager")
     monkeypatch.setattr(compile_checks, "SHAPES", [(1, 8, 8)])
     said: list[str] = []
@@ -157,7 +159,7 @@ def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     found = seed_checks.run(asked, said.append)
     whole = json.loads((tmp_path / "ortho" / "checks.json").read_text())
     assert [one["name"] for one in whole["checks"]] == [check.name for check in found]
-    assert len({check.name for check in found}) == len(found) == 46
+    assert len({check.name for check in found}) == len(found) == 47
     for check in found:
         assert check.verdict in ("confirmed", "refuted", "depends", "open")
         assert check.condition and check.source and check.statement
