@@ -166,7 +166,9 @@ def environment(records: Iterable[dict[str, Any]]) -> str:
     for one in records:
         made = one.get("environment") or {}
         machine = made.get("gpu") or made.get("cpu") or "unknown machine"
-        words = f"{machine}, {made.get('threads', '?')} threads, torch {made.get('torch', '?')}, "
+        threads = made.get("threads", "?")
+        machine += f", {threads} thread{'s' * (threads != 1)}"
+        words = f"{machine}, torch {made.get('torch', '?')}, "
         machines[words + str(one.get("precision"))] = True
         commits[f"{(made.get('commit') or 'unknown')[:10]}{'+' * bool(made.get('dirty'))}"] = True
     changed = " (+: with changes that were not committed)" * any("+" in name for name in commits)
