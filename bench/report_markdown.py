@@ -105,18 +105,18 @@ def picture(*names: str) -> str:
 # the parts of README.md --------------------------------------------------------------------------
 
 
-def finding(content: Content) -> str:
-    """What README.md leads with: the main experiment, a sentence and a table a condition."""
+def answers(content: Content, experiment: str) -> str:
+    """What an experiment found: a sentence, a table and a picture a condition."""
     parts = []
-    for one in content.comparisons.get(HEADLINE, []):
+    for one in content.comparisons.get(experiment, []):
         missing = report_words.missing(one, content.results.archive)
         parts += [
             f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
             table(report_tables.arms(one)),
             *([f"Missing: {'; '.join(missing)}."] if missing else []),
-            f"![Validation loss](results/{picture(HEADLINE, one.condition, 'loss')})",
+            f"![Validation loss](results/{picture(experiment, one.condition, 'loss')})",
         ]
-    records = [run.record for run in content.results.archive.of(HEADLINE)]
+    records = [run.record for run in content.results.archive.of(experiment)]
     return "\n\n".join([*parts, f"({report_words.environment(records)})"])
 
 
@@ -143,7 +143,13 @@ def verdicts(content: Content) -> str:
     return f"{tally(content.verdicts)}\n\n{summary}\n\n{every}\n\n</details>"
 
 
-PARTS = {"finding": finding, "verdicts": verdicts, "cost": cost, "step": step}
+PARTS = {
+    "finding": partial(answers, experiment=HEADLINE),
+    "qkv": partial(answers, experiment="qkv"),
+    "verdicts": verdicts,
+    "cost": cost,
+    "step": step,
+}
 
 
 def filled(readme: str, content: Content) -> str:
