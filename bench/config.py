@@ -6,6 +6,7 @@ Nothing here imports torch at module level, so that a misspelt option is answere
 import math
 import os
 import shutil
+import textwrap
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ DEVICES = ("auto", "cpu", "cuda")
 GROUPS = (
     *("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "parallel", "tracker"),
 )
+
+
+def choices(*groups: str) -> str:
+    """The files of each of these folders of conf/, a paragraph a folder: for --help."""
+    lines = (
+        f"{group}: " + ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+        for group in groups
+    )
+    return "\n".join(
+        textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines
+    )
+
+
+OmegaConf.register_new_resolver("choices", choices)
 
 
 @dataclass

@@ -24,7 +24,17 @@ def job(cfg: DictConfig) -> None:
         outcome |= step_run.run(benchmark, sweep.say)
 
 
+def refuse_lone_optimizer() -> None:
+    """End in one line for bench/train.py's optimizer=muon: Hydra's own advice would fail too."""
+    for word in sys.argv[1:]:
+        key, _, names = word.lstrip("+").partition("=")
+        if key == "optimizer":
+            print(f"error: {word}: here it is 'optimizers=[{names}]'", file=sys.stderr)
+            sys.exit(1)
+
+
 def main() -> int:
+    refuse_lone_optimizer()
     sweep.refuse_missing_launcher()
     try:
         job()

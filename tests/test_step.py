@@ -372,6 +372,12 @@ def test_help_names_every_setting():
             assert f"{key}:" in done.stdout, key
 
 
+def test_the_training_runs_way_to_name_an_optimizer_is_answered():
+    done = command("model=gpt2_nano", "optimizer=adamw,muon")
+    said = "error: optimizer=adamw,muon: here it is 'optimizers=[adamw,muon]'\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_the_picture_is_the_same_file_for_the_same_record(default, tmp_path):
     folder, _, record, _ = deepcopy(default)
     first = (folder / "steps" / "gpt2_nano-cpu.svg").read_bytes()

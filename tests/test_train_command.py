@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, TINY, command
 from test_trainer import same_result
 
-from bench import record
+from bench import config, record
 
 OFFLINE = [*TINY, "tracker=none"]
 
@@ -125,6 +125,9 @@ def test_help_names_the_groups_and_settings():
     done = command("--help")
     for word in ("optimizer", "torch_muon", "gpt2_nano", "target_loss", "inspect=true"):
         assert word in done.stdout
+    for group in (*config.GROUPS, "experiment"):
+        assert f"\n  {group}: " in done.stdout
+    assert "\n  claim: " not in done.stdout
 
 
 def test_wandb_runs_offline_one_a_cell(tmp_path):
