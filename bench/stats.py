@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads its parts when first used: a single training run needs none
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 RANKS_FROM = 8  # pairs
 MOST_SEEDS = 100_000
@@ -57,7 +57,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     mean, error, n = _mean_and_error(values)
     if n < 2:
         return Estimate(mean, -math.inf, math.inf, n)
-    half_width = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    half_width = float(scipy.stats.t.ppf((1 + level) / 2, n - 1)) * error
     return Estimate(mean, mean - half_width, mean + half_width, n)
 
 
@@ -76,10 +76,10 @@ def p_value(differences: ArrayLike) -> tuple[float, str]:
     if not np.any(differences):
         return 1.0, test
     if n >= RANKS_FROM:
-        return float(stats.wilcoxon(differences).pvalue), test
+        return float(scipy.stats.wilcoxon(differences).pvalue), test
     if error == 0:
         return 0.0, test
-    return float(2 * stats.t.sf(abs(mean) / error, n - 1)), test
+    return float(2 * scipy.stats.t.sf(abs(mean) / error, n - 1)), test
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -127,8 +127,8 @@ def seeds_needed(differences: ArrayLike, power: float = 0.8, level: float = 0.05
     def power_with(seeds: int) -> float:
         # The square of the noncentral t. Its F has both tails in one, and scipy's F stays finite
         # for large effects where scipy's noncentral t gives nan.
-        critical = stats.t.isf(level / 2, seeds - 1) ** 2
-        return stats.ncf.sf(critical, 1, seeds - 1, seeds * effect**2)
+        critical = scipy.stats.t.isf(level / 2, seeds - 1) ** 2
+        return scipy.stats.ncf.sf(critical, 1, seeds - 1, seeds * effect**2)
 
     candidates = range(2, MOST_SEEDS + 1)  # power grows with the seeds
     found = bisect.bisect_left(candidates, power, key=power_with)
@@ -147,7 +147,7 @@ def noise_floor(differences: ArrayLike) -> float:
     values = _finite(differences)
     if not len(values):
         return math.inf
-    return float(np.sqrt(np.mean(values**2)) * stats.t.ppf(0.975, len(values)))
+    return float(np.sqrt(np.mean(values**2)) * scipy.stats.t.ppf(0.975, len(values)))
 
 
 def censored_median(values: Iterable[float | None]) -> float | None:
