@@ -21,6 +21,7 @@ from bench.report_content import Content
 from bench.report_tables import Cell, Table
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
+SHOWN = (HEADLINE, "qkv", "cost")  # those with a part of README.md to themselves
 STEP = "gpt2-cpu"  # the step benchmark that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
@@ -135,6 +136,19 @@ def step(content: Content) -> str:
     )
 
 
+def others(content: Content) -> str:
+    """What the experiments found that have no part of their own: a line a condition."""
+    lines = []
+    for name, every in content.comparisons.items():
+        if name not in SHOWN:
+            lines.append(f"- **{every[0].study.question}** (`{name}`)")
+            lines += [
+                f"  - {one.condition} ({report_words.about(one)}): {report_words.answer(one)}"
+                for one in every
+            ]
+    return "\n".join(lines)
+
+
 def verdicts(content: Content) -> str:
     """How many came out how, and folded away a line a claim."""
     rows = [[Cell(one.claim.statement), Cell(one.verdict)] for one in content.verdicts]
@@ -146,6 +160,7 @@ def verdicts(content: Content) -> str:
 PARTS = {
     "finding": partial(answers, experiment=HEADLINE),
     "qkv": partial(answers, experiment="qkv"),
+    "others": others,
     "verdicts": verdicts,
     "cost": cost,
     "step": step,

@@ -70,3 +70,12 @@ def test_the_readme_leads_with_the_main_experiment_and_names_what_is_missing(tmp
     assert "old" not in text and "**language**" in text
     assert "Missing: adamw with seed 3, 4" in text
     assert report_markdown.filled(text, content) == text
+
+
+def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp_path):
+    fake_results.fill(tmp_path, "optimizers", ["language"])
+    fake_results.fill(tmp_path, "aux_lr", ["language"])
+    content = gather(Results(tmp_path))
+    text = report_markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
+    assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
+    assert "optimizers" not in text
