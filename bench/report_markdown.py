@@ -21,7 +21,7 @@ from bench.report_content import Content
 from bench.report_tables import Cell, Table
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
-SHOWN = (HEADLINE, "qkv", "cost")  # those with a part of README.md to themselves
+SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
 STEP = "gpt2-cpu"  # the step benchmark that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
@@ -160,6 +160,7 @@ def verdicts(content: Content) -> str:
 PARTS = {
     "finding": partial(answers, experiment=HEADLINE),
     "qkv": partial(answers, experiment="qkv"),
+    "orthogonalizer": partial(answers, experiment="orthogonalizer"),
     "others": others,
     "verdicts": verdicts,
     "cost": cost,
