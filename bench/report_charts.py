@@ -35,6 +35,7 @@ from bench.stats import Estimate
 WIDTH = 640  # pixels of a static chart; in the page a chart is as wide as its place
 HEIGHT = 260
 ROW = 24  # pixels of a row, of charts with a row an arm
+WIDE = 6.5  # pixels of a letter, on average, in a wide font
 NATS = {"tokens": "nats per token", "images": "nats per image"}
 
 
@@ -214,7 +215,9 @@ def accuracy(one: Comparison) -> alt.LayerChart | None:
 def intervals(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> list[alt.Chart]:
     """A point and a line a row."""
     encoded = told_apart(style, by=("color", "shape"), legend=False)
-    y = alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200))
+    # A viewer's font may be wider than the one with which a static picture is laid out.
+    room = min(200, WIDE * max(len(row["row"]) for row in rows))
+    y = alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, minExtent=room))
     base = alt.Chart(data(rows)).encode(y, color=encoded["color"])
     points = base.mark_point(filled=True, size=75, opacity=1)
     marks = [points.encode(x, encoded["shape"], tooltip=tips())]

@@ -107,7 +107,10 @@ def picture(*names: str) -> str:
 
 
 def answers(content: Content, experiment: str) -> str:
-    """What an experiment found: a sentence, a table and a picture a condition."""
+    """What an experiment found: a sentence and a table a condition, and the differences drawn.
+
+    Of the main one the curves of the loss are drawn, too: elsewhere they lie on one another.
+    """
     parts = []
     for one in content.comparisons.get(experiment, []):
         missing = report_words.missing(one, content.results.archive)
@@ -115,8 +118,11 @@ def answers(content: Content, experiment: str) -> str:
             f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
             table(report_tables.arms(one)),
             *([f"Missing: {'; '.join(missing)}."] if missing else []),
-            f"![Validation loss](results/{picture(experiment, one.condition, 'loss')})",
         ]
+        if experiment == HEADLINE:
+            drawn = picture(experiment, one.condition, "loss")
+            parts.append(f"![Validation loss](results/{drawn})")
+    parts.append(f"![Differences](results/{picture(experiment)})")
     records = [run.record for run in content.results.archive.of(experiment)]
     return "\n\n".join([*parts, f"({report_words.environment(records)})"])
 
