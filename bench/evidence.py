@@ -54,8 +54,9 @@ def difference(
 ) -> list[Finding]:
     """The test loss of an arm minus that of another (the baseline), paired by seed.
 
-    Undecided where the test, corrected over all arms that could be compared with that other,
-    shows nothing.
+    Where the test, corrected over all arms that could be compared with that other, shows nothing,
+    a claim of a difference fails if the two are equal within the experiment's margin; otherwise it
+    is undecided.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -66,9 +67,15 @@ def difference(
         estimate, seeds = pair.estimate, pair.seeds
         nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
-        undecided = None if pair.p < LEVEL else nothing
-        note = _flags(one, arm)
-        found.append(_against(results, one, arm, estimate, undecided=undecided, note=note))
+        shown = pair.p < LEVEL
+        equal = not shown and pair.equivalence is not None and pair.equivalence.equal
+        said = _against(
+            *(results, one, arm, estimate),
+            holds=False if equal else None,
+            undecided=None if shown or equal else nothing,
+            note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if equal else _flags(one, arm),
+        )
+        found.append(said)
     return found
 
 

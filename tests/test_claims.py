@@ -297,6 +297,18 @@ def test_a_difference_is_corrected_over_all_arms(against, tmp_path):
     assert "no difference shown (p=0.0" in other.undecided and "seeds would show" in other.undecided
 
 
+def test_a_claim_of_a_difference_fails_where_the_arms_are_equal(tmp_path):
+    """The margin is 0.02; differences that scatter twenty times as widely show nothing."""
+    asked = dict(experiment="optimizers", arm="hybrid")
+    near, far = (
+        first(evidence.difference(archived(tmp_path / str(scale), losses), **asked))
+        for scale in (1, 20)
+        for losses in [{"adamw": [3.0] * 5, "hybrid": [3 + scale * off for off in SPREAD]}]
+    )
+    assert near.holds is False and near.undecided is None and "equal within ±0.02" in near.note
+    assert far.holds is None and "no difference shown" in far.undecided
+
+
 def test_a_difference_needs_two_seeds_that_both_finished(tmp_path):
     losses = {"adamw": [3.0, None, None], "hybrid": [2.0, 2.0, 2.0]}
     found = evidence.difference(archived(tmp_path, losses), experiment="optimizers", arm="hybrid")
