@@ -27,14 +27,18 @@ class Difference:
     equivalence: Equivalence | None
     seeds: int | None
 
+    @property
+    def small(self) -> bool:
+        """Whether it is shown to lie within the margin."""
+        return self.equivalence is not None and self.equivalence.equal
+
     def verdict(self) -> str:
         """In words, for tables."""
-        small = self.equivalence is not None and self.equivalence.equal
-        within = f"within ±{self.equivalence.margin:g}" if small else ""
+        within = f"within ±{self.equivalence.margin:g}" if self.small else ""
         if self.p < LEVEL:
             side = "lower" if self.estimate.mean < 0 else "higher"
-            return f"{side}, but {within}" if small else side
-        if small:
+            return f"{side}, but {within}" if self.small else side
+        if self.small:
             return f"equal {within}"
         needed = f"; {self.seeds:,} seeds would show one of this size" if self.seeds else ""
         return f"no difference shown{needed}"

@@ -68,7 +68,7 @@ def difference(
         nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
         shown = pair.p < LEVEL
-        equal = not shown and pair.equivalence is not None and pair.equivalence.equal
+        equal = not shown and pair.small
         said = _against(
             *(results, one, arm, estimate),
             holds=False if equal else None,
