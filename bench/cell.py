@@ -4,36 +4,47 @@ import hashlib
 import json
 import re
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from bench import data
+from bench import data, targets
 from bench.config import Settings
+from bench.mathematics import MATHEMATICS
 
-# What a run leaves behind, not what it computes.
-NOT_IN_CELL = ("checkpoint_every", "keep_checkpoint", "reference_steps", "save_momentum_every")
+# What a run leaves behind or how it fails, not what it computes.
+NOT_IN_CELL = (
+    *("train.checkpoint_every", "train.keep_checkpoint"),
+    *("train.reference_steps", "train.save_momentum_every"),
+    *("optimizer.strict", "parallel.timeout"),
+)
+# What came after the first records, each with the value that says what was done before there was
+# a choice: with it, it is left out, so that the cells of those records keep their names. A setting
+# that is added gets a line here.
+LATER = {
+    "mathematics": 1,
+    "structure": [],
+    "perturb": 0,
+    "parallel": {"name": "none"},
+    "optimizer.roles.*.orthogonalizer.norm": "frobenius",
+}
 
 
 def name(settings: Settings) -> str:
     """The cell of a run: model, optimizer, qkv, seed, and the hash."""
-    train = {k: v for k, v in asdict(settings.train).items() if k not in NOT_IN_CELL}
-    optimizer = {k: v for k, v in settings.optimizer.items() if k != "strict"}
-    optimizer["roles"] = {role: _as_before(rule) for role, rule in optimizer["roles"].items()}
     content = {
+        "mathematics": MATHEMATICS,
         "seed": settings.seed,
         "model": _model_identity(settings.model),
         "data": data.identity(settings.data),
         "schedule": settings.schedule,
-        "train": train,
-        "optimizer": optimizer,
+        "train": asdict(settings.train),
+        "optimizer": settings.optimizer,
+        "structure": [list(item) for item in settings.structure.items()],  # the last match wins
+        "parallel": settings.parallel,
+        "perturb": settings.perturb,
     }
-    if settings.structure:  # a list, for of two patterns the last one wins
-        content["structure"] = [list(item) for item in settings.structure.items()]
-    if settings.parallel["name"] != "none":
-        content["parallel"] = {k: v for k, v in settings.parallel.items() if k != "timeout"}
-    if settings.perturb:
-        content["perturb"] = settings.perturb
-    text = json.dumps(_canonical(content), sort_keys=True)
+    text = json.dumps(_meaning(content), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     parts = [model_name(settings), settings.optimizer["name"], qkv_name(settings)]
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
@@ -43,14 +54,6 @@ def model_name(settings: Settings) -> str:
     """The model's name, with its source where it has one."""
     name, source = settings.model["name"], settings.model.get("source")
     return name + "_" + re.sub(r"\W+", "_", Path(source).stem) if source else name
-
-
-def _as_before(rule: dict[str, Any]) -> dict[str, Any]:
-    """A rule without settings that came later and say what was done before there was a choice."""
-    method = rule.get("orthogonalizer")
-    if not method or method.get("norm") != "frobenius":
-        return rule
-    return rule | {"orthogonalizer": {k: v for k, v in method.items() if k != "norm"}}
 
 
 def qkv_name(settings: Settings) -> str | None:
@@ -68,10 +71,26 @@ def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
     return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
 
 
-def _canonical(value: Any) -> Any:
-    """Equal numbers written alike: 1 and 1.0 are one setting."""
+def _meaning(value: Any, path: str = "") -> Any:
+    """Settings as the hash reads them: equal meanings are written alike.
+
+    1 and 1.0 are one number, a target goes by its name, and what is not part of a cell is left out.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, list):
+        return [_meaning(item, path) for item in value]
     if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    return [_canonical(item) for item in value] if isinstance(value, list) else value
+        inside = {f"{path}.{key}".lstrip("."): (key, item) for key, item in value.items()}
+        return {
+            key: targets.name(item) if key == "_target_" else _meaning(item, where)
+            for where, (key, item) in inside.items()
+            if not _left_out(where, item)
+        }
+    return value
+
+
+def _left_out(path: str, value: Any) -> bool:
+    if path in NOT_IN_CELL:
+        return True
+    return any(fnmatch(path, pattern) and value == before for pattern, before in LATER.items())

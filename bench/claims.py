@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_method
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from bench import targets
 from bench.config import CONF
 from bench.errors import UserError
 from bench.evidence import Finding
@@ -100,7 +100,7 @@ def _check_measure(where: str, measure: Any) -> None:
         raise UserError(f"{where}: measure needs _target_, e.g. bench.evidence.check")
     arguments = {k: v for k, v in measure.items() if k != "_target_"}
     try:
-        inspect.signature(get_method(measure["_target_"])).bind(None, **arguments)
+        inspect.signature(targets.find(measure["_target_"])).bind(None, **arguments)
     except (ImportError, ValueError, TypeError) as error:
         said = str(error).splitlines()[0]
         raise UserError(f"{where}: measure {measure['_target_']}: {said}") from None
@@ -128,7 +128,7 @@ def judge(claim: Claim, results: Results) -> Verdict:
     findings = []
     for measure in claim.measure:
         arguments = {k: v for k, v in measure.items() if k != "_target_"}
-        findings += get_method(measure["_target_"])(results, **arguments)
+        findings += targets.find(measure["_target_"])(results, **arguments)
     there = [f for f in findings if f.missing is None]
     held = [holds(f, claim.rule) for f in there]
     in_part = any(f.in_part for f in there)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_method
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench import targets
 from bench.errors import UserError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -245,7 +245,7 @@ def check_schedule(settings: Settings) -> None:
 def schedule_factor(settings: Settings):
     """(step, progress) -> the factor on every rate."""
     block = {k: v for k, v in settings.schedule.items() if k not in ("name", "_target_")}
-    function = get_method(settings.schedule["_target_"])
+    function = targets.find(settings.schedule["_target_"])
     return lambda step, progress: function(step, progress, **block)
 
 
@@ -253,7 +253,7 @@ def model_builder(settings: Settings):
     """facts of the data -> the model, as `model._target_` builds it."""
     block = settings.model
     arguments = {k: v for k, v in block.items() if k not in ("name", "task", "tokenizer")}
-    build = get_method(arguments.pop("_target_"))
+    build = targets.find(arguments.pop("_target_"))
     return lambda facts: build(**arguments, **facts)
 
 

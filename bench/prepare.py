@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_method
 from torch import nn
 
 from bench import data as datasets
-from bench import meter, parallel, randomness
+from bench import meter, parallel, randomness, targets
 from bench.config import Settings, model_builder
 from bench.errors import UserError
 from bench.world import ALONE, World
@@ -64,7 +63,7 @@ def import_all(settings: Settings) -> None:
     """Import what the run will: a package that is missing is told before any work, and the
     imports' memory is not counted as the first cell's."""
     with mistakes():
-        get_method(settings.model["_target_"])
+        targets.find(settings.model["_target_"])
         for rule in settings.optimizer["roles"].values():
             locate(rule["_target_"])
     if settings.tracker["name"] == "wandb":

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from bench.cell import qkv_name
 from bench.config import Settings
+from bench.mathematics import MATHEMATICS
 
 SCHEMA = 1
 CURVE_POINTS = 200  # training points kept in a record
@@ -146,6 +147,7 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
     """The part of a record that is known before the run: what was asked for, and where."""
     return {
         "schema": SCHEMA,
+        "mathematics": MATHEMATICS,
         "cell": cell,
         "status": None,
         "diverged_step": None,

@@ -1,6 +1,7 @@
 """What the tests share: a cache of prepared data, tiny settings, and the command itself."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,14 +11,26 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from bench import cell, config, record, run
+ROOT = Path(__file__).resolve().parent.parent
+if "BF16" in os.environ:  # `auto` as it would be on another processor, in the commands too
+    answering = str(ROOT / "tests" / "bf16")
+    os.environ["PYTHONPATH"] = os.pathsep.join([answering, os.environ.get("PYTHONPATH", "")])
+    if not any(type(finder).__name__ == "Answering" for finder in sys.meta_path):
+        runpy.run_path(f"{answering}/sitecustomize.py")
+
+from bench import cell, config, record, run  # noqa: E402 - what they import asks for the answer
+
+# As many threads in the commands as here: the models are too small for more than one, and the
+# workers share the machine.
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
 
 # What a shell starts in the background ignores Ctrl-C, and so would the commands under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = [
+FP32 = ["train.precision=fp32", "orthogonalizer.dtype=fp32", "train.device=cpu"]
+TINY = [  # the same numbers, up to rounding, on every machine
+    *FP32,
     "model.layers=2",
     "model.width=32",
     "model.heads=4",
@@ -48,10 +61,9 @@ def shared_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """The models are too small for more, and the workers share the machine."""
+def threads():
     old = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(old)
 

@@ -155,7 +155,7 @@ YES, NO, PART = (
 
 def judged(monkeypatch, findings, rule):
     """The verdict on hand-made findings."""
-    monkeypatch.setattr(claims, "get_method", lambda _: lambda _, found: found)
+    monkeypatch.setattr(claims.targets, "find", lambda _: lambda _, found: found)
     measure = [{"_target_": "hand", "found": [finding]} for finding in findings]
     claim = Claim("x", "it is so", "seed 1: x", "cost", measure, rule)
     return claims.judge(claim, Results(ROOT / "tests"))

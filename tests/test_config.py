@@ -9,8 +9,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from bench import cell as cells
-from bench import config, prepare, run
+from bench import cell, config, prepare, run
 from bench.errors import UserError
 
 GROUPS = [
@@ -78,7 +77,7 @@ def test_what_hydra_finds_it_says_in_its_own_words(override, word):
 
 def start(tmp_path: Path, *overrides: str) -> None:
     settings = settle(*TINY, "tracker=none", f"results_dir={tmp_path}", *overrides)
-    run.run(settings, cells.name(settings), lambda line: None)
+    run.run(settings, cell.name(settings), lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -171,64 +170,6 @@ def test_the_model_picks_its_data_and_the_command_line_wins():
     assert settle("model=vit", "schedule=cosine").schedule["name"] == "cosine"
 
 
-def cell(*overrides: str) -> str:
-    return cells.name(settle(*overrides))
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "seed=1",
-        "model.layers=3",
-        "data.eval_sequences=8",
-        "schedule=cosine",
-        "train.steps=149",
-        "train.batch_size=8",
-        "train.precision=bf16",
-        "optimizer.lr_scale=2",
-        "qkv=fused",
-        "orthogonalizer.steps=4",
-        "structure={*.c_fc.weight: vector}",
-    ],
-)
-def test_what_can_change_the_result_changes_the_cell(override):
-    assert cell(override) != cell()
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "train.checkpoint_every=7",
-        "train.keep_checkpoint=true",
-        "train.reference_steps=0",
-        "train.save_momentum_every=3",
-        "optimizer.lr_scale=1",
-        "tracker=none",
-        "results_dir=elsewhere",
-        "experiment=smoke",
-        "optimizer.strict=true",
-        "structure={}",
-    ],
-)
-def test_what_cannot_change_the_result_does_not(override):
-    assert cell(override) == cell()
-
-
-def test_an_empty_structure_leaves_the_names_of_cells_as_they_were(monkeypatch):
-    hashed = []
-    monkeypatch.setattr(cells, "_canonical", lambda content: hashed.append(content) or {})
-    cell()
-    cell("structure={*.c_fc.weight: vector}")
-    without, with_pattern = hashed
-    assert with_pattern.pop("structure") == [["*.c_fc.weight", "vector"]]
-    assert with_pattern == without
-
-
-def test_the_order_of_patterns_is_part_of_the_cell_for_the_last_one_wins():
-    first, second = "*.weight: vector", "*.c_fc.*: hidden"
-    assert cell(f"structure={{{first}, {second}}}") != cell(f"structure={{{second}, {first}}}")
-
-
 def test_a_models_file_may_say_what_its_parameters_are(tmp_path):
     text = (ROOT / "conf" / "model" / "gpt2_nano.yaml").read_text()
     text += "\nstructure:\n  '*.wpe.weight': hidden\n  '*.c_fc.*': {role: hidden}\n"
@@ -242,30 +183,6 @@ def test_a_models_file_may_say_what_its_parameters_are(tmp_path):
     ).structure
     assert list(more.items())[-1] == ("*.ln_1.*", "vector")
     assert more["*.wpe.weight"] == "vector" and len(more) == 3
-
-
-def test_adamw_has_no_use_for_qkv_nor_for_the_orthogonalizer():
-    plain = cell("optimizer=adamw")
-    assert cell("optimizer=adamw", "qkv=fused") == plain
-    assert cell("optimizer=adamw", "orthogonalizer=taylor") == plain
-    assert "split" not in plain and "split" in cell("optimizer=muon")
-
-
-def test_a_users_text_is_known_by_its_content(tmp_path):
-    for name, text in (("a", "same words"), ("b", "same words"), ("c", "other words")):
-        (tmp_path / f"{name}.txt").write_text(text)
-    a, b, c = (cell("data=text_files", f"data.path={tmp_path}/{n}.txt") for n in "abc")
-    assert a == b != c
-
-
-def test_auto_is_resolved_before_the_cell_is_named(monkeypatch):
-    monkeypatch.setattr("optimizers.precision.bf16_pays", lambda device: True)
-    fast = settle()
-    monkeypatch.setattr("optimizers.precision.bf16_pays", lambda device: False)
-    slow = settle()
-    assert (fast.train.precision, slow.train.precision) == ("bf16", "fp32")
-    assert fast.optimizer["roles"]["hidden"]["orthogonalizer"]["dtype"] == "bf16"
-    assert cells.name(fast) != cells.name(slow)
 
 
 def test_file_names_are_the_names_in_them():
