@@ -2,17 +2,41 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import mathematics
+from bench.config import Settings
 from bench.record import DONE, PART, SCHEMA, parts
 
 NEEDED = (
     *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
     *("environment", "command", "precision", "parameters"),
 )
+
+
+class Setup(NamedTuple):
+    """What runs have to share to be compared: precision, type of device, mathematics."""
+
+    precision: str | None
+    device: str | None
+    mathematics: int
+
+    def __str__(self) -> str:
+        return f"{self.precision} on {self.device}, mathematics {self.mathematics}"
+
+
+def setup(record: dict[str, Any]) -> Setup:
+    device = record["config"].get("train", {}).get("device")
+    return Setup(record["precision"], device, mathematics.of(record))
+
+
+def planned(settings: Settings) -> Setup:
+    """What the record of a run with these settings will have."""
+    return Setup(settings.train.precision, settings.train.device, mathematics.MATHEMATICS)
 
 
 class Run(NamedTuple):
@@ -105,6 +129,44 @@ def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in sorted(runs, key=lambda r: (r.record["seed"], r.record["lr_scale"])):
         found.setdefault(run.arm, []).append(run)
     return found
+
+
+def alike(runs: list[Run], like: Setup | None = None) -> tuple[list[Run], list[str]]:
+    """The runs that may be compared with each other, and in words what is left out.
+
+    like: the setup that they have to have; by default that of most of them, of equally many the
+    latest mathematics. Within an arm the dtype of the orthogonalization has to be one, too: it is
+    what `orthogonalizer.dtype=auto` made of the machine.
+    """
+    counts = Counter(setup(run.record) for run in runs)
+    if not counts:
+        return [], []
+    like = like or max(counts, key=lambda one: (counts[one], one.mathematics, str(one)))
+    same = [run for run in runs if setup(run.record) == like]
+    left_out = [
+        f"{many} run{'s' * (many > 1)} of {one} left out: here {like}"
+        for one, many in sorted(counts.items(), key=str)
+        if one != like
+    ]
+    kept = []
+    for arm, own in by_arm(same).items():
+        dtypes = Counter(orthogonalized_in(run.record) for run in own)
+        most = max(dtypes, key=lambda dtype: (dtypes[dtype], str(dtype)))
+        kept += [run for run in own if orthogonalized_in(run.record) == most]
+        left_out += [
+            f"{many} run{'s' * (many > 1)} of {arm}, orthogonalizer.dtype={dtype}, left out: "
+            f"here {most}"
+            for dtype, many in sorted(dtypes.items(), key=str)
+            if dtype != most
+        ]
+    return kept, left_out
+
+
+def orthogonalized_in(record: dict[str, Any]) -> str | None:
+    """The dtype of Muon's iteration; None for an optimizer without one of ours."""
+    rules = record["config"].get("optimizer", {}).get("roles", {}).values()
+    found = (rule.get("orthogonalizer") for rule in rules)
+    return next((block.get("dtype") for block in found if block), None)
 
 
 def relative_times(runs: Iterable[Run]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import archive, stats, study
-from bench.archive import Archive, Run
+from bench.archive import Archive, Run, Setup
 from bench.stats import Equivalence, Estimate
 from bench.study import FINAL, TUNE, Best, Study
 
@@ -82,7 +82,9 @@ class Comparison:
 
     target: the validation loss that the baseline reached in tuning (the median over seeds);
     noise_floor: of a test loss, between runs that should be alike; None without an A/A arm;
-    missing: runs that the study declares and that have no record.
+    runs: all that were read, the tuning too; they share one setup, as otherwise nothing could be
+    compared; left_out: in words, the runs of other setups; missing: runs that the study declares
+    and that have no record.
     """
 
     study: Study
@@ -90,23 +92,31 @@ class Comparison:
     arms: list[Arm]
     target: float | None
     noise_floor: float | None
+    runs: list[Run]
+    left_out: list[str]
     missing: int
 
     def arm(self, name: str) -> Arm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
 
 
-def compare(records: Archive, declared: Study, condition: str) -> Comparison:
-    """Arms without a final run are left out; their runs count as missing."""
-    finals = archive.by_arm(records.of(declared.name, FINAL, condition))
-    tuned = tuning(records, declared, condition)
+def compare(
+    records: Archive, declared: Study, condition: str, setup: Setup | None = None
+) -> Comparison:
+    """Arms without a final run are left out; their runs count as missing.
+
+    setup: which runs are compared (default: that of most).
+    """
+    runs, left_out = archive.alike(records.of(declared.name, condition=condition), setup)
+    finals = archive.by_arm(run for run in runs if run.stage == FINAL)
+    tuned = tuning(runs, declared)
     base = tuned.get(declared.rates_of.get(declared.baseline, declared.baseline))
     target = base.losses[base.rate] if base else None
     names = [name for name in declared.arms if name in finals]
     noisy = declared.again()
     losses = {name: by_seed(finals[name], "test_loss") for name in names}
     differences = _differences(losses, declared, [n for n in names if n not in noisy])
-    times = archive.relative_times(records.of(declared.name, FINAL, condition))
+    times = archive.relative_times(run for run in runs if run.stage == FINAL)
     arms = [
         _arm(
             name,
@@ -131,16 +141,18 @@ def compare(records: Archive, declared: Study, condition: str) -> Comparison:
         arms,
         target,
         stats.noise_floor(again) if again else None,
-        _missing(records, declared, condition),
+        runs,
+        left_out,
+        _missing(runs, declared),
     )
 
 
-def tuning(records: Archive, declared: Study, condition: str) -> dict[str, Best]:
+def tuning(runs: list[Run], declared: Study) -> dict[str, Best]:
     """The rates of the arms whose tuning is whole."""
     found = {}
-    for name, runs in archive.by_arm(records.of(declared.name, TUNE, condition)).items():
+    for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():
         losses: dict[float, list[float | None]] = {}
-        for run in runs:
+        for run in own:
             losses.setdefault(run.record["lr_scale"], []).append(study.loss(run.record))
         trials = {rate: len(of) for rate, of in losses.items()}
         if trials == dict.fromkeys(declared.grid, len(declared.tune_seeds)):
@@ -148,10 +160,10 @@ def tuning(records: Archive, declared: Study, condition: str) -> dict[str, Best]
     return found
 
 
-def _missing(records: Archive, declared: Study, condition: str) -> int:
+def _missing(runs: list[Run], declared: Study) -> int:
     tunes = len(declared.tuned()) * len(declared.grid) * len(declared.tune_seeds)
     wanted = tunes + len(declared.arms) * len(declared.final_seeds)
-    return wanted - len(records.of(declared.name, condition=condition))
+    return wanted - len(runs)
 
 
 def by_seed(runs: list[Run], key: str) -> dict[int, float]:

@@ -252,6 +252,7 @@ def _flags(one: Comparison, arm: str, lead: str = "") -> str:
     found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
     found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
     found += [f"{one.missing} of the experiment's runs are missing"] * (one.missing > 0)
+    found += one.left_out
     return lead + "; ".join(found) if found else ""
 
 

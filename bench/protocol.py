@@ -58,6 +58,10 @@ class Planned:
     sweep: Sweep
     cells: dict[str, Settings]
 
+    @property
+    def setup(self) -> archive.Setup:
+        return archive.planned(next(iter(self.cells.values())))
+
 
 def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None]) -> None:
     """The whole study, or the part that stage, condition and arm choose.
@@ -83,8 +87,9 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     for planned in finals:
         campaign.train(planned, job, clock, say)
     records = archive.read(campaign.runs.parent)
+    setups = {p.sweep.condition: p.setup for p in (*tunings, *finals)}
     for condition in campaign.study.conditions:
-        found = comparison.compare(records, campaign.study, condition)
+        found = comparison.compare(records, campaign.study, condition, setups.get(condition))
         if found.arms:
             say(f"{condition}: {answer(found)}")
     running = sum(map(campaign.running, (*tunings, *finals)))
@@ -165,7 +170,7 @@ class Campaign:
         sweep = replace(sweep, overrides=(*sweep.overrides, *self.request.overrides))
         settings = self._settle(sweep)
         if self.study.equal_time_of:
-            steps = round(settings.train.steps / self.relative_time(sweep.condition, sweep.arm))
+            steps = round(settings.train.steps / self.relative_time(sweep, settings))
             sweep = replace(sweep, overrides=(*sweep.overrides, f"train.steps={steps}"))
             settings = self._settle(sweep)
         cells = {}
@@ -187,10 +192,11 @@ class Campaign:
         """What there was when the study began."""
         return archive.read(self.runs.parent)
 
-    def relative_time(self, condition: str, arm: str) -> float:
+    def relative_time(self, sweep: Sweep, settings: Settings) -> float:
         """The time of an arm's step in steps of the baseline, as another experiment measured."""
-        other = self.study.equal_time_of
-        times = archive.relative_times(self.records.of(other, FINAL, condition))
+        other, condition, arm = self.study.equal_time_of, sweep.condition, sweep.arm
+        timed = self.records.of(other, FINAL, condition)
+        times = archive.relative_times(archive.alike(timed, archive.planned(settings))[0])
         for needed in (arm, self.study.baseline):
             if needed not in times:
                 raise UserError(

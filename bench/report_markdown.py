@@ -57,7 +57,7 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
     if picture(study.name) in shown:
         parts.append(f"![Differences]({picture(study.name)})")
     for one in every:
-        missing = report_words.missing(one, content.results.archive)
+        missing = report_words.missing(one)
         parts += [f"### {study.name}, {one.condition}", f"{report_words.about(one)}."]
         parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
         parts.append(table(report_tables.arms(one)))
@@ -113,7 +113,7 @@ def answers(content: Content, experiment: str) -> str:
     """
     parts = []
     for one in content.comparisons.get(experiment, []):
-        missing = report_words.missing(one, content.results.archive)
+        missing = report_words.missing(one)
         parts += [
             f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
             table(report_tables.arms(one)),

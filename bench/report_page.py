@@ -127,20 +127,18 @@ def experiment(content: Content, every: list[Comparison]) -> dict[str, Any]:
 
 
 def condition(content: Content, one: Comparison) -> dict[str, Any]:
-    archive = content.results.archive
     charts = [
         *(report_charts.loss(one, against) for against in ("steps", "units", "seconds")),
         *(report_charts.tuning(one), report_charts.accuracy(one)),
         *(report_cost_charts.share(one), report_cost_charts.memory(one)),
     ]
-    runs = archive.of(one.study.name, condition=one.condition)
-    by_arm = {arm: [run for run in runs if run.arm == arm] for arm in one.study.arms}
+    by_arm = {arm: [run for run in one.runs if run.arm == arm] for arm in one.study.arms}
     return {
         "name": one.condition,
         "about": report_words.about(one),
         "table": report_tables.arms(one),
         "notes": report_words.notes(one),
-        "missing": report_words.missing(one, archive),
+        "missing": report_words.missing(one),
         "charts": [spec(chart) for chart in charts if chart],
         "routing": report_tables.routing(one),
         "sources": [

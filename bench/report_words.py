@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench import stats
-from bench.archive import Archive, Run
+from bench.archive import Run
 from bench.comparison import Arm, Comparison, Difference
 from bench.stats import Estimate
 from bench.study import FINAL, TUNE
@@ -86,6 +86,7 @@ def answer(one: Comparison) -> str:
         sentences.append(
             f"At the edge of the grid: the rate of {', '.join(edges)}; a better one may lie beyond"
         )
+    sentences += one.left_out
     if base.test_loss.n < 2:
         sentences += costs(one, base)
     return ". ".join(sentences) + "."
@@ -118,11 +119,11 @@ def to_target(arm: Arm) -> tuple[str, str]:
     )
 
 
-def missing(one: Comparison, records: Archive) -> list[str]:
+def missing(one: Comparison) -> list[str]:
     """The runs that the study declares under this condition and that have no record."""
     study, found = one.study, []
-    tried = records.of(study.name, TUNE, one.condition)
-    trained = {(r.arm, r.record["seed"]) for r in records.of(study.name, FINAL, one.condition)}
+    tried = [run for run in one.runs if run.stage == TUNE]
+    trained = {(run.arm, run.record["seed"]) for run in one.runs if run.stage == FINAL}
     for arm in study.tuned():
         there = {(run.record["lr_scale"], run.record["seed"]) for run in tried if run.arm == arm}
         rates = [r for r in study.grid if any((r, seed) not in there for seed in study.tune_seeds)]

@@ -112,6 +112,13 @@ def parse(name: str, block: dict[str, Any]) -> Study:
     for arm, other in study.rates_of.items():
         if other not in study.arms or other in study.rates_of:
             raise UserError(f"study.rates_of.{arm}={other}: must be an arm with a rate of its own")
+    for arm, words in study.arms.items():
+        for word in words:
+            if word.split("=", 1)[0] in ("train.precision", "train.device"):
+                raise UserError(
+                    f"study.arms.{arm}: {word}: runs that differ in it are never compared; make it "
+                    f"a condition"
+                )
     common = set(study.tune_seeds) & set(study.final_seeds)
     if common:
         raise UserError(

@@ -126,7 +126,7 @@ def one(
         ],
         "command": f"python bench/train.py -m experiment={declared.name} stage={stage} arm={arm}",
         "environment": ENVIRONMENT,
-        "config": {"train": {"steps": steps}},
+        "config": {"train": {"steps": steps, "device": "cpu"}},
         "experiment": declared.name,
         "stage": stage,
         "condition": condition,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import comparison, study
+from bench import archive, comparison, study
 from bench.archive import Archive, Run
+from bench.errors import UserError
 
 STUDY = study.parse(
     "s",
@@ -34,6 +35,8 @@ def run(arm: str, stage: str, seed: int, loss: float, rate: float = 1.0, **more)
         "forward_backward_ms": {"median": 90.0},
         "optimizer_ms": {"median": 10.0 if arm.startswith("a") else 60.0},
         "optimizer_state_bytes": {"total": 8},
+        "precision": "fp32",
+        "config": {"train": {"device": "cpu"}},
     } | more
     return Run("s", stage, "x", arm, record, Path(f"{arm}{seed}"))
 
@@ -122,6 +125,58 @@ def test_a_curve_is_the_mean_over_runs_at_the_steps_all_have():
     short = runs[0]._replace(record=runs[0].record | {"curve": runs[0].record["curve"][1:]})
     ((step, mean),) = comparison.curve([short, *runs[1:]])
     assert step == 20 and mean.mean == pytest.approx(2.2) and mean.n == 5
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"precision": "bf16"}, "bf16 on cpu, mathematics 1"),
+        ({"config": {"train": {"device": "cuda"}}}, "fp32 on cuda, mathematics 1"),
+        ({"mathematics": 2}, "fp32 on cpu, mathematics 2"),
+    ],
+)
+def test_runs_of_another_setup_are_left_out_and_named(other, words):
+    """One seed of one arm made elsewhere: as if it were missing."""
+    b = finals("b", -0.3)
+    b[2] = b[2]._replace(record=b[2].record | other)
+    found = compared(*ALL[:4], b, *ALL[5:])
+    assert found.arm("b").difference.estimate.n == 4 and found.missing == 1
+    assert found.left_out == [f"1 run of {words} left out: here fp32 on cpu, mathematics 1"]
+    same = compared(*ALL)
+    assert same.left_out == [] and same.missing == 0
+
+
+def test_of_equally_many_the_latest_mathematics_is_compared_and_any_that_is_asked_for():
+    again = [r._replace(record=r.record | {"mathematics": 2}) for of in ALL for r in of]
+    records = Archive([*(r for of in ALL for r in of), *again], [])
+    found = comparison.compare(records, STUDY, "x")
+    assert {archive.mathematics.of(r.record) for r in found.runs} == {2} and found.missing == 0
+    asked = archive.Setup("fp32", "cpu", 1)
+    found = comparison.compare(records, STUDY, "x", asked)
+    assert {archive.setup(r.record) for r in found.runs} == {asked}
+    nothing = comparison.compare(records, STUDY, "x", archive.Setup("bf16", "cpu", 2))
+    assert nothing.arms == [] and len(nothing.left_out) == 2
+
+
+def test_an_arm_is_orthogonalized_in_one_dtype():
+    def in_dtype(run, dtype):
+        roles = {"hidden": {"orthogonalizer": {"dtype": dtype}}, "vector": {}}
+        config = run.record["config"] | {"optimizer": {"roles": roles}}
+        return run._replace(record=run.record | {"config": config})
+
+    b = [in_dtype(run, "fp32") for run in (*finals("b", -0.3), *tuning("b"))]
+    b[1] = in_dtype(b[1], "bf16")
+    c = [in_dtype(run, "bf16") for run in (*finals("c", 0.0), *tuning("c"))]  # it may be an arm's
+    found = compared(tuning("a"), finals("a", 0.0, 0.0), b, c, ALL[-1])
+    assert found.arm("b").difference.estimate.n == 4 and found.arm("c").difference.estimate.n == 5
+    assert found.left_out == ["1 run of b, orthogonalizer.dtype=bf16, left out: here fp32"]
+
+
+def test_an_arm_that_sets_the_precision_is_refused():
+    block = {"question": "?", "baseline": "a", "conditions": {"x": []}, "final_seeds": [0]}
+    for word in ("train.precision=bf16", "train.device=cuda"):
+        with pytest.raises(UserError, match=f"study.arms.b: {word}: .*make it a condition"):
+            study.parse("s", block | {"arms": {"a": [], "b": [word]}})
 
 
 def test_what_is_missing_is_counted_and_a_lone_seed_has_no_interval():

@@ -133,8 +133,9 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
         folder.mkdir(parents=True)
         part = dict(experiment="optimizers", stage="final", condition="language", arm=arm)
         whole = dict(schema=1, cell=f"{arm}{seed}", status="finished", seed=seed, steps=600)
+        config = {"train": {"device": "cpu"}}
         whole |= dict(
-            model="m", optimizer=arm, lr_scale=1, config={}, curve=[{"step": 1}], val_loss=1.0
+            model="m", optimizer=arm, lr_scale=1, config=config, curve=[{"step": 1}], val_loss=1.0
         )
         whole |= dict(environment={}, command="", precision="fp32", parameters=1)
         whole |= dict(test_loss=1.0, overhead={"value": overhead}, **part)
