@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train step results test test-all lint format
+.PHONY: help setup train step results test test-all test-cpu lint format
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,8 +36,13 @@ lint: setup
 test: lint  ## lint and tests (under 6 minutes)
 	$(PYTEST)
 
-test-all: lint  ## the long matrices too (under 45 minutes)
+test-cpu: setup  ## the tests about numbers, on every instruction set the processor has
+	$(RUN) scripts/cpu_matrix.py
+
+test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (under 45 minutes)
 	$(PYTEST) -m 'long or not long'
+	BF16=faster $(PYTEST)
+	BF16=slower $(PYTEST)
 
 format: setup  ## format the code
 	$(VENV)/bin/ruff format .

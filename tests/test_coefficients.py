@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 from optimizers import coefficients
 from optimizers.coefficients import SETS, best_quintic, per_step, polar_express
 
+pytestmark = pytest.mark.cpu
+
 # As printed in arXiv 2505.16932 for l = 1e-3, before its safety factor.
 PUBLISHED = [
     (8.28721201814563, -23.595886519098837, 17.300387312530933),

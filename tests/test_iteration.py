@@ -8,6 +8,8 @@ from bench import cost, flops, iteration, matrices, recursion
 from bench.ortho_config import Source
 from optimizers.coefficients import SETS, per_step
 
+pytestmark = pytest.mark.cpu
+
 SOURCES = [Source("gaussian"), Source("condition", 1e3), Source("log_uniform", 100.0)]
 SOURCES += [Source("power_law", 1.0), Source("low_rank", 0.25)]
 

@@ -17,6 +17,8 @@ from optimizers.stacks import SCALES, update_scale
 from optimizers.structure import describe
 from optimizers.views import View, block_shapes, gather, scatter, whole
 
+pytestmark = pytest.mark.cpu
+
 PLAIN64 = {"method": "newton_schulz", "dtype": "fp64"}
 EXACT64 = {"method": "exact", "dtype": "fp64"}
 PLAIN32 = {"method": "newton_schulz", "dtype": "fp32"}

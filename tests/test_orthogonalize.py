@@ -1,5 +1,6 @@
 """msign by every method, against the polynomial applied to singular values in fp64."""
 
+import math
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import gpt2
+from optimizers import orthogonalize as module
 from optimizers.coefficients import SETS, per_step
 from optimizers.orthogonalize import (
     DTYPES,
@@ -23,6 +25,8 @@ from optimizers.orthogonalize import (
 )
 from optimizers.structure import describe
 from optimizers.workspace import Workspace
+
+pytestmark = pytest.mark.cpu
 
 CONF = Path(__file__).parent.parent / "conf" / "orthogonalizer"
 ITERATED = ("newton_schulz", "gram", "auto")
@@ -61,6 +65,21 @@ def error(got, want):
     return ((got - want).norm(dim=(-2, -1)) / want.norm(dim=(-2, -1))).max().item()
 
 
+def rounding(X, triples, want):
+    """The relative error that rounding in X's dtype may make of the iteration.
+
+    A product is rounded when it is stored, to a relative unit u; in half precision its sums are
+    in fp32, and m of them err by sqrt(m) units of that (Higham and Mary, "A new approach to
+    probabilistic rounding error analysis", 2019). Small singular values grow by a in each step,
+    and what was rounded at first grows with them.
+    """
+    unit = torch.finfo(X.dtype).eps / 2
+    unit_of_sums = min(unit, torch.finfo(torch.float32).eps / 2)
+    unit += max(X.shape[-2:]) ** 0.5 * unit_of_sums
+    growth = math.prod(a for a, _, _ in triples)
+    return unit * growth / want.norm(dim=(-2, -1)).min().item()
+
+
 # against the reference -----------------------------------------------------------------------
 
 
@@ -82,43 +101,6 @@ def test_gram_and_plain_form_agree_in_fp64(steps, make, shape):
     assert error(orthogonalize(X, triples, "gram"), plain) < 1e-9
 
 
-# Measured with the plain form on 32- to 128-row matrices, and doubled: Gaussian 1.6e-6, 2.0e-2,
-# 2.5e-3; condition 1e4 4.7e-6, 0.13, 1.7e-2.
-TOLERANCE = {
-    torch.float32: (3e-6, 1e-5),
-    torch.bfloat16: (4e-2, 0.26),
-    torch.float16: (5e-3, 3.4e-2),
-}
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", [(48, 48), (48, 192), (192, 48)])
-def test_the_plain_form_keeps_its_dtypes_accuracy(dtype, shape):
-    for tolerance, X in zip(TOLERANCE[dtype], (gaussian(3, *shape), steep_any(shape)), strict=True):
-        X = X.to(dtype)
-        got = orthogonalize(X, KELLER, "newton_schulz")
-        assert got.dtype == dtype
-        assert error(got, reference(X, KELLER)) < tolerance
-
-
-def steep_any(shape):
-    n, m = sorted(shape)
-    X = steep(n, m)
-    return X if shape == (n, m) else X.mT
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", [(48, 48), (48, 192), (192, 48)])
-def test_the_gram_form_on_gaussian_matrices(dtype, shape):
-    """In half precision the n x n factor is rounded too: 2.4 to 3.9 times the plain form."""
-    X = gaussian(3, *shape).to(dtype)
-    got = error(orthogonalize(X, KELLER, "gram"), reference(X, KELLER))
-    if dtype == torch.float32:
-        assert got < (3e-6 if shape != (48, 48) else 3e-5)
-    else:
-        assert got < 3 * TOLERANCE[dtype][0]
-
-
 def low_rank(n, m):
     return gaussian(2, n, n // 3) @ gaussian(2, n // 3, m, seed=1)
 
@@ -132,17 +114,44 @@ SPECTRA = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(128, 512), (256, 1024), (256, 640), (512, 896)])
+HALF_AND_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
+SHAPES = [(48, 48), (48, 192), (192, 48), (128, 512), (512, 896)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    # Large products in half precision are slow where the processor has none.
+    [(d, s) for d in HALF_AND_SINGLE for s in SHAPES if d == torch.float32 or max(s) < 512],
+)
 @pytest.mark.parametrize("name", ["keller", "polar_express", "you5"])
 @pytest.mark.parametrize("spectrum", SPECTRA)
-def test_auto_takes_the_gram_form_only_where_it_is_nearly_as_exact(dtype, shape, name, spectrum):
-    triples = per_step(name, 5)
-    X = SPECTRA[spectrum](*shape).to(dtype)
-    assert gram_is_cheaper(X, triples)
+@pytest.mark.parametrize("method", ["newton_schulz", "gram"])
+def test_both_forms_are_as_exact_as_their_dtype_allows(dtype, shape, name, spectrum, method):
+    triples, X = per_step(name, 5), SPECTRA[spectrum](*sorted(shape)).to(dtype)
+    X = X if shape[0] <= shape[1] else X.mT
     want = reference(X, triples)
-    plain = error(orthogonalize(X, triples, "newton_schulz"), want)
-    assert error(orthogonalize(X, triples, "auto"), want) <= 2.5 * plain
+    got = orthogonalize(X, triples, method)
+    assert got.dtype == dtype
+    assert error(got, want) <= rounding(X, triples, want)
+
+
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+@pytest.mark.parametrize("name", ["keller", "polar_express", "you5"])
+def test_the_gram_form_would_not_be_without_its_restarts(dtype, name, monkeypatch):
+    """So that the bound can fail: on a steep spectrum it does."""
+    X, triples = steep(128, 512).to(dtype), per_step(name, 5)
+    want = reference(X, triples)
+    monkeypatch.setattr(module, "restarts", lambda X, steps: [steps])
+    assert error(orthogonalize(X, triples, "gram"), want) > rounding(X, triples, want)
+
+
+@pytest.mark.parametrize("shape", [(128, 512), (256, 1024), (256, 640), (512, 896)])
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
+def test_auto_takes_the_gram_form_where_it_is_cheaper(shape, dtype):
+    X = gaussian(1, *shape).to(dtype)
+    assert gram_is_cheaper(X, KELLER)
+    auto, form = (orthogonalize(X, KELLER, method) for method in ("auto", "gram"))
+    assert torch.equal(auto, form)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -150,7 +159,7 @@ def test_small_matrices_in_half_precision_keep_the_plain_form(dtype):
     assert not gram_is_cheaper(gaussian(1, 64, 4096).to(dtype), KELLER)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", HALF_AND_SINGLE)
 @pytest.mark.parametrize("method", ITERATED)
 @pytest.mark.parametrize("steps", [5, 6, 8, 12])
 def test_no_method_blows_up_whatever_the_spectrum(dtype, method, steps):
@@ -314,16 +323,19 @@ def test_auto_takes_the_fewer_flops(steps, name, dtype, unit, shape):
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_settings_file_makes_singular_values_larger_and_alike(path):
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_every_settings_file_makes_singular_values_larger_and_alike(path, dtype):
+    """In bf16 a set may leave its band by a rounding error a row, and no more."""
     block = OmegaConf.to_container(OmegaConf.load(path))
     settled = Orthogonalizer(**block)
     assert settled.name == path.stem
     X = gaussian(2, 16, 48)
     before = torch.linalg.svdvals(X / X.norm(dim=(-2, -1), keepdim=True))
-    after = torch.linalg.svdvals(settled(X.to(settled.iteration_dtype("cpu"))).double())
+    after = torch.linalg.svdvals(settled(X, DTYPES[dtype]).double())
     assert (after > before).all() and after.max() / after.min() < before.max() / before.min()
     low, high = settled.singular_values or (0.5, 1.3)
-    assert after.min() > low and after.max() < high
+    beyond = X.shape[-2] * torch.finfo(DTYPES[dtype]).eps
+    assert after.min() > low - beyond and after.max() < high + beyond
 
 
 def test_drawn_singular_values_keep_the_directions_and_fill_their_range():
@@ -433,10 +445,10 @@ def momenta():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["keller", "polar_express", "you5"])
 @pytest.mark.parametrize("shape", [(256, 768), (256, 1024)])
-def test_auto_is_nearly_as_exact_as_the_plain_form_on_real_momenta(dtype, name, shape, momenta):
+@pytest.mark.parametrize("method", ["newton_schulz", "gram"])
+def test_both_forms_are_as_exact_on_real_momenta(dtype, name, shape, method, momenta):
     X, triples = momenta[shape].to(dtype), per_step(name, 5)
-    assert gram_is_cheaper(X, triples)
     for matrix in X:  # one by one: the worst counts
         want = reference(matrix[None], triples)
-        plain = error(orthogonalize(matrix[None], triples, "newton_schulz"), want)
-        assert error(orthogonalize(matrix[None], triples, "auto"), want) <= 2.5 * plain
+        bound = rounding(matrix[None], triples, want)
+        assert error(orthogonalize(matrix[None], triples, method), want) <= bound

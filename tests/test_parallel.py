@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, settle, torchrun
+from conftest import FP32, ROOT, TINY, settle, torchrun
 
 from bench import cell, parallel
 from bench.errors import UserError
 
 STEPS = [*TINY, "train.steps=10", "train.batch_size=4", "train.eval_every=5", "tracker=none"]
-FP32 = ["train.precision=fp32", "orthogonalizer.dtype=fp32"]
 KEPT = ["train.checkpoint_every=4", "train.keep_checkpoint=true"]
 
 

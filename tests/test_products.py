@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from optimizers.products import einsum_as_product, factors
 
+pytestmark = pytest.mark.cpu
+
 A, B, X = torch.randn(2, 3, 4), torch.randn(2, 4, 5), torch.randn(3, 4)
 
 

@@ -382,7 +382,10 @@ def test_the_picture_is_the_same_file_for_the_same_record(default, tmp_path):
     folder, _, record, _ = deepcopy(default)
     first = (folder / "steps" / "gpt2_nano-cpu.svg").read_bytes()
     assert step_chart.write(record, tmp_path / "again.svg").read_bytes() == first
-    assert b"torch_muon" in first and b"theory" in first
+    for one in record["optimizers"].values():  # on a busy machine any may lie within noise
+        one["difference_ms"]["within_noise"] = False
+    shown = step_chart.write(record, tmp_path / "all.svg").read_bytes()
+    assert b"torch_muon" in shown and b"theory" in shown
     for one in record["optimizers"].values():
         one["difference_ms"]["within_noise"] = True
     assert b"none costs more" in step_chart.write(record, tmp_path / "none.svg").read_bytes()

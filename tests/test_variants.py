@@ -15,6 +15,8 @@ from optimizers.state import state_bytes
 from optimizers.structure import describe
 from optimizers.views import View, whole
 
+pytestmark = pytest.mark.cpu
+
 VARIANTS = {
     "classical": {"momentum_form": "classical"},
     "bf16": {"momentum_dtype": "bf16"},
