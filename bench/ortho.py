@@ -14,9 +14,14 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from bench import ortho_config, sweep
+from bench.laboratory import settings as ortho_config
+from bench.training import sweep
 
-WORK = {"fit": "bench.fitting", "map": "bench.stability", "checks": "bench.seed_checks"}
+WORK = {
+    "fit": "bench.laboratory.fitting",
+    "map": "bench.laboratory.stability",
+    "checks": "bench.laboratory.statements.run",
+}
 
 
 @hydra.main(config_path="../conf", config_name="ortho", version_base="1.3")
@@ -26,7 +31,7 @@ def job(cfg: DictConfig) -> None:
         settings = ortho_config.settle(cfg)
         asked = [module for flag, module in WORK.items() if getattr(settings, flag)]
         # imports torch: only once the settings are known to be good
-        work = importlib.import_module(asked[0] if asked else "bench.laboratory")
+        work = importlib.import_module(asked[0] if asked else "bench.laboratory.cases")
         work.run(settings, sweep.say)
         outcome["how"] = "finished"
 

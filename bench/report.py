@@ -11,10 +11,14 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from bench import record, report_charts, report_content, report_markdown, report_page
-from bench.archive import Run
-from bench.report_content import Content
-from bench.results import Results
+from bench.records import record
+from bench.records.archive import Run
+from bench.reporting import charts as report_charts
+from bench.reporting import content as report_content
+from bench.reporting import markdown as report_markdown
+from bench.reporting import page as report_page
+from bench.reporting.content import Content
+from bench.studies.results import Results
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (

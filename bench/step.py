@@ -11,7 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench import step_settings, sweep, world
+from bench.processes import world
+from bench.stepping import settings as step_settings
+from bench.training import sweep
 
 
 @hydra.main(config_path="../conf", config_name="step", version_base="1.3")
@@ -19,7 +21,9 @@ def job(cfg: DictConfig) -> None:
     """One benchmark."""
     with sweep.job() as outcome:
         benchmark = step_settings.settle(cfg, HydraConfig.get())
-        from bench import step_run  # imports torch: only once the settings are known to be good
+        from bench.stepping import (
+            run as step_run,  # imports torch: only once the settings are known to be good
+        )
 
         outcome |= step_run.run(benchmark, sweep.say)
 

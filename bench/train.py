@@ -11,8 +11,12 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from bench import cell, config, protocol, sweep, world
-from bench.errors import UserError
+from bench.processes import world
+from bench.records import cell
+from bench.settings import config
+from bench.settings.errors import UserError
+from bench.studies import protocol
+from bench.training import sweep
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
@@ -22,7 +26,7 @@ def job(cfg: DictConfig) -> None:
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
         sweep.check()
-        from bench import run  # imports torch: only once the settings are known to be good
+        from bench.training import run  # imports torch: only once the settings are known to be good
 
         if settings.inspect:
             outcome |= run.inspect(settings, sweep.say)

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from optimizers.orthogonalize import Orthogonalizer
-from optimizers.regions import mesh_of
+from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.second_moment import KINDS
-from optimizers.sharding import STRATEGIES, count_processes
+from optimizers.sharding.plan import STRATEGIES, count_processes
+from optimizers.sharding.regions import mesh_of
 from optimizers.stacks import update_scale
 from optimizers.views import as_matrix, matrix_shape
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from optimizers.checks import MOMENTUM_DTYPES, check
-from optimizers.exchange import deliver, fetch
-from optimizers.orthogonalize import Orthogonalizer
-from optimizers.regions import local, mesh_of, outline
+from optimizers.orthogonalize.iteration import Orthogonalizer
+from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import neurons, normalized
-from optimizers.sharding import Work, count_processes, work
+from optimizers.sharding.exchange import deliver, fetch
+from optimizers.sharding.plan import Work, count_processes, work
+from optimizers.sharding.regions import local, mesh_of, outline
 from optimizers.stacks import shards
 from optimizers.views import strips, whole
-from optimizers.workspace import Workspace
 
 
 class Muon(torch.optim.Optimizer):

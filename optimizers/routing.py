@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from optimizers.extras import missing
 from optimizers.muon import Muon
-from optimizers.qkv import build_views
-from optimizers.recognition import NO_STRUCTURE
-from optimizers.regions import mesh_of
+from optimizers.sharding.regions import mesh_of
 from optimizers.sparse import refuse_other_gradients
-from optimizers.structure import ROLES, Parameter, describe
+from optimizers.structure.parameters import ROLES, Parameter, describe
+from optimizers.structure.qkv import build_views
+from optimizers.structure.recognition import NO_STRUCTURE
 from optimizers.views import View, block_shapes
 
 

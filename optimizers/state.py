@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from optimizers.checks import MOMENTUM_DTYPES
 from optimizers.muon import Muon
-from optimizers.regions import local
 from optimizers.second_moment import neurons
+from optimizers.sharding.regions import local
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:

@@ -23,7 +23,7 @@ from PIL import Image as Picture
 from pyarrow import parquet
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from bench.tokenizer import END_OF_TEXT
+from bench.data.tokenizer import END_OF_TEXT
 
 ASSETS = Path(__file__).parent.parent / "bench" / "assets"
 SOTU_SHA256 = "d12b7b28eb509f03a61938808759df931fb6a3ac1cbbf55bce1201ec75e23471"

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import record
+from bench.records import record
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 40  # training points of a curve: hundreds of records are committed

@@ -40,7 +40,7 @@ if [ ${#experiments[@]} -eq 0 ]; then
     experiments=(optimizers qkv orthogonalizer equal_time routing scale_rule aux_lr batch_size gpt2_small cost)
 fi
 for name in "${experiments[@]}"; do
-    conditions=$("$python" -c "from bench.study import load; print(*load('$name').conditions)")
+    conditions=$("$python" -c "from bench.studies.study import load; print(*load('$name').conditions)")
     for stage in tune final; do
         for condition in $conditions; do
             "$python" bench/train.py experiment="$name" stage=$stage condition="$condition" tracker=none

@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from bench import config, prepare, record, run, tracking
-from bench.config import Settings
-from bench.trainer import Trainer
-from bench.world import ALONE
+from bench.processes.world import ALONE
+from bench.records import record
+from bench.settings import config
+from bench.settings.config import Settings
+from bench.tracking import tracker as tracking
+from bench.training import prepare, run
+from bench.training.trainer import Trainer
 
 
 def bare_loop(settings: Settings, ready: prepare.Ready) -> float:

@@ -11,7 +11,7 @@ import json
 import sys
 
 try:
-    from bench import dashboard
+    from bench.tracking import dashboard
 except ModuleNotFoundError as missing:
     if missing.name != "wandb_workspaces":
         raise
@@ -19,7 +19,7 @@ except ModuleNotFoundError as missing:
 
 import wandb
 
-from bench.errors import UserError
+from bench.settings.errors import UserError
 
 
 def refuse_unknown(entity: str, project: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from bench import archive, record, tracking
-from bench.config import CONF
-from bench.errors import UserError
+from bench.records import archive, record
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
+from bench.tracking import tracker as tracking
 
 
 def lines(file: Path, one: dict) -> list[dict]:

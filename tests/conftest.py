@@ -18,7 +18,10 @@ if "BF16" in os.environ:  # `auto` as it would be on another processor, in the c
     if not any(type(finder).__name__ == "Answering" for finder in sys.meta_path):
         runpy.run_path(f"{answering}/sitecustomize.py")
 
-from bench import cell, config, record, run  # noqa: E402 - what they import asks for the answer
+# What they import asks for the answer.
+from bench.records import cell, record  # noqa: E402
+from bench.settings import config  # noqa: E402
+from bench.training import run  # noqa: E402
 
 # As many threads in the commands as here: the models are too small for more than one, and the
 # workers share the machine.

@@ -5,8 +5,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from bench import record, study
-from bench.study import FINAL, TUNE, Study
+from bench.records import record
+from bench.studies import study
+from bench.studies.study import FINAL, TUNE, Study
 
 ROLES = {"hidden": [2048, 512], "embedding": [1024, 512], "vector": [512]}
 ENVIRONMENT = {

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from bench import flops
+from bench.measuring import flops
 from optimizers.muon import Muon
 from optimizers.routing import route
 from optimizers.state import state_bytes

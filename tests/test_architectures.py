@@ -7,9 +7,9 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from optimizers.probe import one_token
-from optimizers.qkv import QKV_MODES, build_views
-from optimizers.structure import NO_STRUCTURE, ROLES, describe
+from optimizers.structure.parameters import NO_STRUCTURE, ROLES, describe
+from optimizers.structure.probe import one_token
+from optimizers.structure.qkv import QKV_MODES, build_views
 from optimizers.views import LAYOUTS, gather, scatter
 
 IDS = {"vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

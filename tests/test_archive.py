@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bench import archive
+from bench.records import archive
 
 WHOLE = {
     **dict(schema=1, status="finished", seed=0, steps=10, model="m", optimizer="adamw"),

@@ -9,9 +9,9 @@ from datasets import load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import tokenizer
-from bench.errors import UserError
-from bench.sources import ASSETS, PARTS
+from bench.data import tokenizer
+from bench.data.sources import ASSETS, PARTS
+from bench.settings.errors import UserError
 
 DIGESTS = dict(
     re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (ASSETS / "THIRD_PARTY.md").read_text("utf-8"))

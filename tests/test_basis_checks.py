@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import basis_checks, updates
-from bench.updates import deviation
+from bench.laboratory.statements import basis as basis_checks
+from bench.laboratory.statements import updates
+from bench.laboratory.statements.updates import deviation
 
 FEW = 3
 

@@ -5,8 +5,10 @@ import json
 import pytest
 from conftest import FP32, ROOT, settle
 
-from bench import archive, mathematics, protocol, study, targets
-from bench import cell as cells
+from bench.records import archive, mathematics
+from bench.records import cell as cells
+from bench.settings import targets
+from bench.studies import protocol, study
 
 
 def cell(*overrides: str) -> str:
@@ -151,16 +153,20 @@ def test_code_that_moves_renames_no_cell(monkeypatch):
     monkeypatch.setitem(targets.MOVED, "models.vit", "models.elsewhere.vit")
     for one in runs:
         for block in (one.schedule, one.model, *one.optimizer["roles"].values()):
-            module, _, last = block["_target_"].rpartition(".")
-            block["_target_"] = f"{targets.MOVED.get(module, module)}.{last}"
-    assert "elsewhere" in runs[0].schedule["_target_"] + runs[1].model["_target_"]
+            package, module, last = block["_target_"].rsplit(".", 2)
+            package = package.partition(".")[0]
+            moved = targets.MOVED.get(f"{package}.{module}")
+            block["_target_"] = f"{moved}.{last}" if moved else block["_target_"]
+    assert "elsewhere" in runs[0].schedule["_target_"]
+    assert "elsewhere" in runs[1].model["_target_"]
+    assert "elsewhere" in runs[1].optimizer["roles"]["hidden"]["_target_"]
     assert [cells.name(one) for one in runs] == before
 
 
 def test_a_target_goes_by_its_old_and_its_new_place(monkeypatch):
-    monkeypatch.setitem(targets.MOVED, "bench.before", "bench.mathematics")
-    assert targets.find("bench.before.of") is targets.find("bench.mathematics.of")
-    assert targets.name("bench.before.of") == targets.name("bench.mathematics.of")
+    monkeypatch.setitem(targets.MOVED, "bench.before", "bench.records.mathematics")
+    assert targets.find("bench.before.of") is targets.find("bench.records.mathematics.of")
+    assert targets.name("bench.before.of") == targets.name("bench.records.mathematics.of")
     assert targets.name("theirs.of") == "theirs.of"
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from bench import checkpoint
+from bench.training import checkpoint
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 dtypes = st.sampled_from(

@@ -8,11 +8,13 @@ import pytest
 from conftest import ROOT
 from hydra.utils import get_method
 
-from bench import claims, evidence, record, study
-from bench.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
-from bench.errors import UserError
-from bench.evidence import Finding
-from bench.results import Results
+from bench.records import record
+from bench.settings.errors import UserError
+from bench.studies import study
+from bench.studies.results import Results
+from bench.verdicts import claims, evidence
+from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
+from bench.verdicts.evidence import Finding
 
 FILES = sorted((ROOT / "conf" / "claim").glob("*.yaml"))
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02]  # of five seeds; about 0.0233 a paired t test has p = 0.03
@@ -76,7 +78,7 @@ def check_names(folder) -> tuple[set[str], set[str]]:
 
     A name is the first argument, or `name`, of a call of Check or of a function that returns one.
     """
-    trees = [ast.parse(file.read_text()) for file in folder.glob("*.py")]
+    trees = [ast.parse(file.read_text()) for file in folder.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     makers = {"Check"} | {
         node.name
@@ -105,9 +107,12 @@ def check_names(folder) -> tuple[set[str], set[str]]:
         ({"statement": None}, ["statement is missing"]),
         ({"measure": None}, ["measure is missing"]),
         ({"topic": "speed"}, ["topic=speed", "cost, memory"]),
-        ({"measure": {"names": ["x"]}}, ["_target_", "bench.evidence.check"]),
-        ({"measure": {"_target_": "bench.evidence.chek"}}, ["bench.evidence.chek"]),
-        ({"measure": {"_target_": "bench.evidence.check", "name": "x"}}, ["name"]),
+        ({"measure": {"names": ["x"]}}, ["_target_", "bench.verdicts.evidence.check"]),
+        (
+            {"measure": {"_target_": "bench.verdicts.evidence.chek"}},
+            ["bench.verdicts.evidence.chek"],
+        ),
+        ({"measure": {"_target_": "bench.verdicts.evidence.check", "name": "x"}}, ["name"]),
         ({"rule": {"under": 1}}, ["under", "below: x"]),
         ({"rule": {"below": "x"}}, ["rule", "below: x"]),
         ({"rule": {"between": [1, 0]}}, ["rule", "low, high"]),
@@ -119,7 +124,7 @@ def test_a_mistake_in_a_claim_is_named(change, words, tmp_path):
         "statement": "x",
         "source": "seed 1: x",
         "topic": "cost",
-        "measure": {"_target_": "bench.evidence.check", "names": ["x"]},
+        "measure": {"_target_": "bench.verdicts.evidence.check", "names": ["x"]},
         "rule": {"below": 1},
     }
     file = tmp_path / "x.yaml"
@@ -405,7 +410,7 @@ def stepped(folder, **units_at) -> Results:
 
 
 def overhead_claim(arm, level=0.05):
-    measure = dict(_target_="bench.evidence.overhead", step="m", arm=arm, level=level)
+    measure = dict(_target_="bench.verdicts.evidence.overhead", step="m", arm=arm, level=level)
     return Claim("x", "x", "seed 1: x", "cost", [measure], {"below": level})
 
 
@@ -436,7 +441,7 @@ def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):
     record.write_json(tmp_path / "ortho" / "checks.json", {"checks": found})
 
     def verdict(*names):
-        measure = [{"_target_": "bench.evidence.check", "names": list(names)}]
+        measure = [{"_target_": "bench.verdicts.evidence.check", "names": list(names)}]
         return claims.judge(Claim("x", "x", "s", "cost", measure), Results(tmp_path))
 
     assert [verdict(one["name"]).verdict for one in found] == [CONFIRMED, REFUTED, DEPENDS, OPEN]

@@ -17,18 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_step import TEXT, settle
 
-from bench import (
-    claims,
-    communication,
-    extrapolation,
-    link,
-    report_content,
-    report_markdown,
-    report_page,
-)
-from bench.communication import Travelling
-from bench.errors import UserError
-from bench.results import Results
+from bench.communication import extrapolation
+from bench.communication import model as communication
+from bench.communication.model import Travelling
+from bench.measuring import link
+from bench.reporting import content as report_content
+from bench.reporting import markdown as report_markdown
+from bench.reporting import page as report_page
+from bench.settings.errors import UserError
+from bench.studies.results import Results
+from bench.verdicts import claims
 
 HYBRIDS = ["hybrid", "hybrid parallel.muon=gather", "hybrid parallel.muon=distribute qkv=per_head"]
 CASES = {  # processes, strategy, entries, and a width that the processes divide or not

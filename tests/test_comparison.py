@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import archive, comparison, study
-from bench.archive import Archive, Run
-from bench.errors import UserError
+from bench.records import archive
+from bench.records.archive import Archive, Run
+from bench.settings.errors import UserError
+from bench.studies import comparison, study
 
 STUDY = study.parse(
     "s",

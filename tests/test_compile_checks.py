@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench import compile_checks
-from bench.compile_checks import Graphs, compile_gain, compiled_graphs, static_shapes
+from bench.laboratory.statements import compiling as compile_checks
+from bench.laboratory.statements.compiling import (
+    Graphs,
+    compile_gain,
+    compiled_graphs,
+    static_shapes,
+)
 
 SHAPES = ((1, 4, 6), (2, 5, 5))
 

@@ -9,8 +9,10 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from bench import cell, config, prepare, run
-from bench.errors import UserError
+from bench.records import cell
+from bench.settings import config
+from bench.settings.errors import UserError
+from bench.training import prepare, run
 
 GROUPS = [
     (group.name, file.stem)
@@ -91,7 +93,7 @@ def start(tmp_path: Path, *overrides: str) -> None:
         (["+optimizer.roles.hiden={_target_: torch.optim.SGD, lr: 1}"], ["hiden", "hidden"]),
         (["qkv=head_groups", "qkv.heads_per_group=abc"], ["heads_per_group=abc", "whole number"]),
         (["orthogonalizer.steps=abc"], ["orthogonalizer.steps=abc", "whole number"]),
-        (["schedule._target_=bench.schedule.nope"], ["nope"]),
+        (["schedule._target_=bench.training.schedule.nope"], ["nope"]),
         (["qkv.output=both"], ["qkv.output=both", "per_head"]),
         (["orthogonalizer.coefficients=best"], ["coefficients=best", "keller"]),
         (["orthogonalizer.steps=0"], ["orthogonalizer.steps=0", "at least 1"]),

@@ -2,7 +2,8 @@
 
 import torch
 
-from bench import cost_checks, updates
+from bench.laboratory.statements import cost as cost_checks
+from bench.laboratory.statements import updates
 
 
 class Mixing(torch.optim.Optimizer):

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT, TINY, settle
 
-from bench import cell, run
+from bench.records import cell
+from bench.training import run
 
 pytest.importorskip("wandb_workspaces")
-from bench import dashboard
+from bench.tracking import dashboard
 
 SCRIPT = str(ROOT / "scripts" / "wandb_dashboard.py")
 
@@ -226,7 +227,7 @@ def test_without_a_login_it_says_which_command(tmp_path):
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    monkeypatch.delitem(sys.modules, "bench.dashboard")
-    monkeypatch.delattr("bench.dashboard")
+    monkeypatch.delitem(sys.modules, "bench.tracking.dashboard")
+    monkeypatch.delattr("bench.tracking.dashboard")
     status, _, _ = call(monkeypatch, capsys, "me", "mine", "--dry-run")
     assert status == "wandb-workspaces is not installed: .venv/bin/pip install -e '.[dashboard]'"

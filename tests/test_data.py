@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench import cache, data, sources, tokenizer
-from bench.data import Images, Tokens
-from bench.errors import UserError
+from bench.data import batches as data
+from bench.data import cache, sources, tokenizer
+from bench.data.batches import Images, Tokens
+from bench.settings.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 HUB = ["fineweb_edu", "openwebtext", "wikitext", "cifar10", "imagenet"]
@@ -285,7 +286,7 @@ def test_the_cache_tells_tokenizers_and_texts_apart(text):
 def test_a_warm_load_is_quick_and_imports_nothing_heavy(shipped_home):
     code = """
 import sys, time, yaml
-from bench import data
+from bench.data import batches as data
 block = yaml.safe_load(open("conf/data/sotu.yaml"))
 data.identity(block)
 assert "torch" not in sys.modules

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bench import embedding_checks
-from bench.data import Tokens
-from bench.embedding_checks import SEQUENCE, STEPS, reached
+from bench.data.batches import Tokens
+from bench.laboratory.statements import embeddings as embedding_checks
+from bench.laboratory.statements.embeddings import SEQUENCE, STEPS, reached
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from bench import fitting, recursion, search, spectra
-from bench.config import CONF
-from bench.errors import UserError
-from bench.ortho_config import Settings
+from bench.laboratory import fitting, recursion, search, spectra
+from bench.laboratory.settings import Settings
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
 from optimizers.coefficients import CANS, CUBIC5, KELLER, SU, YOU5, YOU6, per_step, polar_express
 from optimizers.orthogonalize import Orthogonalizer
 

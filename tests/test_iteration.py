@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cost, flops, iteration, matrices, recursion
-from bench.ortho_config import Source
+from bench.laboratory import cost, iteration, matrices, recursion
+from bench.laboratory.settings import Source
+from bench.measuring import flops
 from optimizers.coefficients import SETS, per_step
 
 pytestmark = pytest.mark.cpu
@@ -91,7 +92,7 @@ def test_plain_newton_schulz_takes_three_products_a_step_and_cubics_two(shape):
 def test_counts_without_storage_are_those_of_a_real_run(form, dtype):
     from torch.utils.flop_counter import FlopCounterMode
 
-    from optimizers.orthogonalize import DTYPES, orthogonalize
+    from optimizers.orthogonalize.iteration import DTYPES, orthogonalize
 
     triples = per_step("you5", 6)
     X = torch.randn(1, 16, 48).to(DTYPES[dtype])

@@ -6,7 +6,8 @@ import math
 import pytest
 from test_ortho_config import settle
 
-from bench import cost, laboratory, recursion, spectra
+from bench.laboratory import cases as laboratory
+from bench.laboratory import cost, recursion, spectra
 from optimizers.coefficients import per_step
 
 CONTRACT = {

@@ -11,7 +11,8 @@ from conftest import ROOT, TINY, command
 from hydra import compose, initialize_config_dir
 from test_train_command import records, start, wait_for_step
 
-from bench import owner, sweep
+from bench.records import owner
+from bench.training import sweep
 
 OFFLINE = [*TINY, "tracker=none"]
 LONG = ["train.steps=100000", "train.eval_every=100000", "train.checkpoint_every=null"]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench import mathematics
+from bench.records import mathematics
 
 # Test losses of tiny runs after six steps, fp32 on the CPU, with mathematics 1. A commit that moves
-# them beyond rounding adds a line to bench/mathematics.py and puts the new numbers here.
+# them beyond rounding adds a line to bench/records/mathematics.py and puts the new numbers here.
 OF = 1
 LOSSES = {
     "optimizer=adamw optimizer.lr_scale=4": 7.7972250,

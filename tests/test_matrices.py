@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_ortho_config import settle
 
-from bench import matrices
-from bench.errors import UserError
+from bench.laboratory import matrices
+from bench.settings.errors import UserError
 
 
 def of_run(tmp_path, *overrides):

@@ -14,7 +14,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-import bench.config  # noqa: F401  (registers the schema that conf/train.yaml starts from)
+import bench.settings.config  # noqa: F401  (registers the schema that conf/train.yaml starts from)
 from models import gpt2, hub, vit
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import matrices, msign_checks
-from bench.msign_checks import best_elementwise, off_directions, sine
-from bench.ortho_config import Source
+from bench.laboratory import matrices
+from bench.laboratory.settings import Source
+from bench.laboratory.statements import msign as msign_checks
+from bench.laboratory.statements.msign import best_elementwise, off_directions, sine
 
 
 def small(kind: str, value: float | None = None, shape=(24, 32)) -> msign_checks.Case:

@@ -12,9 +12,9 @@ from models import gpt2, vit
 from optimizers import stacks
 from optimizers.muon import Muon
 from optimizers.orthogonalize import msign
-from optimizers.qkv import build_views
 from optimizers.stacks import SCALES, update_scale
 from optimizers.structure import describe
+from optimizers.structure.qkv import build_views
 from optimizers.views import View, block_shapes, gather, scatter, whole
 
 pytestmark = pytest.mark.cpu

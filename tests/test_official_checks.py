@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import dynamics, official_checks, recursion, search, spectra
-from bench.official_checks import taylor_steps
+from bench.laboratory import dynamics, recursion, search, spectra
+from bench.laboratory.statements import official as official_checks
+from bench.laboratory.statements.official import taylor_steps
 from optimizers.coefficients import KELLER, TAYLOR, polar_express
 
 SQUARE, WIDE = (256, 256), (64, 512)

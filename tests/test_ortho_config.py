@@ -5,8 +5,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
-from bench import ortho_config
-from bench.errors import UserError
+from bench.laboratory import settings as ortho_config
+from bench.settings.errors import UserError
 from optimizers.coefficients import KELLER, per_step
 
 

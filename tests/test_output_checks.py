@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import matrices, output_checks
-from bench.ortho_config import Source
+from bench.laboratory import matrices
+from bench.laboratory.settings import Source
+from bench.laboratory.statements import output as output_checks
 from optimizers.coefficients import KELLER, TAYLOR
 from optimizers.orthogonalize import orthogonalize
 

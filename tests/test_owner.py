@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, settle
 
-from bench import archive, cell, owner, record, run, trainer
-from bench.owner import Held, Lost, Ownership
+from bench.records import archive, cell, owner, record
+from bench.records.owner import Held, Lost, Ownership
+from bench.training import run, trainer
 
 FORK = multiprocessing.get_context("fork")
 WORKERS = 6
@@ -274,7 +275,7 @@ def test_eight_workers_train_a_grid_once_though_three_are_killed(tmp_path):
         for s in range(8)
     ]
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["bench.run", "optimizers.muon", MODEL])
+    server.set_forkserver_preload(["bench.training.run", "optimizers.muon", MODEL])
 
     def start(number: int):
         process = server.Process(target=walk, args=(grid, tmp_path / "logs" / str(number)))

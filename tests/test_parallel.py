@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import FP32, ROOT, TINY, settle, torchrun
 
-from bench import cell, parallel
-from bench.errors import UserError
+from bench.processes import parallel
+from bench.records import cell
+from bench.settings.errors import UserError
 
 STEPS = [*TINY, "train.steps=10", "train.batch_size=4", "train.eval_every=5", "tracker=none"]
 KEPT = ["train.checkpoint_every=4", "train.keep_checkpoint=true"]

@@ -28,10 +28,10 @@ from test_routing import (  # noqa: F401 - the common suite, run here with the p
 from test_routing import train as learn
 from test_trainer import same_result, stop_at
 
-from bench import data
-from bench.errors import UserError
-from bench.meter import copies, update_rms
-from bench.world import ALONE
+from bench.data import batches as data
+from bench.measuring.meter import copies, update_rms
+from bench.processes.world import ALONE
+from bench.settings.errors import UserError
 from optimizers.routing import route
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from optimizers import orthogonalize, precision
+from optimizers import precision
 from optimizers.orthogonalize import Orthogonalizer
+from optimizers.orthogonalize import iteration as orthogonalize
 
 pytestmark = pytest.mark.cpu
 

@@ -5,9 +5,9 @@ import torch
 import transformers
 from torch import nn
 
-from optimizers.attention import runs
-from optimizers.probe import one_token, probe
 from optimizers.structure import describe
+from optimizers.structure.attention import runs
+from optimizers.structure.probe import one_token, probe
 
 SIZES = {
     "vocab_size": 64,

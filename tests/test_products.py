@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from optimizers.products import einsum_as_product, factors
+from optimizers.structure.products import einsum_as_product, factors
 
 pytestmark = pytest.mark.cpu
 

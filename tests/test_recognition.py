@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from optimizers.muon import Muon
-from optimizers.qkv import build_views
 from optimizers.routing import route
 from optimizers.structure import NO_STRUCTURE, describe
+from optimizers.structure.qkv import build_views
 from optimizers.views import gather, scatter
 
 WIDTH, INNER, EXPERTS = 16, 24, 4

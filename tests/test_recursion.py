@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import recursion, spectra
+from bench.laboratory import recursion, spectra
 from optimizers.coefficients import KELLER, SETS, TAYLOR, per_step
 
 NAMES = [*SETS, "polar_express"]

@@ -5,10 +5,11 @@ import json
 import fake_results
 import pytest
 
-from bench import report, report_markdown
-from bench.report_content import gather
-from bench.report_tables import Cell
-from bench.results import Results
+from bench import report
+from bench.reporting import markdown as report_markdown
+from bench.reporting.content import gather
+from bench.reporting.tables import Cell
+from bench.studies.results import Results
 
 
 def made(folder, *arguments) -> int:

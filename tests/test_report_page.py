@@ -12,10 +12,15 @@ import fake_results
 import jsonschema
 import pytest
 
-from bench import evidence, report_charts, report_content, report_page, report_words, study
-from bench.claims import Claim, Verdict
-from bench.evidence import Finding
-from bench.report_style import GREY, styles
+from bench.reporting import charts as report_charts
+from bench.reporting import content as report_content
+from bench.reporting import page as report_page
+from bench.reporting import words as report_words
+from bench.reporting.style import GREY, styles
+from bench.studies import study
+from bench.verdicts import evidence
+from bench.verdicts.claims import Claim, Verdict
+from bench.verdicts.evidence import Finding
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium")

@@ -5,22 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from bench import (
-    basis_checks,
-    compile_checks,
-    convergence,
-    embedding_checks,
-    matrices,
-    msign_checks,
-    recursion,
-    search,
-    seed_checks,
-    shard_checks,
-    spectra,
-    statements,
-)
-from bench.ortho_config import Settings, Source
-from bench.recursion import Estimate
+from bench.laboratory import matrices, recursion, search, spectra
+from bench.laboratory.recursion import Estimate
+from bench.laboratory.settings import Settings, Source
+from bench.laboratory.statements import basis as basis_checks
+from bench.laboratory.statements import coefficients as statements
+from bench.laboratory.statements import compiling as compile_checks
+from bench.laboratory.statements import convergence
+from bench.laboratory.statements import embeddings as embedding_checks
+from bench.laboratory.statements import msign as msign_checks
+from bench.laboratory.statements import run as seed_checks
+from bench.laboratory.statements import shards as shard_checks
 from optimizers.coefficients import KELLER, TAYLOR
 
 SHAPES = [(64, 64), (64, 256)]

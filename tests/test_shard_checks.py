@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.linalg import polar
 
-from bench import matrices, shard_checks, updates
-from bench.ortho_config import Source
+from bench.laboratory import matrices
+from bench.laboratory.settings import Source
+from bench.laboratory.statements import shards as shard_checks
+from bench.laboratory.statements import updates
 from optimizers.orthogonalize import msign
 
 

@@ -19,8 +19,8 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from models import gpt2
 from optimizers.muon import Muon
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.regions import aligned, boxes, extent, local_view, region
-from optimizers.sharding import STRATEGIES, longest_first
+from optimizers.sharding.plan import STRATEGIES, longest_first
+from optimizers.sharding.regions import aligned, boxes, extent, local_view, region
 from optimizers.views import LAYOUTS, View, as_matrix, fits, gather, matrix_shape, whole
 
 

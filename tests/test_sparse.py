@@ -23,9 +23,9 @@ from test_routing import (  # noqa: F401 - the common suite, run here with hybri
 from test_routing import train as learn
 from test_trainer import same_result, stop_at
 
-from bench import data
-from bench.errors import UserError
-from bench.reference import Reference
+from bench.data import batches as data
+from bench.measuring.reference import Reference
+from bench.settings.errors import UserError
 from models import gpt2
 from optimizers.routing import route
 from optimizers.sparse import sparse_parameters

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import spectra
+from bench.laboratory import spectra
 
 SAMPLES = 400
 

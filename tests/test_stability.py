@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from bench import dynamics, recursion, stability
-from bench.ortho_config import Settings
+from bench.laboratory import dynamics, recursion, stability
+from bench.laboratory.settings import Settings
 from optimizers.coefficients import (
     BASELINE,
     CUBIC,

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bench.stats import (
+from bench.studies.stats import (
     Estimate,
     censored_median,
     equivalence,

@@ -20,8 +20,13 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from bench import arms, flops, meter, step_chart, step_run, step_settings, step_summary
-from bench.errors import UserError
+from bench.measuring import flops, meter
+from bench.settings.errors import UserError
+from bench.stepping import arms
+from bench.stepping import chart as step_chart
+from bench.stepping import run as step_run
+from bench.stepping import settings as step_settings
+from bench.stepping import summary as step_summary
 
 SMALL = ["model.layers=2", "model.width=32", "model.heads=4", "rounds=3", "train.device=cpu"]
 TEXT = [*SMALL, "train.sequence_length=32"]
@@ -292,7 +297,7 @@ def test_rates_of_zero_leave_the_parameters_as_they_were():
 
 
 def test_without_room_for_all_states_each_is_made_for_its_turn(measure, monkeypatch):
-    monkeypatch.setattr("bench.meter.available", lambda device: 1000)
+    monkeypatch.setattr("bench.measuring.meter.available", lambda device: 1000)
     held = []
     original = arms.Arm.step
     living: set[int] = set()

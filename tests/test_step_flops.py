@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import flops, meter
+from bench.measuring import flops, meter
 from models import gpt2
 from optimizers.muon import Muon
 from optimizers.orthogonalize import Orthogonalizer

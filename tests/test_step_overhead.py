@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import overhead, turns
+from bench.measuring import overhead, turns
 
 UNITS = [256, 512, 1024]
 ROUNDS = 15

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from models import gpt2, vit
-from optimizers.structure import NO_STRUCTURE, ROLES, describe
+from optimizers.structure.parameters import NO_STRUCTURE, ROLES, describe
 from optimizers.views import LAYOUTS, as_matrix
 
 WIDTH, HEADS, VOCABULARY = 32, 4, 40

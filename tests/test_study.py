@@ -6,9 +6,10 @@ import math
 import pytest
 from conftest import command
 
-from bench import owner, protocol, record, study
-from bench.config import CONF
-from bench.errors import UserError
+from bench.records import owner, record
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
+from bench.studies import protocol, study
 
 BLOCK = {
     "question": "?",

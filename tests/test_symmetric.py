@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from bench import meter
+from bench.measuring import meter
 from optimizers.coefficients import per_step
 from optimizers.muon import Muon
 from optimizers.orthogonalize import orthogonalize
-from optimizers.symmetric import product, symmetric_product
-from optimizers.workspace import Workspace
+from optimizers.orthogonalize.symmetric import product, symmetric_product
+from optimizers.orthogonalize.workspace import Workspace
 
 pytestmark = pytest.mark.cpu
 

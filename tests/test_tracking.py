@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from bench import tracking
+from bench.tracking import tracker as tracking
 
 NONE = {"name": "none"}
 OFFLINE = {"name": "wandb", "project": "muonbench", "mode": "offline"}
@@ -103,7 +103,7 @@ def test_names_of_nested_values():
 
 def test_none_does_not_import_wandb(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from bench import tracking\n"
+        "import sys; from pathlib import Path; from bench.tracking import tracker as tracking\n"
         "t = tracking.start({'name': 'none'}, {'cell': 'c'}, Path('.'), warn=print)\n"
         "t.log({'step': 1}); t.finish({})\n"
         "print('wandb' in sys.modules)"
@@ -131,7 +131,7 @@ def test_offline_sends_nothing(tmp_path):
             self.end_headers()
 
     code = (
-        "from pathlib import Path; from bench import tracking\n"
+        "from pathlib import Path; from bench.tracking import tracker as tracking\n"
         f"t = tracking.start({OFFLINE}, {ABOUT | {'cell': 'c'}}, Path('.'), warn=print)\n"
         "t.log({'step': 1}); t.finish({})\n"
     )

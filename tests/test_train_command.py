@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT, TINY, command
 from test_trainer import same_result
 
-from bench import config, record
+from bench.records import record
+from bench.settings import config
 
 OFFLINE = [*TINY, "tracker=none"]
 

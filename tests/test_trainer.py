@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import TINY, settle
 
-from bench import cell, checkpoint, prepare, record, run, trainer
-from bench.record import Metrics
+from bench.records import cell, record
+from bench.records.record import Metrics
+from bench.training import checkpoint, prepare, run, trainer
 
 RECORD_KEYS = """
 schema cell status diverged_step error command experiment model optimizer qkv data seed steps

@@ -10,9 +10,9 @@ from test_muon import PLAIN64, moved, parameters, random, train
 
 from optimizers.muon import Muon
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.qkv import build_views
 from optimizers.state import state_bytes
 from optimizers.structure import describe
+from optimizers.structure.qkv import build_views
 from optimizers.views import View, whole
 
 pytestmark = pytest.mark.cpu

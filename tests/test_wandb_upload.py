@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, settle
 
-from bench import cell, run, tracking
+from bench.records import cell
+from bench.tracking import tracker as tracking
+from bench.training import run
 
 RECORDS = sorted((ROOT / "results" / "records").glob("*/*.json"))
 

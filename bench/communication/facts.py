@@ -1,0 +1,131 @@
+"""What the plain model of communication.py has to know of a model and its optimizers."""
+
+from math import prod
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn import ModuleList
+
+from bench.communication import model as communication
+from bench.communication.model import Forecast, Travelling
+from models.tensor_parallel import fan_out
+from optimizers.orthogonalize import Orthogonalizer
+from optimizers.sharding import plan as sharding
+from optimizers.sharding.regions import extent
+
+
+def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
+    """What this process moves in a step of these optimizers, as the model says."""
+    total: dict[str, dict[str, Any]] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if group.get("sharding") is None or group["sharding"] in ("replicate", "blockwise"):
+                continue  # not our Muon, or one that moves nothing
+            count = sharding.count_processes(group["params"])
+            if count == 1:
+                continue
+            processes = sharding.process_group(group["params"])
+            views = travelling(group, processes)
+            owners = communication.share_out(views, count)
+            device = group["params"][0].device.type
+            itemsize = Orthogonalizer(**group["orthogonalizer"]).input_dtype(device).itemsize
+            found = communication.muon_step(views, count, group["sharding"], itemsize, owners)
+            own = communication.of_process(found, dist.get_rank(processes))
+            total = merged(total, own)
+    return total
+
+
+def merged(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]):
+    empty = {"calls": 0, "sent_bytes": 0, "received_bytes": 0}
+    return {
+        kind: {key: one.get(kind, empty)[key] + other.get(kind, empty)[key] for key in empty}
+        for kind in one | other
+    }
+
+
+def travelling(group: dict[str, Any], processes: dist.ProcessGroup) -> list[Travelling]:
+    """Of a group's views those whose blocks do not each lie whole with some process."""
+    params = group["params"]
+    shapes = [tuple(p.shape) for p in params]
+    held_by = sharding.regions(params, processes)
+    return [
+        Travelling(
+            tuple(shapes[k] for k in view["members"]),
+            tuple(sum(prod(extent(held[k])) for k in view["members"]) for held in held_by),
+            sum(prod(shapes[k]) for k in view["members"]),
+            sharding.cost(view, group),
+        )
+        for view in group["views"]
+        if not sharding.stays(view, params, group["sharding"], held_by)
+    ]
+
+
+def forward_backward(
+    model: nn.Module, strategy: str, mesh: dict[str, int], rows: float, itemsize: int
+) -> dict[str, dict[str, Any]]:
+    """What a process moves in one forward and backward pass, as the model says.
+
+    rows: of the inputs of this process's linear maps; itemsize: bytes of an activation.
+    """
+    data, tensor = mesh.get("data", 1), mesh.get("tensor", 1)
+    total: dict[str, dict[str, Any]] = {}
+    if strategy == "ddp" and data > 1:
+        sizes = [p.numel() * p.element_size() for p in model.parameters() if p.requires_grad]
+        total = merged(total, communication.of_process(communication.data_parallel(sizes, data), 0))
+    if strategy in ("fsdp2", "fsdp2_tp") and data > 1:
+        found: Forecast = communication.fully_sharded(*units(model, data), data)
+        total = merged(total, communication.of_process(found, 0))
+    if strategy in ("tp", "fsdp2_tp") and tensor > 1:
+        columns, out = cut_maps(model)
+        found = communication.tensor_parallel(columns, out, round(rows), tensor, itemsize)
+        total = merged(total, communication.of_process(found, 0))
+    return total
+
+
+def units(model: nn.Module, data: int) -> tuple[list[int], int]:
+    """Bytes of a process's part of each layer's weights, and of all others (fully_shard)."""
+    layers = {
+        f"{name}.{number}.": 0
+        for name, module in model.named_modules()
+        if isinstance(module, ModuleList)
+        for number in range(len(module))
+    }
+    root = 0
+    for name, p in model.named_parameters():
+        size = _part(p, data) * p.element_size()
+        inside = [prefix for prefix in layers if name.startswith(prefix)]
+        if inside:
+            layers[min(inside, key=len)] += size
+        else:
+            root += size
+    return list(layers.values()), root
+
+
+def _part(p: DTensor, data: int) -> int:
+    """Numbers of one process's part over the mesh's first dimension, with its padding."""
+    shape = list(p.shape)
+    for placement, size in zip(p.placements[1:], p.device_mesh.shape[1:], strict=True):
+        if hasattr(placement, "dim"):
+            shape[placement.dim] //= size
+    dim = p.placements[0].dim
+    shape[dim] = -(-shape[dim] // data)
+    return prod(shape)
+
+
+def cut_maps(model: nn.Module) -> tuple[list[tuple[int, int, bool]], list[int]]:
+    """The maps that are cut along their fan-out, and the fan-outs of those cut along fan-in."""
+    columns, rows = [], []
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, DTensor) or "tensor" not in weight.device_mesh.mesh_dim_names:
+            continue
+        out = fan_out(module)
+        last = weight.placements[-1]
+        if last.dim == out:
+            bias = module.bias is not None
+            columns.append((weight.shape[1 - out], weight.shape[out], bias))
+        else:
+            rows.append(weight.shape[out])
+    return columns, rows

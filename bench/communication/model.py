@@ -1,0 +1,214 @@
+"""A plain model of what a training step communicates: calls and bytes of a process, from shapes.
+
+It knows how this suite shares the work (optimizers/sharding/plan.py, exchange.py; torch's DDP and
+fully_shard), not what a library does with a call. Bytes are counted as in traffic.py. N processes;
+a process is known by its number in the group among which something is shared.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from optimizers.sharding.plan import ELEMENTS, longest_first
+
+# Of DistributedDataParallel: the first bucket and all others, in bytes.
+FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20
+
+
+@dataclass
+class Moved:
+    """Calls, and bytes sent and received by each process, of one kind of collective."""
+
+    calls: int
+    sent: list[float]
+    received: list[float]
+
+
+Forecast = dict[str, Moved]  # by kind
+
+
+@dataclass(frozen=True)
+class Travelling:
+    """The tensors of one view that travel in a step of Muon.
+
+    shapes: theirs, by which views are put into batches; parts: how many of their numbers each
+    process holds; work: multiplications of their iteration and one for each number.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    parts: tuple[int, ...]
+    elements: int
+    work: float = field(default=0.0, compare=False)
+
+    @property
+    def replicated(self) -> bool:
+        return all(part == self.elements for part in self.parts)
+
+
+def add(forecast: Forecast, kind: str, calls: int, sent: list[float], received: list[float]):
+    before = forecast.setdefault(kind, Moved(0, [0.0] * len(sent), [0.0] * len(sent)))
+    before.calls += calls
+    before.sent = [a + b for a, b in zip(before.sent, sent, strict=True)]
+    before.received = [a + b for a, b in zip(before.received, received, strict=True)]
+
+
+# the optimizer's step -----------------------------------------------------------------------------
+
+
+def muon_step(
+    views: list[Travelling], count: int, sharding: str, itemsize: int, owners: list[int]
+) -> Forecast:
+    """What one param group of Muon moves. AdamW's moves nothing, nor do replicate and blockwise.
+
+    itemsize: bytes of a number in transit. Batches are as in sharding.py: views of one shape, in
+    rounds. M: bytes of all that travels, M_r of what process r owns; where N divides the shards
+
+    distribute, shards    two all-to-alls a batch; r sends (M - M_r)/N + (N - 1)/N M_r
+    distribute, replicas  one all-gather a batch, padded to the most that one process owns
+    gather                one all-gather a batch; each process sends (N - 1)/N M
+    """
+    forecast: Forecast = {}
+    gathered = sharding == "gather"
+    for batch in batches(views, count, None if gathered else owners):
+        elements = [views[unit].elements for unit in batch]
+        if gathered:
+            lengths = [sum(views[unit].parts[r] for unit in batch) for r in range(count)]
+        elif views[batch[0]].replicated:
+            pairs = list(zip(elements, (owners[unit] for unit in batch), strict=True))
+            lengths = [sum(e for e, owner in pairs if owner == r) for r in range(count)]
+        else:
+            held = [
+                sum(parts) for parts in zip(*(views[unit].parts for unit in batch), strict=True)
+            ]
+            for unit in batch:
+                own = owners[unit]
+                held[own] += views[unit].elements - 2 * views[unit].parts[own]
+            moved = [float(itemsize * numbers) for numbers in held]
+            add(forecast, "all_to_all", 2, moved, moved)
+            continue
+        all_gather(forecast, [itemsize * length for length in lengths])
+    return forecast
+
+
+def batches(views: list[Travelling], count: int, owners: list[int] | None) -> Iterable[list[int]]:
+    """Numbers of the views of each batch: of one shape, as many of an owner as ELEMENTS allows."""
+
+    def kind(unit: int) -> tuple:
+        return views[unit].shapes, views[unit].replicated
+
+    for _, same in groupby(sorted(range(len(views)), key=kind), key=kind):
+        units = list(same)
+        first = views[units[0]]
+        held = first.elements * (count if first.replicated else 1)
+        each = max(1, ELEMENTS // max(1, held))
+        taken: Counter[int | None] = Counter()
+        rounds: dict[int, list[int]] = {}
+        for unit in units:
+            owner = None if owners is None else owners[unit]
+            rounds.setdefault(taken[owner] // each, []).append(unit)
+            taken[owner] += 1
+        yield from rounds.values()
+
+
+def all_gather(forecast: Forecast, lengths: list[float]) -> None:
+    """Everyone's bytes to all: padded, or where most would be padding one broadcast a sender."""
+    count, longest = len(lengths), max(lengths)
+    if longest * count > 2 * sum(lengths):
+        sent = [(count - 1) * length for length in lengths]
+        received = [sum(lengths) - length for length in lengths]
+        add(forecast, "broadcast", sum(length > 0 for length in lengths), sent, received)
+    else:
+        each = [(count - 1) * longest] * count
+        add(forecast, "all_gather", 1, each, each)
+
+
+def share_out(views: list[Travelling], count: int) -> list[int]:
+    """Who orthogonalizes each view."""
+    return longest_first([view.work for view in views], count)
+
+
+# forward and backward -----------------------------------------------------------------------------
+
+
+def data_parallel(sizes: list[int], count: int) -> Forecast:
+    """DDP: gradients averaged by all-reduces, one a bucket: 2 (N - 1)/N W.
+
+    sizes: bytes of each parameter, in the order of the model. Buckets are filled from the last
+    parameter back, as far as a model's backward pass goes in that order.
+    """
+    buckets, filled, limit = 0, 0, FIRST_BUCKET
+    for size in reversed(sizes):
+        filled += size
+        if filled >= limit:
+            buckets, filled, limit = buckets + 1, 0, BUCKET
+    each = [2 * (count - 1) / count * sum(sizes)] * count
+    forecast: Forecast = {}
+    add(forecast, "all_reduce", buckets + (filled > 0), each, each)
+    return forecast
+
+
+def fully_sharded(layers: list[int], root: int, count: int) -> Forecast:
+    """fully_shard: about 2 all-gathers and 1 reduce-scatter of (N - 1)/N W each.
+
+    layers, root: bytes of a process's part of the weights of each layer, and of all others, which
+    stay gathered from forward to backward. A part is padded where N does not divide a weight.
+    """
+    forecast: Forecast = {}
+    units = [*layers, root] if root else layers
+    gathered = [(count - 1) * float(2 * sum(layers) + root)] * count
+    reduced = [(count - 1) * float(sum(units))] * count
+    add(forecast, "all_gather", 2 * len(layers) + (root > 0), gathered, gathered)
+    add(forecast, "reduce_scatter", len(units), reduced, reduced)
+    return forecast
+
+
+def tensor_parallel(
+    columns: list[tuple[int, int, bool]], rows: list[int], units: int, count: int, itemsize: int
+) -> Forecast:
+    """All-reduces of activations: forward after every map cut along its fan-in (rows: their
+    fan-out), backward before every one cut along its fan-out (columns: its fan-in, its fan-out,
+    and whether it has a bias, whose fp32 gradient is summed too).
+
+    units: rows of a map's input, e.g. tokens; itemsize: bytes of an activation.
+    """
+    sizes = [units * fan_out * itemsize for fan_out in rows]
+    sizes += [units * fan_in * itemsize for fan_in, _, _ in columns]
+    sizes += [4 * fan_out for _, fan_out, bias in columns if bias]
+    each = [2 * (count - 1) / count * sum(sizes)] * count
+    forecast: Forecast = {}
+    if sizes:
+        add(forecast, "all_reduce", len(sizes), each, each)
+    return forecast
+
+
+# time ---------------------------------------------------------------------------------------------
+
+
+def milliseconds(
+    forecast: Forecast, latency: Callable[[str], float], bandwidth: Callable[[str], float]
+) -> float:
+    """Calls x latency (s) + bytes / bandwidth (bytes/s), of the process that moves most."""
+    seconds = 0.0
+    for kind, moved in forecast.items():
+        most = max(max(moved.sent), max(moved.received))
+        seconds += moved.calls * latency(kind) + most / bandwidth(kind)
+    return 1e3 * seconds
+
+
+def sent_bytes(collectives: dict[str, dict[str, Any]]) -> int:
+    """Of all kinds together, counted or predicted."""
+    return sum(kind["sent_bytes"] for kind in collectives.values())
+
+
+def of_process(forecast: Forecast, number: int) -> dict[str, dict[str, Any]]:
+    """As traffic.count says it of one process."""
+    return {
+        kind: {
+            "calls": moved.calls,
+            "sent_bytes": round(moved.sent[number]),
+            "received_bytes": round(moved.received[number]),
+        }
+        for kind, moved in forecast.items()
+    }

@@ -1,0 +1,253 @@
+"""Batches of text or images, the same whenever and wherever they are asked for.
+
+Data is prepared once (tokenized, decoded), cached, and memory-mapped: with a warm cache neither
+`datasets` nor `tokenizers` is imported. Training batches are pure functions of seed and step.
+"""
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from bench.data import cache, sources, tokenizer
+from bench.settings.errors import UserError
+
+Batch = dict[str, "torch.Tensor"]  # noqa: F821 - torch is imported where it is needed
+
+FORMAT = 1  # of the prepared arrays; part of every cache key
+DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once during preparation
+
+
+def identity(block: dict) -> dict:
+    """What of the data block identifies a cell: the block, a user's files by their content.
+
+    Raises UserError when those files are missing or cannot be read.
+    """
+    if block["source"] != "text_files":
+        return dict(block)
+    files = sources.text_files(block["path"])
+    return block | {"path": {"sha256": sources.content_sha256(files)}}
+
+
+def load(
+    block: dict, *, seed: int, sequence_length: int, tokenizer: str | None
+) -> "Tokens | Images":
+    """The data of a resolved `data` block (conf/data/*.yaml), as Tokens or Images.
+
+    `sequence_length` (in tokens) and `tokenizer` (a name in bench/assets/tokenizers) matter for
+    text only. Raises UserError, before any training, for whatever is wrong with the data.
+    """
+    for setting in ("eval_sequences", "image_size", "classes", "patch_size"):
+        number = block.get(setting, 1)
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"data.{setting}={number}: it takes a whole number from 1 on")
+    if block["task"] == "text":
+        return load_tokens(block, seed, sequence_length, tokenizer)
+    if block["task"] == "images":
+        return load_images(block, seed)
+    raise UserError(f"data.task={block['task']}: it takes text or images")
+
+
+# --- text
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of the three parts, read as windows of `sequence_length` tokens."""
+
+    name: str
+    seed: int
+    sequence_length: int
+    vocab_size: int
+    eval_sequences: int
+    parts: dict[str, np.ndarray]  # each (tokens,), uint16 or uint32
+
+    task = "text"
+    unit = "tokens"
+
+    @property
+    def units_per_example(self) -> int:
+        return self.sequence_length
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What the model has to fit."""
+        return {"vocab_size": self.vocab_size}
+
+    def batch(self, step: int, examples: int) -> Batch:
+        """Windows for optimizer step `step` (from 0): input_ids and labels, int64 (B, T)."""
+        last = len(self.parts["train"]) - self.sequence_length
+        generator = np.random.default_rng([self.seed, step])
+        return self._windows("train", generator.integers(0, last, size=examples, endpoint=True))
+
+    def evaluation(self, part: str, batch_size: int) -> Iterator[Batch]:
+        """The first `eval_sequences` windows of a part, side by side, always the same."""
+        starts = np.arange(self.evaluated(part)) * self.sequence_length
+        for first in range(0, len(starts), batch_size):
+            yield self._windows(part, starts[first : first + batch_size])
+
+    def evaluated(self, part: str) -> int:
+        """Number of windows that `evaluation` reads: what the part holds, if that is less."""
+        return min(self.eval_sequences, len(self.parts[part]) // self.sequence_length)
+
+    def _windows(self, part: str, starts: np.ndarray) -> Batch:
+        import torch
+
+        windows = self.parts[part][starts[:, None] + np.arange(self.sequence_length)]
+        input_ids = torch.from_numpy(windows.astype(np.int64))
+        return {"input_ids": input_ids, "labels": input_ids}  # transformers shifts the labels
+
+
+def load_tokens(block: dict, seed: int, sequence_length: int, name: str | None) -> Tokens:
+    facts = sources.fingerprint(block)
+    key = cache.key(FORMAT, facts, tokenizer.sha256(name))
+    parts = cache.load(key, lambda: tokenize(block, name))
+    for part in sources.PARTS:
+        tokens = len(parts[part]) if part in parts else 0
+        if tokens < sequence_length:
+            where = f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
+            raise UserError(
+                f"{where}: the {part} part has {tokens} tokens, one sequence needs "
+                f"{sequence_length} (train.sequence_length)"
+            )
+    vocab_size = tokenizer.vocabulary_size(name)
+    return Tokens(block["name"], seed, sequence_length, vocab_size, block["eval_sequences"], parts)
+
+
+def tokenize(block: dict, name: str | None) -> cache.Chunks:
+    """(part, ids) chunks; a part ends after the document with which it has enough tokens."""
+    bpe = tokenizer.load(name)
+    dtype = np.uint16 if bpe.get_vocab_size() < 2**16 else np.uint32
+    report = progress(f"tokenizing {block['name']} with {name}", "tokens")
+    for part, documents, limit in sources.documents(block):
+        tokens = 0
+        for texts in sources.batched(documents, DOCUMENTS):
+            pieces = (piece for text in texts for piece in tokenizer.pieces(text))
+            for batch in sources.batched(pieces, PIECES):
+                encodings = bpe.encode_batch_fast(batch, add_special_tokens=False)
+                ids = np.concatenate([np.array(one.ids, dtype=dtype) for one in encodings])
+                yield part, ids
+                tokens += len(ids)
+                report(part, tokens)
+            if limit is not None and tokens >= limit:
+                break
+
+
+# --- images
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures and classes of the three parts, normalised by the training part's statistics."""
+
+    name: str
+    seed: int
+    classes: int
+    patch_size: int
+    eval_sequences: int
+    arrays: dict[str, np.ndarray]  # <part>_images uint8 (N, H, W, C), <part>_labels int64 (N,)
+
+    task = "images"
+    unit = "images"
+    units_per_example = 1
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What the model has to fit; sizes in pixels."""
+        _, size, _, channels = self.arrays["train_images"].shape
+        sizes = {"image_size": size, "patch_size": self.patch_size}
+        return sizes | {"channels": channels, "classes": self.classes}
+
+    def batch(self, step: int, examples: int) -> Batch:
+        """For optimizer step `step` (from 0): pixel_values float32 (B, C, H, W), labels (B,).
+
+        Epochs are permutations that follow each other; a batch may span several.
+        """
+        count = len(self.arrays["train_labels"])
+        positions = np.arange(step * examples, (step + 1) * examples)
+        epochs = positions // count
+        chosen = [
+            permutation(self.seed, int(epoch), count)[positions[epochs == epoch] % count]
+            for epoch in np.unique(epochs)
+        ]
+        return self._pictures("train", np.concatenate(chosen))
+
+    def evaluation(self, part: str, batch_size: int) -> Iterator[Batch]:
+        """The first `eval_sequences` images of a part, always the same."""
+        indices = np.arange(self.evaluated(part))
+        for first in range(0, len(indices), batch_size):
+            yield self._pictures(part, indices[first : first + batch_size])
+
+    def evaluated(self, part: str) -> int:
+        """Number of images that `evaluation` reads: what the part holds, if that is less."""
+        return min(self.eval_sequences, len(self.arrays[f"{part}_labels"]))
+
+    def _pictures(self, part: str, indices: np.ndarray) -> Batch:
+        import torch
+
+        mean, std = (torch.from_numpy(row.copy()) for row in self.arrays["statistics"])
+        images = torch.from_numpy(self.arrays[f"{part}_images"][indices])
+        pixel_values = ((images - mean) / std).permute(0, 3, 1, 2).contiguous()
+        labels = torch.from_numpy(self.arrays[f"{part}_labels"][indices])
+        return {"pixel_values": pixel_values, "labels": labels}
+
+
+@functools.lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of an epoch, (count,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def load_images(block: dict, seed: int) -> Images:
+    size, patch_size = block["image_size"], block["patch_size"]
+    if size % patch_size:
+        raise UserError(f"data.patch_size={patch_size}: it has to divide data.image_size={size}")
+    key = cache.key(FORMAT, sources.fingerprint(block))
+    arrays = cache.load(key, lambda: decode(block))
+    for part in sources.PARTS:
+        if f"{part}_labels" not in arrays:
+            raise UserError(f"data={block['name']}: the {part} part has no images")
+    classes, eval_sequences = block["classes"], block["eval_sequences"]
+    return Images(block["name"], seed, classes, patch_size, eval_sequences, arrays)
+
+
+def decode(block: dict) -> cache.Chunks:
+    """Images and labels of each part, and the training part's statistics: float32 (2, C)."""
+    report = progress(f"decoding {block['name']}", "images")
+    total, squares, count = 0.0, 0.0, 0
+    for part, pairs, limit in sources.images(block):
+        done = 0
+        for batch in sources.batched(islice(pairs, limit), IMAGES):
+            images = np.stack([image for image, _ in batch])
+            yield f"{part}_images", images
+            yield f"{part}_labels", np.array([label for _, label in batch], dtype=np.int64)
+            done += len(batch)
+            report(part, done)
+            if part == "train":
+                pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
+                total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
+                count += len(pixels)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-12))
+    yield "statistics", np.stack([mean, std]).astype(np.float32)
+
+
+def progress(what: str, unit: str):
+    """A function that says on stderr, at first and every ten seconds, how far the work is."""
+    last = -math.inf
+
+    def report(part: str, done: int) -> None:
+        nonlocal last
+        if last == -math.inf:
+            print(f"{what} (once; kept in {cache.folder()})", file=sys.stderr)
+            last = time.monotonic()
+        elif time.monotonic() - last > 10:
+            print(f"{what}: {part}, {done / 1e6:.2f} M {unit}", file=sys.stderr)
+            last = time.monotonic()
+
+    return report

@@ -1,0 +1,93 @@
+"""What an orthogonalization costs: products and FLOPs counted by running it, and its time."""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.measuring import flops, meter
+from optimizers.coefficients import CUBIC, TAYLOR, Triple
+from optimizers.orthogonalize.iteration import DTYPES, gram_is_cheaper, msign, orthogonalize
+
+SQUARES = (256, 512, 1024, 2048)  # rows of the products whose best rate is the ceiling
+SECONDS = 0.3  # spent on timing one kind of case
+
+
+class Count(NamedTuple):
+    """Matrix products and FLOPs (a multiplication and an addition are two) of one matrix."""
+
+    matmuls: int | None
+    flops: int | None
+
+
+def resolved(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> str:
+    """`auto` as newton_schulz or gram, whichever it is for this shape."""
+    if form != "auto":
+        return form
+    with FakeTensorMode():
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        return "gram" if gram_is_cheaper(X, triples) else "newton_schulz"
+
+
+def count(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> Count:
+    """By running the iteration on matrices without storage.
+
+    Products on torch's meta device, where each is one call; FLOPs as on a CPU, where a large
+    symmetric product is computed once, in pieces. None for exact: torch counts no FLOPs for an SVD.
+    """
+    if form == "exact":
+        return Count(None, None)
+    X = torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta")
+    whole = flops.count(lambda: orthogonalize(X, triples, form))
+    with FakeTensorMode():
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        done = flops.count(lambda: orthogonalize(X, triples, form))
+    return Count(whole.products, done.flops)
+
+
+def milliseconds(
+    form: str, shape: tuple[int, int], triples: list[Triple], dtype: str
+) -> dict[str, Any]:
+    """Median and spread of one matrix's time, its norm included.
+
+    The time does not depend on the coefficients' values (bounded, no zeros among them), so it is
+    measured once for all sets with equally many steps and as many cubic ones.
+    """
+    cubic = sum(c == 0 for _, _, c in triples) if form != "exact" else 0
+    return _milliseconds(form, shape, len(triples), cubic, dtype)
+
+
+@functools.cache
+def _milliseconds(
+    form: str, shape: tuple[int, int], steps: int, cubic: int, dtype: str
+) -> dict[str, Any]:
+    X = torch.randn(1, *shape).to(DTYPES[dtype])
+    triples = [TAYLOR] * (steps - cubic) + [CUBIC] * cubic
+
+    def run() -> None:
+        msign(X) if form == "exact" else orthogonalize(X, triples, form)
+
+    return meter.summary(_seconds(run, at_least=3, scale=1e3))
+
+
+@functools.cache
+def gemm_peak(dtype: str) -> float:
+    """FLOP/s of this machine's best product of square matrices in a dtype: the ceiling."""
+    return max(flops.rate(1, size, size, size, DTYPES[dtype], "cpu") for size in SQUARES)
+
+
+def _seconds(run, at_least: int, scale: float = 1.0) -> list[float]:
+    """Times of repeated runs, after one that warms up, for about SECONDS."""
+    times: list[float] = []
+    begin = last = time.perf_counter()
+    run()
+    warm = time.perf_counter() - last
+    while len(times) < at_least or time.perf_counter() - begin + warm < SECONDS:
+        last = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - last) * scale)
+        if len(times) >= 100:
+            break
+    return times

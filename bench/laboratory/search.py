@@ -1,0 +1,210 @@
+"""The search for the best coefficients for given spectra: one triple for all steps, or one a step.
+
+Two kinds, for T steps on singular values s divided by their 2-norm:
+single: one triple, least mean (g^T(s) - 1)^2 (objective of Su Jianlin, kexue.fm/archives/10592).
+    His parametrization g(x) = x + k x (x^2 - x1^2)(x^2 - x2^2) draws the starts; the search moves
+    (a, b, c) freely, as the best triple for three steps has no real x1, x2. It is also told what
+    spectra do not tell: no input of [0, 1] may end above 1.5. A Gaussian spectrum has no value
+    near 1, so without this the best triple for three steps sends a matrix of rank one to 1e10.
+minimax: a triple a step, least max |g_T(s) - 1| over [low, 1]: each the best quintic for where the
+    values then lie, which is optimal (Polar Express, arXiv 2505.16932, theorem 3.1). `low` is the
+    one with the least mean (g_T(s) - 1)^2.
+A triple a step by least squares is not offered: bounded on all of [0, 1], 12 starts ended in
+nearly as many local optima, none better than minimax.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from bench.laboratory import recursion
+from optimizers.coefficients import KELLER, Triple, polar_express
+
+NODES = 4096  # quantiles that stand for all values: this moves a fit by 1e-6; its error is 2e-4
+CEILING = 1.5  # where an input may end at most: the top of the band that Keller Jordan accepts
+INPUTS = np.concatenate([np.geomspace(1e-3, 1, 400), np.linspace(0.002, 1, 500)])  # held under it
+WEIGHT = 10.0  # of the mean square excess over the ceiling, against the mean square error
+SAME_OPTIMUM = 1e-6  # relative difference of objectives
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A set, and how far it can be trusted.
+
+    triples: one, or one a step; mse: mean (g_T(s) - 1)^2 on the spectra it was fitted to; low,
+    high: the inputs that counted; top: the most that any input of [0, 1] ends at; starts: tried;
+    agreeing: how many of them ended at the same, best objective; certain: see each search.
+    Of single only: spread, the largest difference of a coefficient among the agreeing; condition
+    of the objective's Hessian, infinite where it is not positive definite; errors: one standard
+    error of a, b and c from the sampling of spectra, infinite for one spectrum.
+    """
+
+    triples: list[Triple]
+    mse: float
+    low: float
+    high: float
+    top: float
+    starts: int
+    agreeing: int
+    certain: bool
+    spread: float | None = None
+    condition: float | None = None
+    errors: list[float] | None = None
+
+
+def from_fixed_points(kappa: float, x1: float, x2: float) -> Triple:
+    """The triple of g(x) = x + kappa x (x^2 - x1^2)(x^2 - x2^2), which leaves x1 and x2 fixed."""
+    return 1 + kappa * (x1 * x2) ** 2, -kappa * (x1 * x1 + x2 * x2), kappa
+
+
+def fixed_points(triple: Triple) -> list[float]:
+    """The positive inputs, ascending, that g leaves as they are: none, one or two."""
+    a, b, c = triple
+    squares = np.roots([c, b, a - 1])
+    squares = np.sort(squares[np.isreal(squares)].real)
+    return np.sqrt(squares[squares > 0]).tolist()
+
+
+def nodes(spectra: Array, count: int = NODES) -> Array:
+    """Quantiles of all nonzero singular values: the whole sample, made small."""
+    values = spectra[spectra > 0]
+    count = min(count, len(values))
+    return np.quantile(values, (np.arange(count) + 0.5) / count)
+
+
+def single(spectra: Array, steps: int, starts: int, seed: int) -> Fit:
+    """The best triple for all steps, for these spectra (rows, each of norm 1).
+
+    Certain if at least three starts agree and the Hessian is positive definite.
+    """
+    values = nodes(spectra)
+    ends = [_descend(values, start, steps) for start in _starts(starts, seed)]
+    best, p = min(ends, key=lambda end: end[0])
+    same = np.array([q for other, q in ends if other <= best * (1 + SAME_OPTIMUM)])
+    hessian = _hessian(values, p, steps)
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    definite = bool(eigenvalues[0] > 0)
+    triple = (float(p[0]), float(p[1]), float(p[2]))
+    return Fit(
+        triples=[triple],
+        mse=recursion.mse(spectra, [triple] * steps).mean,
+        low=float(spectra[spectra > 0].min()),
+        high=float(spectra.max()),
+        top=recursion.image(0.0, 1.0, [triple] * steps)[1],
+        starts=starts,
+        agreeing=len(same),
+        certain=definite and len(same) >= 3,
+        spread=float(np.ptp(same, axis=0).max()),
+        condition=float(eigenvalues[-1] / eigenvalues[0]) if definite else np.inf,
+        errors=_standard_errors(spectra, p, steps, hessian).tolist(),
+    )
+
+
+def minimax(spectra: Array, steps: int, starts: int, safety: float = 1.0) -> Fit:
+    """The best triple a step on [low, 1], with the best low for these spectra.
+
+    For a given low there is one optimum only; `starts` values of low are tried, and the best is
+    refined. Certain if there is one local optimum among them. safety: as in `polar_express`.
+    """
+    values = nodes(spectra)
+
+    def triples(log_low: float) -> list[Triple]:
+        return list(polar_express(steps, float(np.exp(log_low)), cushion=0.0, safety=safety))
+
+    def error(log_low: float) -> float:
+        return recursion.mse(values, triples(log_low)).mean
+
+    grid = np.linspace(np.log(1e-6), np.log(0.5), starts)
+    errors = np.array([error(log_low) for log_low in grid])
+    optima = np.flatnonzero((errors[1:-1] < errors[:-2]) & (errors[1:-1] < errors[2:]))
+    best, step = grid[errors.argmin()], grid[1] - grid[0]
+    bounds = (best - step, best + step)
+    log_low = float(optimize.minimize_scalar(error, bounds=bounds, method="bounded").x)
+    found = triples(log_low)
+    return Fit(
+        triples=found,
+        mse=recursion.mse(spectra, found).mean,
+        low=float(np.exp(log_low)),
+        high=1.0,
+        top=recursion.image(0.0, 1.0, found)[1],
+        starts=starts,
+        agreeing=starts if len(optima) == 1 else 1,
+        certain=len(optima) == 1,
+    )
+
+
+def _starts(count: int, seed: int) -> Iterator[Array]:
+    """Where the searches begin: Su's own start, Keller's triple, then random fixed points."""
+    rng = np.random.default_rng(seed)
+    yield np.array(from_fixed_points(1.0, 0.9, 1.1))
+    yield np.array(KELLER)
+    for _ in range(count - 2):
+        yield np.array(from_fixed_points(*rng.uniform((0.5, 0.7, 1.0), (4.0, 1.0, 1.4))))
+
+
+def _descend(s: Array, start: Array, steps: int) -> tuple[float, Array]:
+    """Least squares from `start`: (objective, triple); infinite where the start blows up."""
+    if not np.isfinite(_residuals(start, s, steps)).all():
+        return np.inf, start
+    with np.errstate(all="ignore"):  # a trial step may blow up: it is then shortened
+        found = optimize.least_squares(
+            _residuals, start, _jacobian, args=(s, steps), xtol=1e-11, ftol=1e-13, gtol=1e-13
+        )
+    return float(2 * found.cost), found.x
+
+
+def _residuals(p: Array, s: Array, steps: int) -> Array:
+    """What is squared and added: the errors, and the excess of any input over the ceiling."""
+    errors = recursion.iterate(s, [p] * steps) - 1
+    excess = np.maximum(recursion.iterate(INPUTS, [p] * steps) - CEILING, 0)
+    return np.concatenate([errors / np.sqrt(len(s)), excess * np.sqrt(WEIGHT / len(INPUTS))])
+
+
+def _jacobian(p: Array, s: Array, steps: int) -> Array:
+    """Of `_residuals`: (values, 3)."""
+    end, of_inputs = _slopes(p, INPUTS, steps)
+    of_excess = np.where(end[:, None] > CEILING, of_inputs, 0) * np.sqrt(WEIGHT / len(INPUTS))
+    return np.concatenate([_slopes(p, s, steps)[1] / np.sqrt(len(s)), of_excess])
+
+
+def _slopes(p: Array, s: Array, steps: int) -> tuple[Array, Array]:
+    """g^T(s), and its derivatives by a, b and c (values, 3): the chain rule, step by step."""
+    a, b, c = p
+    x, by_p = s, np.zeros((len(s), 3))
+    for _ in range(steps):
+        y = x * x
+        by_x = a + y * (3 * b + 5 * c * y)
+        by_p = by_p * by_x[:, None] + np.stack([x, x * y, x * y * y], axis=1)
+        x = x * (a + y * (b + c * y))
+    return x, by_p
+
+
+def _hessian(s: Array, p: Array, steps: int) -> Array:
+    """Of the objective, by central differences of its gradient."""
+
+    def gradient(q: Array) -> Array:
+        return 2 * _jacobian(q, s, steps).T @ _residuals(q, s, steps)
+
+    shifts = np.diag(1e-5 * np.maximum(1, np.abs(p)))
+    rows = [(gradient(p + h) - gradient(p - h)) / (2 * h.sum()) for h in shifts]
+    return (np.array(rows) + np.array(rows).T) / 2
+
+
+def _standard_errors(spectra: Array, p: Array, steps: int, hessian: Array) -> Array:
+    """Of a, b and c, with whole spectra as the independent samples.
+
+    The sandwich H^-1 cov(gradients) H^-1 / samples of M-estimation: Huber, Robust Statistics
+    (1981), section 6.3.
+    """
+    if len(spectra) < 2:
+        return np.full(3, np.inf)
+    gradients = []
+    for row in spectra:
+        end, by_p = _slopes(p, row[row > 0], steps)
+        gradients.append(2 * by_p.T @ (end - 1) / len(end))
+    bread = np.linalg.pinv(hessian)
+    return np.sqrt(np.diag(bread @ np.cov(np.array(gradients).T) @ bread) / len(gradients))

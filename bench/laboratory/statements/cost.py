@@ -1,0 +1,104 @@
+"""The statements about what an optimizer computes and keeps for one matrix alone."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bench.laboratory.statements import updates
+from bench.laboratory.statements.coefficients import CONFIRMED, REFUTED, SEED_1, Check, verdict
+from bench.laboratory.statements.updates import SHAPE, Make, trained
+from bench.measuring import flops
+from optimizers.state import state_bytes
+
+SIDE = 512  # of the lone matrix
+CLAIMED = 0.33  # of the optimizer's state
+
+
+def checks(seed: int) -> Iterator[Check]:
+    yield adam_elementwise(seed)
+    yield lone_matrix_state()
+
+
+def adam_elementwise(seed: int) -> Check:
+    """Two marks of an element-wise step: no matrix product, and entries may trade places."""
+    of_adamw, of_muon = products(updates.adamw), products(updates.muon)
+    off_adamw, off_muon = (moved_entries(make, seed) for make in (updates.adamw, updates.muon))
+    return Check(
+        name="adam_elementwise",
+        statement="AdamW's step is element-wise only, Muon's is not",
+        value=of_adamw.flops,
+        low=of_adamw.flops,
+        high=of_adamw.flops,
+        n=1,
+        unit="FLOPs of matrix products in AdamW's step",
+        verdict=verdict(
+            of_adamw.flops == 0 and off_adamw == 0 and of_muon.products > 0 and off_muon > 0,
+            of_adamw.products > 0 or off_adamw > 0,
+        ),
+        condition=f"one {SHAPE[0]}x{SHAPE[1]} matrix; Muon's step has {of_muon.products} products; "
+        f"with the gradients' entries permuted, AdamW's update differs from the permuted one by "
+        f"{off_adamw:g} at most, Muon's by {off_muon:.2g}; confirmed if AdamW has none of both, "
+        "and Muon has both",
+        source=SEED_1,
+    )
+
+
+def products(make: Make) -> flops.Count:
+    """Those of a step after the first, which sets up the state."""
+    p = torch.zeros(SHAPE)
+    p.grad = torch.ones(SHAPE)
+    optimizer = make([p])
+    optimizer.step()
+    return flops.count(optimizer.step)
+
+
+def moved_entries(make: Make, seed: int) -> float:
+    """The largest difference that it makes whether entries are permuted before or after."""
+    gradients = updates.gaussian_gradients(seed)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(gradients[0].numel(), generator=generator)
+
+    def moved(X: Tensor) -> Tensor:
+        return X.flatten(-2)[..., order].view_as(X)
+
+    return float((trained(make, moved(gradients)) - moved(trained(make, gradients))).abs().max())
+
+
+def lone_matrix_state() -> Check:
+    """Measured after a step, beside what the saving is of more than the state."""
+    held = {
+        name: measured_state(make)
+        for name, make in (
+            ("Adam", torch.optim.Adam),
+            ("AdamW", updates.adamw),
+            ("Muon", updates.muon),
+        )
+    }
+    weights = 4 * SIDE * SIDE
+    saved = held["AdamW"] - held["Muon"]
+    share, of_both, of_all = (saved / (held["AdamW"] + k * weights) for k in (0, 1, 2))
+    figures = ", ".join(f"{name} {count:,}" for name, count in held.items())
+    return Check(
+        name="lone_matrix_state",
+        statement=f"Muon saves {CLAIMED:.0%} of the optimizer's state",
+        value=share,
+        low=share,
+        high=share,
+        n=1,
+        unit="share of AdamW's state, one matrix",
+        verdict=CONFIRMED if abs(share - CLAIMED) < 0.01 else REFUTED,
+        condition=f"bytes of one {SIDE}x{SIDE} fp32 matrix: {figures}; of weights and state "
+        f"together the saving is {of_both:.1%}, with the gradients too {of_all:.1%}; confirmed if "
+        "within one percentage point of the figure",
+        source=SEED_1,
+    )
+
+
+def measured_state(make: Make) -> int:
+    """Bytes that an optimizer of one matrix keeps after a step."""
+    p = torch.zeros(SIDE, SIDE)
+    p.grad = torch.ones(SIDE, SIDE)
+    optimizer = make([{"params": [p], "role": "hidden"}])
+    optimizer.step()
+    return state_bytes([optimizer])["total"]

@@ -1,0 +1,202 @@
+"""The statements about the official coefficients: how steep, how good, and what they leave to gain.
+
+Those of the project's second seed that are about errors; shapes enter by their singular values.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.polynomial import Polynomial
+from scipy.special import binom
+
+from bench.laboratory import dynamics, recursion, search
+from bench.laboratory.recursion import Estimate
+from bench.laboratory.search import Fit
+from bench.laboratory.statements.coefficients import (
+    DOCSTRING,
+    NAMES,
+    SEED_2,
+    STEPS,
+    Array,
+    Check,
+    Spectra,
+    over,
+    verdict,
+)
+from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
+
+STARTS = 12  # of the minimax fit
+LONG = 100  # steps: what an iteration ends in
+
+
+def checks(rows: Array, unseen: Array, by_shape: Spectra, single: Fit) -> Iterator[Check]:
+    """rows: spectra to fit to, as `single` was; unseen: others to measure on."""
+    yield taylor_is_second_order()
+    yield official_is_steepest()
+    yield official_does_not_converge(rows)
+    yield official_beats_taylor(by_shape)
+    yield fewer_steps(by_shape)
+    yield little_to_gain(rows, unseen, single)
+
+
+# where the coefficients come from --------------------------------------------------------------
+
+
+def taylor_is_second_order() -> Check:
+    """s (1 + z)^(-1/2) with z = s^2 - 1, cut after z^2, beside the triple in use."""
+    z = Polynomial([-1, 0, 1])
+    series = Polynomial([0, 1]) * sum(binom(-0.5, k) * z**k for k in range(3))
+    difference = float(np.abs(series.coef[1::2] - TAYLOR).max())
+    return Check(
+        name="taylor_is_second_order",
+        statement="the theoretical coefficients are the second-order Taylor expansion",
+        value=difference,
+        low=difference,
+        high=difference,
+        n=3,
+        unit="largest difference of a coefficient",
+        verdict=verdict(difference < 1e-12, difference >= 1e-12),
+        condition="of 1 / sqrt(s^2) around 1, by the binomial series; confirmed below 1e-12",
+        source=SEED_2,
+    )
+
+
+def official_is_steepest() -> Check:
+    """By how much another stable triple is steeper, in each reading of stable (dynamics.py)."""
+    official = dynamics.long_run(*KELLER)
+    epsilon = float(max(official.high - 1, 1 - official.low))
+    own = dynamics.steepest_staying(epsilon)
+    bounded = dynamics.steepest_bounded(both_signs=False)
+    best_for = dynamics.epsilon_of_slope(KELLER[0])
+    return Check(
+        name="official_is_steepest",
+        statement="the official coefficients have the largest slope at zero of all stable ones",
+        value=KELLER[0] / own[0],
+        low=KELLER[0] / bounded[0],
+        high=KELLER[0] / own[0],
+        n=1,
+        unit="their slope / the largest of triples that end as near to 1; low: of all that stay in "
+        "[0, 1]",
+        verdict=verdict(KELLER[0] > 0.99 * own[0], KELLER[0] < 0.99 * own[0]),
+        condition=f"small values end within {epsilon:.3f} of 1, where {_text(own)} does too; "
+        f"merely to stay in [0, 1] allows {_text(bounded)}; theirs would be the largest slope for "
+        f"{best_for:.3f}, by {_text(dynamics.steepest_staying(best_for))}; confirmed within 1 % of "
+        "the largest for their own distance",
+        source=DOCSTRING,
+    )
+
+
+def official_does_not_converge(rows: Array) -> Check:
+    ends = recursion.iterate(rows, [KELLER] * LONG)
+    error = float(np.abs(ends - 1).max())
+    return Check(
+        name="official_does_not_converge",
+        statement="the official coefficients do not converge to the exact factor",
+        value=error,
+        low=float(ends.min()),
+        high=float(ends.max()),
+        n=len(rows),
+        unit=f"largest |s-1| after {LONG} steps; range: of s",
+        verdict=verdict(error > 0.01, error <= 0.01),
+        condition=f"Gaussian, {rows.shape[1]} singular values, fp64; the mean of (s-1)^2 is then "
+        f"{np.mean((ends - 1) ** 2):.4f}; confirmed above 0.01",
+        source=DOCSTRING,
+    )
+
+
+# beside the theoretical ones -------------------------------------------------------------------
+
+
+def official_beats_taylor(by_shape: Spectra) -> Check:
+    ratios = {
+        shape: mean_error(rows, KELLER) / mean_error(rows, TAYLOR)
+        for shape, rows in by_shape.items()
+    }
+    every = list(ratios.values())
+    return Check(
+        name="official_beats_taylor",
+        statement="the official coefficients are clearly better than the theoretical ones",
+        **over(every),
+        unit="their mean (s-1)^2 / the theoretical ones': median and range over shapes",
+        verdict=verdict(max(every) < 0.5, min(every) > 1),
+        condition=f"{STEPS} steps of both, Gaussian matrices; worse than the theoretical ones at "
+        f"{_shapes(shape for shape, ratio in ratios.items() if ratio > 1)}; confirmed if less than "
+        "half the error in every shape, refuted if more in every shape",
+        source=SEED_2,
+    )
+
+
+def fewer_steps(by_shape: Spectra) -> Check:
+    needed = {
+        shape: taylor_steps(rows, mean_error(rows, KELLER)) for shape, rows in by_shape.items()
+    }
+    every = list(needed.values())
+    return Check(
+        name="fewer_steps",
+        statement="the official coefficients converge faster than the theoretical ones",
+        **over(every),
+        unit=f"theoretical steps to the mean (s-1)^2 of {STEPS} official ones: median and range "
+        "over shapes",
+        verdict=verdict(min(every) > STEPS, max(every) <= STEPS),
+        condition="Gaussian matrices; no more than the official ones at "
+        f"{_shapes(shape for shape, steps in needed.items() if steps <= STEPS)}; confirmed if more "
+        f"than {STEPS} in every shape, refuted if in none",
+        source=SEED_2,
+    )
+
+
+def mean_error(rows: Array, triple: Triple, steps: int = STEPS) -> float:
+    return recursion.mse(rows, [triple] * steps).mean
+
+
+def taylor_steps(rows: Array, error: float) -> int:
+    """The first number of theoretical steps whose mean (s-1)^2 is at most `error`."""
+    values = rows[rows > 0]
+    endless = recursion.steps(values, [TAYLOR] * 1000)
+    return next(t for t, x in enumerate(endless, start=1) if np.mean((x - 1) ** 2) <= error)
+
+
+# what better ones would gain -------------------------------------------------------------------
+
+
+def little_to_gain(rows: Array, unseen: Array, single: Fit) -> Check:
+    """What share of the official set's error others remove, at no more products."""
+    sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
+    sets["one fitted triple"] = single.triples * STEPS
+    sets["a fitted triple a step"] = search.minimax(rows, STEPS, STARTS).triples
+    removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
+    best = max(removed, key=lambda name: removed[name].mean)
+    figures = ", ".join(
+        f"{name} {share.mean:.1%}" for name, share in removed.items() if share.mean > 0
+    )
+    return Check(
+        name="little_to_gain",
+        statement="there is little to gain on the official coefficients: mse 0.04431 to 0.02733",
+        value=removed[best].mean,
+        low=removed[best].low,
+        high=removed[best].high,
+        n=len(unseen),
+        unit=f"share of their mean (s-1)^2 that {best} removes: mean, 95 % interval",
+        verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
+        condition=f"{STEPS} quintic steps or less work, Gaussian, {unseen.shape[1]} singular "
+        f"values, fitted to other spectra: {figures}; what training gains by it is for the "
+        "experiments; confirmed if the best removes less than half, refuted if more",
+        source=SEED_2,
+    )
+
+
+def share_removed(rows: Array, triples: list[Triple]) -> Estimate:
+    """1 - mse / the official mse, with an interval over spectra measured on both."""
+    official, other = (
+        np.mean((recursion.iterate(rows, used) - 1) ** 2, axis=1)
+        for used in ([KELLER] * STEPS, triples)
+    )
+    return recursion.estimate((official - other) / official.mean())
+
+
+def _text(triple: Triple) -> str:
+    return f"({', '.join(f'{k:.4f}' for k in triple)})"
+
+
+def _shapes(shapes) -> str:
+    return ", ".join(f"{n}x{m}" for n, m in shapes) or "none"

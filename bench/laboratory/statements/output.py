@@ -1,0 +1,234 @@
+"""The statements about what the official steps make of singular values, and in which arithmetic."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+from bench.laboratory import iteration, matrices, recursion, search, spectra
+from bench.laboratory.matrices import Matrices, frobenius
+from bench.laboratory.settings import Source
+from bench.laboratory.statements.coefficients import (
+    DOCSTRING,
+    SEED_2,
+    STEPS,
+    Array,
+    Check,
+    Spectra,
+    over,
+    unanswered,
+    verdict,
+)
+from optimizers.coefficients import KELLER, TAYLOR, Triple
+
+STEEP = (Source("condition", 1e6), Source("condition", 1e3), Source("power_law", 1.0))
+STEEP_SIDE = 1024
+SIDE, SAMPLES = 256, 4  # of matrices
+SOURCES = (Source("gaussian"), Source("condition", 1e6), Source("low_rank", 0.1))
+LONGEST = 12  # steps
+MAIN = 0.99
+
+Cases = dict[str, Array]  # spectra by name
+
+
+def checks(by_shape: Spectra, seed: int) -> Iterator[Check]:
+    cases = {f"{n}x{m}": rows for (n, m), rows in by_shape.items()}
+    cases |= {
+        str(source): spectra.prescribed(source.kind, STEEP_SIDE, source.value, 1, seed)
+        for source in STEEP
+    }
+    yield sprime_range(cases)
+    yield main_directions(cases)
+    yield nearly_orthogonal(cases)
+    stacks = {
+        str(source): matrices.formed(source, (SIDE, SIDE), SAMPLES, seed) for source in SOURCES
+    }
+    yield works_in_bf16(stacks)
+    yield small_values_near_zero(stacks["low_rank:0.1"])
+    yield hardware()
+
+
+# of singular values ----------------------------------------------------------------------------
+
+
+def sprime_range(cases: Cases) -> Check:
+    shares = {}
+    for name, rows in cases.items():
+        ends = recursion.iterate(rows[rows > 0], [KELLER] * STEPS)
+        shares[name] = float(np.mean((ends > 0.5) & (ends < 1.5)))
+    least = recursion.threshold([KELLER] * STEPS, 0.5, 1.5)
+    return _over_cases(
+        "sprime_range",
+        "the output's singular values lie in (0.5, 1.5)",
+        shares,
+        "share of them",
+        confirmed=min(shares.values()) >= 0.99,
+        refuted=max(shares.values()) < 0.99,
+        rule=f"inputs from {least:.3g} up (1 being the norm of all) end there; confirmed if 99 % "
+        "do in every case, refuted if in none",
+    )
+
+
+def main_directions(cases: Cases) -> Check:
+    """Main are those, the largest first, that together carry MAIN of a matrix's squared norm."""
+    shares = {}
+    for name, rows in cases.items():
+        larger = np.cumsum(rows**2, axis=1) - rows**2
+        ends = recursion.iterate(rows[larger < MAIN], [KELLER] * STEPS)
+        shares[name] = float(np.mean((ends > 0.5) & (ends < 1.5)))
+    cosines = [iteration.on_spectra(r, [KELLER] * STEPS).cosine_b.mean() for r in cases.values()]
+    return _over_cases(
+        "main_directions",
+        "the official coefficients keep the main directions",
+        shares,
+        f"share in (0.5, 1.5) of those with {MAIN:.0%} of the squared norm",
+        confirmed=min(shares.values()) >= 0.99,
+        refuted=max(shares.values()) < 0.99,
+        rule=f"all directions count in the cosine with the exact factor, {min(cosines):.3f} to "
+        f"{max(cosines):.3f}; confirmed if 99 % of the main ones are in every case, refuted if in "
+        "none",
+    )
+
+
+def nearly_orthogonal(cases: Cases) -> Check:
+    """The yardstick is what values uniform on (0.5, 1.5) would have."""
+    errors = {
+        name: float(iteration.on_spectra(rows, [KELLER] * STEPS).orthogonality_error_b.mean())
+        for name, rows in cases.items()
+    }
+    uniform = np.sqrt(stats.uniform(0.5, 1).expect(lambda s: (s**2 - 1) ** 2))
+    return _over_cases(
+        "nearly_orthogonal",
+        "the output is nearly orthogonal",
+        errors,
+        "|X X^T - I| / sqrt(n)",
+        confirmed=max(errors.values()) <= uniform,
+        refuted=min(errors.values()) > uniform,
+        rule=f"confirmed if nowhere above {uniform:.3f}, that of values uniform on (0.5, 1.5), "
+        "refuted if everywhere",
+    )
+
+
+def _over_cases(
+    name: str,
+    statement: str,
+    found: dict[str, float],
+    unit: str,
+    confirmed: bool,
+    refuted: bool,
+    rule: str,
+) -> Check:
+    """A number a case: shapes of Gaussian matrices, and steep spectra, which are shown."""
+    every = list(found.values())
+    steep = ", ".join(f"{source} {found[str(source)]:.3f}" for source in STEEP)
+    gaussian = [value for case, value in found.items() if case not in map(str, STEEP)]
+    return Check(
+        name=name,
+        statement=statement,
+        **over(every),
+        unit=f"{unit}: median and range over cases",
+        verdict=verdict(confirmed, refuted),
+        condition=f"{STEPS} steps; Gaussian matrices {min(gaussian):.3f} to {max(gaussian):.3f}; "
+        f"steep spectra of {STEEP_SIDE} values: {steep}; {rule}",
+        source=DOCSTRING,
+    )
+
+
+# in few digits ---------------------------------------------------------------------------------
+
+
+def works_in_bf16(stacks: dict[str, Matrices]) -> Check:
+    """Two sides of it: values stay where the iteration is safe, and the result is the right one."""
+    escape = search.fixed_points(KELLER)[1]
+    largest = {name: largest_value(stack) for name, stack in stacks.items()}
+    off = {name: bf16_deviation(stack, STEPS) for name, stack in stacks.items()}
+    later = {name: bf16_deviation(stack, LONGEST) for name, stack in stacks.items()}
+    figures = ", ".join(f"{name} {off[name]:.3f} and {later[name]:.2f}" for name in stacks)
+    most = max(largest.values())
+    return Check(
+        name="works_in_bf16",
+        statement="the official coefficients work stably in bf16",
+        value=most,
+        low=min(largest.values()),
+        high=most,
+        n=sum(len(stack.X_bnm) for stack in stacks.values()),
+        unit=f"largest singular value in {LONGEST} steps; range over kinds of matrices",
+        verdict=verdict(most < escape and max(off.values()) < 0.05, most >= escape),
+        condition=f"{SIDE}x{SIDE}; values above {escape:.3f} would escape; relative deviation from "
+        f"fp64 after {STEPS} and {LONGEST} steps: {figures}; confirmed if none comes there and the "
+        f"deviation after {STEPS} steps is below 0.05, refuted if one does",
+        source=SEED_2,
+    )
+
+
+def largest_value(stack: Matrices) -> float:
+    """The largest singular value after any number of steps in bf16, infinite where it diverges."""
+    found = []
+    for steps in range(1, LONGEST + 1):
+        s = iteration.spectrum(_iterated(stack.X_bnm, KELLER, steps, "bf16"))
+        found.append(np.inf if s is None else s.max())
+    return float(max(found))
+
+
+def bf16_deviation(stack: Matrices, steps: int) -> float:
+    """|X in bf16 - X in fp64| / |X in fp64|: the worst of the stack."""
+    low, full = (_iterated(stack.X_bnm, KELLER, steps, dtype) for dtype in ("bf16", "fp64"))
+    return float((frobenius(low - full) / frobenius(full)).max())
+
+
+def small_values_near_zero(stack: Matrices) -> Check:
+    """What rounding puts where nothing is: in matrices of low rank, next to a small slope's."""
+    triples = {"official": KELLER, "theoretical": TAYLOR}
+    noise = {
+        (name, dtype): beside_the_matrix(stack, _iterated(stack.X_bnm, triple, STEPS, dtype))
+        for name, triple in triples.items()
+        for dtype in ("bf16", "fp16", "fp32")
+    }
+    ratios = recursion.estimate(noise["official", "bf16"] / noise["theoretical", "bf16"])
+    figures = ", ".join(
+        f"{dtype} {noise['official', dtype].mean():.2g} and "
+        f"{noise['theoretical', dtype].mean():.2g}"
+        for dtype in ("bf16", "fp16", "fp32")
+    )
+    reached = [recursion.threshold([k] * STEPS, 0.5, 1.5) for k in (KELLER, TAYLOR)]
+    slopes = [recursion.slope_at_zero([k] * STEPS) for k in (KELLER, TAYLOR)]
+    return Check(
+        name="small_values_near_zero",
+        statement="a large slope at zero avoids numerical trouble near zero",
+        value=ratios.mean,
+        low=ratios.low,
+        high=ratios.high,
+        n=len(stack.X_bnm),
+        unit="rounding noise of the official / the theoretical coefficients in bf16: mean, 95 % "
+        "interval",
+        verdict=verdict(ratios.high < 1, ratios.low >= 1),
+        condition=f"rank {int((stack.s_bk[0] > 0).sum())} of {stack.X_bnm.shape[1]}, {STEPS} "
+        f"steps: the norm that comes to lie outside the matrix's own directions / all: {figures}; "
+        f"noise is lifted like all that is small, by the slope, {slopes[0]:.0f} against "
+        f"{slopes[1]:.0f}: divided by it, the ratio is {ratios.mean * slopes[1] / slopes[0]:.2f}; "
+        f"values below {reached[0]:.2g} still end below 0.5, with the theoretical ones below "
+        f"{reached[1]:.2g}; confirmed if the ratio is below 1, refuted if not",
+        source=SEED_2,
+    )
+
+
+def beside_the_matrix(stack: Matrices, result_bnm: Tensor) -> Array:
+    """The share of a result's norm outside the row and column spaces of X, where msign is zero."""
+    Q = stack.msign_bnm
+    inside = Q @ Q.mT @ result_bnm @ Q.mT @ Q
+    return (frobenius(result_bnm - inside) / frobenius(result_bnm)).numpy()
+
+
+def _iterated(X_bnm: Tensor, triple: Triple, steps: int, dtype: str) -> Tensor:
+    return iteration.iterated(X_bnm, [triple] * steps, "newton_schulz", dtype)
+
+
+def hardware() -> Check:
+    return unanswered(
+        "hardware",
+        "the official coefficients are insensitive to the hardware",
+        "only this machine was at hand, where the checks of precision ran in fp64, fp32, fp16 and "
+        "bf16; missing: the same on an accelerator and on another processor",
+        SEED_2,
+    )

@@ -1,0 +1,167 @@
+"""FLOPs of matrix products, counted by torch's own counter, and the rate this machine does them at.
+
+A count that may have missed something is None, never too small a number.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from bench.measuring import meter
+
+aten = torch.ops.aten
+
+
+# Formulas take the shapes of an operation's arguments.
+def _product(_, left, right, *__, **___) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+def _attention(query, key, value, *_, **__) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(grad, query, key, value, *_, **__) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+# What torch's counter takes for nothing (2.13) though it has the formula.
+TAUGHT = {
+    aten.addmm_: _product,
+    aten.baddbmm_: _product,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+# Words in the names of operations that multiply or decompose matrices. One that is seen and has
+# no formula makes a count incomplete.
+PRODUCTS = {
+    *("mm", "bmm", "addmm", "baddbmm", "addbmm", "sspaddmm", "mv", "addmv", "dot", "vdot"),
+    *("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "geqrf", "householder", "ormqr"),
+    *("cholesky", "lu", "inv", "inverse", "pinv", "solve", "lstsq", "lobpcg", "attention"),
+    *("conv", "convolution", "matmul", "einsum", "bilinear", "cdist"),
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """flops: of all products, None where `missed` names operations without a formula; dtype: the
+    one most of them are done in, None without any; products: how many calls have a formula."""
+
+    flops: int | None
+    missed: list[str]
+    dtype: torch.dtype | None
+    products: int = field(default=0, compare=False)
+
+
+class _Products(TorchDispatchMode):
+    """Notes which products are done, in which dtype, and which of them have no formula."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, formulas: dict[Any, Callable]) -> None:
+        super().__init__()
+        self.formulas = formulas
+        self.by_dtype: Counter[torch.dtype] = Counter()
+        self.missed: set[str] = set()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = getattr(func, "_overloadpacket", func)
+        if packet in self.formulas:
+            self.count += 1
+            tensor = next(value for value in args if isinstance(value, Tensor))
+            self.by_dtype[tensor.dtype] += self.formulas[packet](*args, **kwargs, out_val=out)
+        elif PRODUCTS & set(packet.__name__.split("_")):
+            self.missed.add(packet.__name__)
+        return out
+
+
+def count(work: Callable[[], object]) -> Count:
+    """FLOPs (a multiplication and an addition are two) of the matrix products in `work`."""
+    counter = FlopCounterMode(display=False, custom_mapping=TAUGHT)
+    try:
+        with _Products(counter.flop_registry) as products, counter:
+            work()
+    except RuntimeError as error:
+        if "torch dispatch mode" not in str(error):
+            raise
+        torch.compiler.reset()  # what it could not compile now it would not try again later
+        return Count(None, ["torch.compile(fullgraph=True)"], None)
+    missed = sorted(products.missed)
+    total = None if missed else counter.get_total_flops()
+    dtypes = products.by_dtype.most_common(1)
+    return Count(total, missed, dtypes[0][0] if dtypes else None, products.count)
+
+
+# --- the peak
+
+LARGE_SQUARE = {"cpu": 2048, "cuda": 8192}  # rows; large enough for the best rate of a device
+STACKS = (1, 4, 16)  # matrices in one call
+STACK_ELEMENTS = 2**24
+SECONDS, CALLS = 0.1, 3  # a product is repeated for at least both
+
+
+def matmul_peak(
+    shapes: Iterable[tuple[int, int]], dtype: torch.dtype, device: str
+) -> dict[str, dict[str, Any]]:
+    """The best rate of torch.mm and torch.bmm, in FLOP/s, and the product that reached it.
+
+    model_shapes: for matrices X (n, m) of `shapes` and stacks of them, over the products that
+    orthogonalization is made of, X X^T and (n, n) X; large_square: for one large square.
+    """
+    candidates = []
+    for n, m in sorted({(min(shape), max(shape)) for shape in shapes if min(shape) > 1}):
+        for stack in STACKS:
+            if stack == 1 or stack * n * m <= STACK_ELEMENTS:
+                candidates += [(stack, n, m, n), (stack, n, n, m)]
+    side = LARGE_SQUARE[device]
+    return {
+        "model_shapes": _best(candidates, dtype, device),
+        "large_square": _best([(1, side, side, side)], dtype, device),
+    }
+
+
+def _best(
+    products: list[tuple[int, int, int, int]], dtype: torch.dtype, device: str
+) -> dict[str, Any] | None:
+    """The fastest of products (stack, n, k, m), of n x k and k x m matrices; None without any."""
+    rates = {product: rate(*product, dtype, device) for product in products}
+    if not rates:
+        return None
+    stack, n, k, m = max(rates, key=rates.__getitem__)
+    product = f"{stack} of {n}x{k} @ {k}x{m}"
+    return {"flops_per_second": rates[stack, n, k, m], "product": product}
+
+
+def rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of the fastest of several calls."""
+    left = torch.randn(stack, n, k, device=device).to(dtype)
+    right = torch.randn(stack, m, k, device=device).to(dtype).mT
+    if m != n:
+        right = right.contiguous()
+    multiply = torch.bmm
+    if stack == 1:
+        multiply, left, right = torch.mm, left[0], right[0]
+    multiply(left, right)
+    best, calls = float("inf"), 0
+    end = time.perf_counter() + SECONDS
+    while calls < CALLS or time.perf_counter() < end:
+        began = meter.clock(device)
+        multiply(left, right)
+        best = min(best, meter.clock(device) - began)
+        calls += 1
+    return 2 * stack * n * k * m / best

@@ -1,0 +1,181 @@
+"""Time and memory, measured the same way everywhere."""
+
+import ctypes
+import gc
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.processes.world import World
+from optimizers.sharding.regions import local
+
+WARM_UP = 2  # steps at the start of a run that no timing counts
+
+
+def clock(device: str) -> float:
+    """Seconds, once the device has done all it was asked for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def summary(values: list[float]) -> dict[str, float | int | None]:
+    """Median and spread of a list of measurements (its own unit)."""
+    if not values:
+        return {"median": None, "p10": None, "p90": None, "n": 0}
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {
+        "median": statistics.median(ordered),
+        "p10": ordered[round(0.1 * last)],
+        "p90": ordered[round(0.9 * last)],
+        "n": len(ordered),
+    }
+
+
+def timed(values: list[float]) -> list[float]:
+    """The values that count: the first WARM_UP steps are left out where enough remain."""
+    return values[WARM_UP:] if len(values) > 2 * WARM_UP else values
+
+
+class PeakMemory:
+    """The most bytes a run held at once, above what the process held before it.
+
+    On a CPU: resident memory, whose high-water mark Linux can reset; None elsewhere.
+    On CUDA: torch's own count of allocated bytes.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.peak = 0
+        release()
+        self.before = self._now()
+        self.resume()
+
+    def resume(self) -> None:
+        """Count from here."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif self.before is not None:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:  # not Linux, or a container that forbids it
+                self.before = None
+
+    def pause(self, ours: int = 0) -> None:
+        """Stop counting: what follows is our own measuring, not the run.
+
+        ours: bytes that were held all the while for measuring, and do not count.
+        """
+        if self.before is not None:
+            self.peak = max(self.peak, self._mark() - self.before - ours)
+
+    def forget(self) -> None:
+        """Drop what was counted up to here."""
+        release()
+        self.peak = 0
+        self.resume()
+
+    def bytes(self) -> int | None:
+        self.pause()
+        return None if self.before is None else self.peak
+
+    def _now(self) -> int | None:
+        if self.device == "cuda":
+            return torch.cuda.memory_allocated()
+        return _status("VmRSS")
+
+    def _mark(self) -> int:
+        if self.device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return _status("VmHWM") or 0
+
+
+class Held(NamedTuple):
+    """Bytes of tensors above what was held at the start: the most at once, and at the end."""
+
+    peak: int
+    left: int
+
+
+def held(device: str, work: Callable[[], object]) -> Held:
+    """What `work` allocates while it runs.
+
+    On a CPU: the allocation events of torch's profiler; scratch space inside the libraries that
+    multiply matrices is not among them. On CUDA: torch's own count.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        peak, after = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+        return Held(peak - before, after - before)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would report its own start and stop
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        work()
+    events = profile.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    sums = list(accumulate((nbytes for _, nbytes in changes), initial=0))
+    return Held(max(sums), sums[-1])
+
+
+def available(device: str) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    free = _read("/proc/meminfo", "MemAvailable")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if free is None else free
+
+
+def copies(roles: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    return {role: [p.detach().clone() for p in tensors] for role, tensors in roles.items()}
+
+
+def update_rms(
+    before: dict[str, list[Tensor]], after: dict[str, list[Tensor]], world: World
+) -> dict[str, float]:
+    """Root mean square of an update, by role; decay included. All processes take part."""
+    squares = []
+    for role, old in before.items():
+        pairs = zip(after[role], old, strict=True)
+        here = sum(local(p.detach() - q).float().square().sum() for p, q in pairs)
+        squares.append(here.item() / world.holders(old[0]))
+    means = zip(before.items(), world.means(*squares), strict=True)
+    return {
+        role: math.sqrt(world.size * mean / sum(q.numel() for q in old))
+        for (role, old), mean in means
+    }
+
+
+def release() -> None:
+    """Give memory that earlier runs of this process freed back to the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def _status(key: str) -> int | None:
+    return _read("/proc/self/status", key)
+
+
+def _read(file: str, key: str) -> int | None:
+    """Bytes of one line of such a file; None where it is not there."""
+    try:
+        lines = Path(file).read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)

@@ -1,0 +1,152 @@
+"""The processes of a run: who they are, and what they agree on.
+
+torchrun starts them (RANK, WORLD_SIZE). One process is the case in which there is nothing to do.
+"""
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bench.settings.errors import UserError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process's number among those that torchrun started."""
+    return int(os.environ.get("RANK", 0))
+
+
+def size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def tell(line: str) -> None:
+    """A line for the person at the terminal, from the leading process alone."""
+    if rank() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
+def leave(status: int) -> int:
+    """The exit status, once this process may end.
+
+    torchrun ends all processes as soon as one has failed: the leading one first says why. A
+    process with connections ends here, at once: threads of theirs can abort one (SIGABRT) while
+    the interpreter or the process group is taken down, a run that went well included.
+    """
+    if status and rank():
+        time.sleep(2)
+    torch = sys.modules.get("torch")
+    if size() > 1 and torch and torch.distributed.is_initialized():
+        if not status and "nccl" in torch.distributed.get_backend_config():
+            torch.distributed.destroy_process_group()  # as NCCL wants it
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    shape: their arrangement: data (parts of the batch, and for fsdp2 shards) and tensor (parts of
+    the model); mesh: the same as torch's DeviceMesh, where parameters are cut.
+    align_heads: fsdp2 cuts Q, K and V weights between heads.
+    """
+
+    strategy: str = "none"
+    rank: int = 0
+    size: int = 1
+    shape: tuple[tuple[str, int], ...] = ()
+    mesh: Any = None
+    align_heads: bool = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    @property
+    def data_size(self) -> int:
+        """Among how many processes a batch is divided."""
+        return dict(self.shape).get("data", 1)
+
+    @property
+    def data_rank(self) -> int:
+        return self.rank // dict(self.shape).get("tensor", 1)
+
+    def part(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """This process's examples of a batch; all of them where they do not divide.
+
+        A loss over the batch is in either case the mean of the processes' losses.
+        """
+        count = len(batch["labels"])
+        if self.data_size == 1 or count % self.data_size:
+            return batch
+        each = count // self.data_size
+        mine = slice(self.data_rank * each, (self.data_rank + 1) * each)
+        return {key: value[mine] for key, value in batch.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of them; nothing without `parallel=…`."""
+        if self.strategy == "none":
+            return {}
+        return {"parallel": self.strategy, "world_size": self.size, "mesh": dict(self.shape)}
+
+    # what they agree on -----------------------------------------------------------------------
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What the leading process finds, on all; its UserError or OSError too."""
+        if self.size == 1:
+            return work()
+        import torch.distributed as dist
+
+        found: list[Any] = [None, None]
+        if self.leads:
+            try:
+                found[0] = work()
+            except (UserError, OSError, KeyboardInterrupt) as error:
+                found[1] = error
+        dist.broadcast_object_list(found, src=0)
+        if found[1] is not None:
+            raise found[1]
+        return found[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """The value that each process has, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def means(self, *values: float) -> list[float]:
+        """Means over the processes, the same to the last digit on each."""
+        if self.size == 1:
+            return list(values)
+        import torch
+        import torch.distributed as dist
+
+        both = torch.tensor(values, dtype=torch.float64)  # Gloo's: it is there beside NCCL
+        dist.all_reduce(both)
+        return (both / self.size).tolist()
+
+    def holders(self, tensor) -> int:
+        """How many processes have each number of a tensor."""
+        parts = 1
+        if hasattr(tensor, "placements"):
+            for size, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):
+                parts *= 1 if placement.is_replicate() else size
+        return self.size // parts
+
+
+ALONE = World()

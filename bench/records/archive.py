@@ -1,0 +1,178 @@
+"""All records of results/: read, checked, and told apart by the experiment they belong to."""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.records import mathematics
+from bench.records.record import DONE, PART, SCHEMA, parts
+from bench.settings.config import Settings
+
+NEEDED = (
+    *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
+    *("environment", "command", "precision", "parameters"),
+)
+
+
+class Setup(NamedTuple):
+    """What runs have to share to be compared: precision, type of device, mathematics."""
+
+    precision: str | None
+    device: str | None
+    mathematics: int
+
+    def __str__(self) -> str:
+        return f"{self.precision} on {self.device}, mathematics {self.mathematics}"
+
+
+def setup(record: dict[str, Any]) -> Setup:
+    device = record["config"].get("train", {}).get("device")
+    return Setup(record["precision"], device, mathematics.of(record))
+
+
+def planned(settings: Settings) -> Setup:
+    """What the record of a run with these settings will have."""
+    return Setup(settings.train.precision, settings.train.device, mathematics.MATHEMATICS)
+
+
+class Run(NamedTuple):
+    """One record as a part of one experiment; a record can be a part of several."""
+
+    experiment: str | None
+    stage: str | None
+    condition: str | None
+    arm: str | None
+    record: dict[str, Any]
+    file: Path
+
+
+@dataclass(frozen=True)
+class Archive:
+    """runs: of whole records; left_out: files that are none, each with the reason."""
+
+    runs: list[Run]
+    left_out: list[tuple[Path, str]]
+
+    def of(self, experiment: str, stage: str | None = None, condition: str | None = None):
+        """The runs of an experiment, of one stage and under one condition where named."""
+        return [
+            run
+            for run in self.runs
+            if run.experiment == experiment
+            and stage in (None, run.stage)
+            and condition in (None, run.condition)
+        ]
+
+
+def read(results: Path, published: bool = False) -> Archive:
+    """The records in records/, and unless only published ones are asked for those in runs/.
+
+    A cell that is in both counts once for each part of an experiment, as published. Files that
+    are broken, not whole, there twice, or no record of this suite are left out and listed.
+    """
+    files = sorted((results / "records").glob("*/*.json"))
+    if not published:
+        files += sorted((results / "runs").glob("*/record.json"))
+    runs: dict[tuple, Run] = {}
+    left_out = []
+    for file in files:
+        one = load(file)
+        if isinstance(one, str):
+            left_out.append((file, one))
+            continue
+        for part in _parts(one, file):
+            key = (one["cell"], *part)
+            if key not in runs:
+                runs[key] = Run(*part, one, file)
+            elif runs[key].file.parent.parent == file.parent.parent:
+                left_out.append((file, f"duplicate: the same cell as {runs[key].file.name}"))
+    return Archive(list(runs.values()), left_out)
+
+
+def load(file: Path) -> dict[str, Any] | str:
+    """The record of a run that has ended, or why the file is none."""
+    try:
+        one = json.loads(file.read_text())
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        return "broken: not JSON"
+    if not isinstance(one, dict) or "schema" not in one:
+        return "foreign: not a record of this suite"
+    if one["schema"] != SCHEMA:
+        return f"foreign: schema {one['schema']}, here {SCHEMA}"
+    missing = [key for key in NEEDED if one.get(key) is None]
+    if missing:
+        return f"partial: without {', '.join(missing)}"
+    if not all(isinstance(line, dict) and "step" in line for line in one["curve"]):
+        return "broken: its curve"
+    if one["status"] not in DONE:
+        return f"not ended: {one['status']}"
+    if one["status"] == "finished" and None in (one["val_loss"], one["test_loss"]):
+        return "partial: finished without a loss"
+    return one
+
+
+def _parts(one: dict[str, Any], file: Path) -> list[tuple]:
+    """The parts of experiments that a record is: published ones say so, a run's folder knows."""
+    found = one.get("part_of") or parts(file.parent) or [one]
+    return [tuple(part.get(key) for key in PART) for part in found]
+
+
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by arm, in order of seed and rate."""
+    found: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda r: (r.record["seed"], r.record["lr_scale"])):
+        found.setdefault(run.arm, []).append(run)
+    return found
+
+
+def alike(runs: list[Run], like: Setup | None = None) -> tuple[list[Run], list[str]]:
+    """The runs that may be compared with each other, and in words what is left out.
+
+    like: the setup that they have to have; by default that of most of them, of equally many the
+    latest mathematics. Within an arm the dtype of the orthogonalization has to be one, too: it is
+    what `orthogonalizer.dtype=auto` made of the machine.
+    """
+    counts = Counter(setup(run.record) for run in runs)
+    if not counts:
+        return [], []
+    like = like or max(counts, key=lambda one: (counts[one], one.mathematics, str(one)))
+    same = [run for run in runs if setup(run.record) == like]
+    left_out = [
+        f"{many} run{'s' * (many > 1)} of {one} left out: here {like}"
+        for one, many in sorted(counts.items(), key=str)
+        if one != like
+    ]
+    kept = []
+    for arm, own in by_arm(same).items():
+        dtypes = Counter(orthogonalized_in(run.record) for run in own)
+        most = max(dtypes, key=lambda dtype: (dtypes[dtype], str(dtype)))
+        kept += [run for run in own if orthogonalized_in(run.record) == most]
+        left_out += [
+            f"{many} run{'s' * (many > 1)} of {arm}, orthogonalizer.dtype={dtype}, left out: "
+            f"here {most}"
+            for dtype, many in sorted(dtypes.items(), key=str)
+            if dtype != most
+        ]
+    return kept, left_out
+
+
+def orthogonalized_in(record: dict[str, Any]) -> str | None:
+    """The dtype of Muon's iteration; None for an optimizer without one of ours."""
+    rules = record["config"].get("optimizer", {}).get("roles", {}).values()
+    found = (rule.get("orthogonalizer") for rule in rules)
+    return next((block.get("dtype") for block in found if block), None)
+
+
+def relative_times(runs: Iterable[Run]) -> dict[str, float]:
+    """The time of an arm's step in AdamW's, by arm: the median over runs of 1 + overhead."""
+    return {
+        arm: statistics.median(measured)
+        for arm, own in by_arm(runs).items()
+        if (measured := [1 + r.record["overhead"]["value"] for r in own if r.record["overhead"]])
+    }

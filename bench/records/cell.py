@@ -1,0 +1,97 @@
+"""The identity of a run: a readable name and a hash of every setting that can change its result."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from bench.data import batches as data
+from bench.records.mathematics import MATHEMATICS
+from bench.settings import targets
+from bench.settings.config import Settings
+
+# What a run leaves behind or how it fails, not what it computes.
+NOT_IN_CELL = (
+    *("train.checkpoint_every", "train.keep_checkpoint"),
+    *("train.reference_steps", "train.save_momentum_every"),
+    *("optimizer.strict", "parallel.timeout"),
+)
+# What came after the first records, each with the value that says what was done before there was
+# a choice: with it, it is left out, so that the cells of those records keep their names. A setting
+# that is added gets a line here.
+LATER = {
+    "mathematics": 1,
+    "structure": [],
+    "perturb": 0,
+    "parallel": {"name": "none"},
+    "optimizer.roles.*.orthogonalizer.norm": "frobenius",
+}
+
+
+def name(settings: Settings) -> str:
+    """The cell of a run: model, optimizer, qkv, seed, and the hash."""
+    content = {
+        "mathematics": MATHEMATICS,
+        "seed": settings.seed,
+        "model": _model_identity(settings.model),
+        "data": data.identity(settings.data),
+        "schedule": settings.schedule,
+        "train": asdict(settings.train),
+        "optimizer": settings.optimizer,
+        "structure": [list(item) for item in settings.structure.items()],  # the last match wins
+        "parallel": settings.parallel,
+        "perturb": settings.perturb,
+    }
+    text = json.dumps(_meaning(content), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    parts = [model_name(settings), settings.optimizer["name"], qkv_name(settings)]
+    return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
+
+
+def model_name(settings: Settings) -> str:
+    """The model's name, with its source where it has one."""
+    name, source = settings.model["name"], settings.model.get("source")
+    return name + "_" + re.sub(r"\W+", "_", Path(source).stem) if source else name
+
+
+def qkv_name(settings: Settings) -> str | None:
+    """How this run treats Q, K and V; None where its optimizer has no use for that."""
+    rules = settings.optimizer["roles"].values()
+    return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
+
+
+def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
+    """The model block; a local configuration that it names counts by its content."""
+    path = Path(block.get("source") or "").expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    if not block.get("source") or not file.is_file():
+        return block
+    return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
+
+
+def _meaning(value: Any, path: str = "") -> Any:
+    """Settings as the hash reads them: equal meanings are written alike.
+
+    1 and 1.0 are one number, a target goes by its name, and what is not part of a cell is left out.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, list):
+        return [_meaning(item, path) for item in value]
+    if isinstance(value, dict):
+        inside = {f"{path}.{key}".lstrip("."): (key, item) for key, item in value.items()}
+        return {
+            key: targets.name(item) if key == "_target_" else _meaning(item, where)
+            for where, (key, item) in inside.items()
+            if not _left_out(where, item)
+        }
+    return value
+
+
+def _left_out(path: str, value: Any) -> bool:
+    if path in NOT_IN_CELL:
+        return True
+    return any(fnmatch(path, pattern) and value == before for pattern, before in LATER.items())

@@ -1,0 +1,244 @@
+"""Who trains a cell: one process at a time, of all machines that share the results folder.
+
+The first owner of a cell makes `owner.json` in its folder. Who takes over from an owner that died
+makes `owner.<token of the dead one>.json`, and so on: the last file of this chain names the owner.
+A file system grants a new name to one process only (O_EXCL, on NFS too; file locks are not needed),
+and no token comes twice, so of many that see an owner dead exactly one takes over. A file is
+written by its maker alone, which touches it every few seconds; at the end it removes the chain.
+
+An owner is dead when its process is (on its own machine), or when its file has not been touched
+for a minute. That minute is told by the file server, and then checked with a clock of our own.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.settings.errors import UserError
+
+BEAT = 10.0  # seconds between two touches
+STALE = 60.0  # seconds without one after which an owner counts as dead
+FIRST = "owner.json"
+
+
+class Held(Exception):
+    """Another process trains this cell; the message says which."""
+
+
+class Lost(UserError):
+    """This process stood still so long that another one took its cell over."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One file of a chain. `owner`: what it says, empty where its maker did not get to it."""
+
+    path: Path
+    owner: dict[str, Any]
+    touched: int  # ns, by the clock of the file server
+
+    def successor(self) -> Path:
+        """The file of who takes over."""
+        token = self.owner.get("token") or f"{self.path.stem}-unwritten"
+        return self.path.with_name(f"owner.{token}.json")
+
+    def __str__(self) -> str:
+        if not self.owner:
+            return "another process, which has just begun"
+        return "{host}, process {pid}, since {since}".format(**self.owner)
+
+
+class Ownership:
+    """`with Ownership(folder) as owner:` the cell in `folder` is ours.
+
+    Raises Held where it is another's. Inside, `owner.check()` raises Lost once it is ours no more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.me = describe(os.getpid())
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._keep_touching, daemon=True)
+        self.taker: str | None = None
+
+    def __enter__(self) -> "Ownership":
+        while True:
+            before = chain(self.folder)
+            if before and alive(before[-1]):
+                raise Held(str(before[-1]))
+            path = before[-1].successor() if before else self.folder / FIRST
+            if not create(path, self.me):
+                time.sleep(0.05)
+                continue  # another was first
+            self.chain = chain(self.folder)
+            if self._holds(self.chain):
+                break
+            path.unlink(missing_ok=True)  # the chain it continues has been removed meanwhile
+        self.touched = time.time()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.over.set()
+        self.thread.join()
+        with contextlib.suppress(OSError):  # what cannot be removed goes stale
+            self.touch()
+            if self.taker is None:
+                for claim in self.chain:  # from the first on: what is left leads nowhere
+                    claim.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise Lost if another process has taken over."""
+        if abs(time.time() - self.touched) > 2 * BEAT:  # stood still: look before anything else
+            self.touch()
+        if self.taker is not None:
+            raise Lost(
+                f"{self.folder.name}: this process stood still for over {STALE:.0f} s and the cell "
+                f"was taken over ({self.taker})"
+            )
+
+    def touch(self) -> None:
+        """Show that this process lives, or notice who has taken over. Raises OSError."""
+        now = chain(self.folder)
+        if self._holds(now):
+            os.utime(now[-1].path)
+            self.touched = time.time()
+        else:
+            self.taker = str(now[-1]) if now else "and has ended"
+
+    def _holds(self, claims: list[Claim]) -> bool:
+        return bool(claims) and claims[-1].owner == self.me
+
+    def _keep_touching(self) -> None:
+        while not self.over.wait(BEAT) and self.taker is None:
+            with contextlib.suppress(OSError):  # the file server is away: the next touch will tell
+                self.touch()
+
+
+def holder(folder: Path) -> str | None:
+    """Who trains the cell in `folder` now, in words; None where nobody seems to."""
+    claims = chain(folder)
+    return str(claims[-1]) if claims and not died(claims[-1]) and fresh(claims[-1]) else None
+
+
+def chain(folder: Path) -> list[Claim]:
+    """All claims on a cell, the owner's last."""
+    claims: list[Claim] = []
+    path = folder / FIRST
+    while claim := read(path):
+        claims.append(claim)
+        path = claim.successor()
+    return claims
+
+
+def read(path: Path) -> Claim | None:
+    """A claim; None where there is none. An open file shows what the server has, not a cache."""
+    try:
+        with path.open() as file:
+            text, touched = file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+    try:
+        return Claim(path, json.loads(text), touched)
+    except ValueError:
+        return Claim(path, {}, touched)
+
+
+def create(path: Path, owner: dict[str, Any]) -> bool:
+    """Make the file; False where another process made it first."""
+    try:
+        file = path.open("x")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            json.dump(owner, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # the disk is full
+        path.unlink()
+        raise
+    return True
+
+
+def describe(pid: int) -> dict[str, Any]:
+    """What an owner says of itself."""
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "token": secrets.token_hex(8),
+        "machine": machine(),
+        "started": started(pid),
+    }
+
+
+# alive or dead ------------------------------------------------------------------------------
+
+
+def alive(claim: Claim) -> bool:
+    """Whether its maker lives. Watches it for two beats and a half where it seems not to."""
+    if died(claim):
+        return False
+    if fresh(claim):
+        return True
+    end = time.monotonic() + 2.5 * BEAT
+    while time.monotonic() < end:
+        time.sleep(BEAT / 20)
+        if read(claim.path) != claim:
+            return True
+    return False
+
+
+def fresh(claim: Claim) -> bool:
+    """Whether it was touched within the last minute, by the clock that stamps such files."""
+    probe = claim.path.with_name(f".clock.{secrets.token_hex(4)}")
+    probe.touch()
+    try:
+        now = probe.stat().st_mtime_ns
+    finally:
+        probe.unlink()
+    return abs(now - claim.touched) < STALE * 1e9  # the future: copied from a machine ahead of us
+
+
+def died(claim: Claim) -> bool:
+    """Whether its process ran on this machine and has ended. Pids are used again: times are not."""
+    owner = claim.owner
+    if not owner.get("machine") or owner["machine"] != machine():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, so it may be hidden from /proc
+        return False
+    return started(owner["pid"]) != owner["started"]
+
+
+def machine() -> str | None:
+    """This boot of this machine (of this container); None where Linux is not there to tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def started(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None for one that is not there or has ended.
+
+    Fields 3 (state) and 22 (starttime) of /proc/PID/stat, proc(5).
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

@@ -1,0 +1,222 @@
+"""What a run leaves behind: metrics line by line, one record at the end."""
+
+import functools
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from bench.records.cell import qkv_name
+from bench.records.mathematics import MATHEMATICS
+from bench.settings.config import Settings
+
+SCHEMA = 1
+CURVE_POINTS = 200  # training points kept in a record
+DONE = ("finished", "diverged")
+NOT_YET = (
+    *("target_step", "target_seconds", "train_seconds", "throughput", "forward_backward_ms"),
+    *("optimizer_ms", "optimizer_share", "overhead", "optimizer_state_bytes"),
+    "peak_memory_bytes",
+)
+PART = ("experiment", "stage", "condition", "arm")
+PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
+
+
+def plain(value: Any) -> Any:
+    """The value with numbers that JSON does not know (NaN, infinity) as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def as_json(value: Any, indent: int | None = 1) -> str:
+    return json.dumps(plain(value), indent=indent) + "\n"
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(as_json(value, indent))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a run folder; None where there is none that can be read."""
+    try:
+        return json.loads((folder / "record.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def join(folder: Path, settings: Settings) -> None:
+    """Note which part of an experiment a cell is, also where it was trained for another one."""
+    if not settings.experiment:
+        return
+    part = {key: getattr(settings, key) for key in PART}
+    known = parts(folder)
+    if part not in known:
+        write_json(folder / "part_of.json", [*known, part])
+
+
+def parts(folder: Path) -> list[dict[str, Any]]:
+    """The parts of experiments that a cell is: experiment, stage, condition and arm of each."""
+    try:
+        return json.loads((folder / "part_of.json").read_text())
+    except (OSError, ValueError):
+        return []
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(asdict(settings)))
+
+
+class Metrics:
+    """metrics.jsonl: one object a line, flushed as it is written.
+
+    writes: whether this process does; of a run of many only one.
+    """
+
+    def __init__(self, folder: Path, keep_up_to: int, writes: bool = True) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.lines: list[dict[str, Any]] = []
+        self.file = None
+        if not writes:
+            return
+        self.lines = [line for line in lines(self.path) if line["step"] <= keep_up_to]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        temporary.replace(self.path)
+        self.file = self.path.open("a")
+
+    def write(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
+        self.lines.append(plain(line))
+        self.file.write(json.dumps(self.lines[-1]) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def training(self, key: str) -> list[Any]:
+        """One key of all training lines."""
+        return [line[key] for line in self.lines if "train_loss" in line]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file whose last one a kill may have cut."""
+    found = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                found.append(json.loads(text))
+            except ValueError:
+                break
+    return found
+
+
+def curve(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[str, Any]]:
+    """All evaluation lines and at most `points` training lines, evenly spread."""
+    training = [i for i, line in enumerate(lines) if "train_loss" in line]
+    stride = max(1, math.ceil(len(training) / points))
+    kept = set(training[::-1][::stride])
+    return [line for i, line in enumerate(lines) if i in kept or "val_loss" in line]
+
+
+def about(settings: Settings, cell: str) -> dict[str, Any]:
+    """The part of a record that is known before the run: what was asked for, and where."""
+    return {
+        "schema": SCHEMA,
+        "mathematics": MATHEMATICS,
+        "cell": cell,
+        "status": None,
+        "diverged_step": None,
+        "error": None,
+        "val_loss": None,
+        "best_val_loss": None,
+        "test_loss": None,
+        **dict.fromkeys(NOT_YET),
+        "steps": 0,
+        "curve": [],
+        "command": command(),
+        **{key: getattr(settings, key) for key in PART},
+        "model": settings.model["name"],
+        "optimizer": settings.optimizer["name"],
+        "qkv": qkv_name(settings),
+        "data": settings.data["name"],
+        "seed": settings.seed,
+        "lr_scale": settings.optimizer["lr_scale"],
+        "precision": settings.train.precision,
+        "environment": environment(),
+        "config": asdict(settings),
+    }
+
+
+@functools.cache
+def made() -> dict[str, Any]:
+    """How and where a result came about; asked once a result, as it asks git."""
+    return {"command": command(), "environment": environment()}
+
+
+def command() -> str:
+    return shlex.join(["python", *sys.argv])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and the commit of the code."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "commit": git("rev-parse", "HEAD"),
+        # Of the code: results that this command or one before it replaced do not count.
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!results")),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of the checkout this file is in; None without git."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

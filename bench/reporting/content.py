@@ -1,0 +1,82 @@
+"""All that a report shows, gathered once: comparisons, verdicts, step benchmarks, gaps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.communication import extrapolation
+from bench.communication.extrapolation import Point
+from bench.records.archive import Run
+from bench.studies import study
+from bench.studies.comparison import Comparison
+from bench.studies.results import Results
+from bench.studies.study import Study
+from bench.verdicts import claims
+from bench.verdicts.claims import Verdict
+
+STEP_KEYS = (
+    *("optimizers", "reference", "unit", "units_per_example", "batches", "noise"),
+    "environment",
+)
+# In order of importance; others follow by name. `smoke` says nothing.
+FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
+
+
+@dataclass(frozen=True)
+class Content:
+    """verdicts: on all claims; comparisons: by experiment, one a condition that has final runs;
+    not_run: experiments without any; steps: the step benchmarks by name, shared: those of many
+    processes; extrapolated: from these to more, none without them; loose: runs of no
+    experiment that is declared; left_out: files that are no whole record, with the reason.
+    """
+
+    results: Results
+    verdicts: list[Verdict]
+    comparisons: dict[str, list[Comparison]]
+    not_run: list[Study]
+    steps: dict[str, dict[str, Any]]
+    shared: dict[str, dict[str, Any]]
+    extrapolated: list[Point]
+    loose: list[Run]
+    left_out: list[tuple[Path, str]]
+
+
+def gather(results: Results) -> Content:
+    names = [name for name in study.declared() if name != "smoke" or results.archive.of(name)]
+    names.sort(key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    comparisons = {}
+    for name in names:
+        every = results.comparisons(name, None)
+        if any(one.arms for one in every):
+            comparisons[name] = [one for one in every if one.arms]
+    known = study.declared()
+    steps, broken = step_benchmarks(results)
+    shared = {name: one for name, one in steps.items() if one.get("parallel")}
+    return Content(
+        results,
+        [claims.judge(claim, results) for claim in claims.load()],
+        comparisons,
+        [study.load(name) for name in names if name not in comparisons],
+        {name: one for name, one in steps.items() if name not in shared},
+        shared,
+        extrapolation.assumed_points() if shared else [],
+        [run for run in results.archive.runs if run.experiment not in known],
+        results.archive.left_out + broken,
+    )
+
+
+def step_benchmarks(results: Results) -> tuple[dict[str, dict], list[tuple[Path, str]]]:
+    """By name, and the files that are none, the laboratory's checks too, each with the reason."""
+    found, left_out = {}, []
+    checks = results.folder / "ortho" / "checks.json"
+    if checks.exists() and results.json("ortho/checks.json") is None:
+        left_out.append((checks, "broken: not JSON"))
+    for file in sorted((results.folder / "steps").glob("*.json")):
+        one = results.json(f"steps/{file.name}")
+        if not isinstance(one, dict):
+            left_out.append((file, "broken: not JSON"))
+        elif lacking := [key for key in STEP_KEYS if key not in one]:
+            left_out.append((file, f"partial: without {', '.join(lacking)}"))
+        else:
+            found[file.stem] = one
+    return found, left_out

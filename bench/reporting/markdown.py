@@ -1,0 +1,233 @@
+"""results/README.md, and the parts of README.md that come from records, in Markdown."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from functools import partial
+
+import altair as alt
+
+from bench.communication import tables as communication_tables
+from bench.reporting import charts as report_charts
+from bench.reporting import communication as report_communication
+from bench.reporting import cost_charts as report_cost_charts
+from bench.reporting import tables as report_tables
+from bench.reporting import words as report_words
+from bench.reporting.content import Content
+from bench.reporting.tables import Cell, Table
+from bench.studies.comparison import Comparison
+from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
+
+HEADLINE = "optimizers"  # the experiment that README.md leads with
+SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
+STEP = "gpt2-cpu"  # the step benchmark that it shows
+EXTRAPOLATED = "communication-extrapolated"  # a picture
+KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
+
+
+def results_page(content: Content, shown: Collection[str]) -> str:
+    """results/README.md, whole; shown: the places of its pictures."""
+    parts = [
+        "# Results",
+        "Made by `make results` from the records in this folder; nothing here is typed by hand. "
+        "[`report.html`](report.html) is the same with interactive charts, "
+        "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
+        "verdicts with their numbers and records.",
+        f"## Verdicts\n\n{tally(content.verdicts)}",
+        claims_table(content.verdicts),
+    ]
+    for name, every in content.comparisons.items():
+        parts += [f"## {name}", *experiment(content, every, shown)]
+    for name, one in content.steps.items():
+        parts += [f"## A step: {name}", table(report_tables.steps(one))]
+        parts.append(f"({report_words.environment([one])})")
+        parts += [f"![Overhead]({picture(name)})"] if picture(name) in shown else []
+    parts += communication(content, shown)
+    parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
+    return "\n\n".join(parts) + "\n"
+
+
+def experiment(content: Content, every: list[Comparison], shown: Collection[str]) -> list[str]:
+    """One experiment: its question, and each condition's table and pictures."""
+    study = every[0].study
+    parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
+    parts += [f"**{one.condition}**: {report_words.answer(one)}" for one in every]
+    if picture(study.name) in shown:
+        parts.append(f"![Differences]({picture(study.name)})")
+    for one in every:
+        missing = report_words.missing(one)
+        parts += [f"### {study.name}, {one.condition}", f"{report_words.about(one)}."]
+        parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
+        parts.append(table(report_tables.arms(one)))
+        parts.append("\n".join(f"- {note}" for note in report_words.notes(one)))
+        drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
+        parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]
+    records = [run.record for one in every for arm in one.arms for run in arm.runs]
+    return [*parts, f"({report_words.environment(records)})"]
+
+
+def communication(content: Content, shown: Collection[str]) -> list[str]:
+    """What many processes communicate; and, extrapolated, what more of them would."""
+    if not content.shared:
+        return []
+    parts = ["## Communication", report_communication.LEAD]
+    parts.append(table(communication_tables.measured(content.shared)))
+    parts.append(f"({report_words.environment(content.shared.values())})")
+    parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
+    place = picture(EXTRAPOLATED)
+    parts += [f"![Extrapolated communication]({place})"] if place in shown else []
+    return [*parts, table(communication_tables.extrapolated(content.extrapolated))]
+
+
+def pictures(content: Content) -> dict[str, alt.LayerChart]:
+    """The charts that the Markdown shows, by their place in results/.
+
+    Of one run an arm a curve would show nothing but noise.
+    """
+    found = {}
+    for name, every in content.comparisons.items():
+        found[picture(name)] = report_charts.differences(every)
+        for one in every if len(every[0].study.final_seeds) > 1 else []:
+            for kind, draw in KINDS.items():
+                found[picture(name, one.condition, kind)] = draw(one)
+    for name, one in content.steps.items():
+        found[picture(name)] = report_cost_charts.overhead(one)
+    if content.shared:
+        found[picture(EXTRAPOLATED)] = report_communication.extrapolated_chart(content.extrapolated)
+    return {place: chart for place, chart in found.items() if chart}
+
+
+def picture(*names: str) -> str:
+    return f"pictures/{'-'.join(names)}.svg"
+
+
+# the parts of README.md --------------------------------------------------------------------------
+
+
+def answers(content: Content, experiment: str) -> str:
+    """What an experiment found: a sentence and a table a condition, and the differences drawn.
+
+    Of the main one the curves of the loss are drawn, too: elsewhere they lie on one another.
+    """
+    parts = []
+    for one in content.comparisons.get(experiment, []):
+        missing = report_words.missing(one)
+        parts += [
+            f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
+            table(report_tables.arms(one)),
+            *([f"Missing: {'; '.join(missing)}."] if missing else []),
+        ]
+        if experiment == HEADLINE:
+            drawn = picture(experiment, one.condition, "loss")
+            parts.append(f"![Validation loss](results/{drawn})")
+    parts.append(f"![Differences](results/{picture(experiment)})")
+    records = [run.record for run in content.results.archive.of(experiment)]
+    return "\n\n".join([*parts, f"({report_words.environment(records)})"])
+
+
+def cost(content: Content) -> str:
+    records = [run.record for run in content.results.archive.of("cost")]
+    shown = table(report_tables.memory(content.comparisons.get("cost", [])))
+    return f"{shown}\n\n({report_words.environment(records)})"
+
+
+def step(content: Content) -> str:
+    one = content.steps[STEP]
+    noise = one["noise"]["difference_ms"]["ms"]
+    return (
+        f"{table(report_tables.steps(one))}\n\nAdamW against itself differs by up to {noise:.0f} "
+        f"ms; ~: extrapolated. ({report_words.environment([one])})"
+    )
+
+
+def others(content: Content) -> str:
+    """What the experiments found that have no part of their own: a line a condition."""
+    lines = []
+    for name, every in content.comparisons.items():
+        if name not in SHOWN:
+            lines.append(f"- **{every[0].study.question}** (`{name}`)")
+            lines += [
+                f"  - {one.condition} ({report_words.about(one)}): {report_words.answer(one)}"
+                for one in every
+            ]
+    return "\n".join(lines)
+
+
+def verdicts(content: Content) -> str:
+    """How many came out how, and folded away a line a claim."""
+    rows = [[Cell(one.claim.statement), Cell(one.verdict)] for one in content.verdicts]
+    every = table(Table([Cell("claim"), Cell("verdict")], rows))
+    summary = f"<details><summary>All {len(rows)} claims</summary>"
+    return f"{tally(content.verdicts)}\n\n{summary}\n\n{every}\n\n</details>"
+
+
+PARTS = {
+    "finding": partial(answers, experiment=HEADLINE),
+    "qkv": partial(answers, experiment="qkv"),
+    "orthogonalizer": partial(answers, experiment="orthogonalizer"),
+    "others": others,
+    "verdicts": verdicts,
+    "cost": cost,
+    "step": step,
+}
+
+
+def filled(readme: str, content: Content) -> str:
+    """README.md, each part from `<!-- NAME: from results -->` to `<!-- end -->` made anew."""
+    for name, make in PARTS.items():
+        pattern = rf"(<!-- {name}: from results[^>]*-->\n).*?(<!-- end -->)"
+        if re.search(pattern, readme, flags=re.S):
+            text = make(content)
+            readme = re.sub(
+                pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme, flags=re.S
+            )
+    return readme
+
+
+# tables and lists --------------------------------------------------------------------------------
+
+
+def table(one: Table) -> str:
+    rows = [["---"] * len(one.heads), *([text(cell) for cell in row] for row in one.rows)]
+    lines = [[text(head) for head in one.heads], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(cell: Cell) -> str:
+    """A cell with its smaller line in brackets; text of records must not end cell or line."""
+    whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
+    return whole.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def tally(found: list[Verdict]) -> str:
+    """How many claims of each topic came out how."""
+    topics = [t for t in TOPICS if any(one.claim.topic == t for one in found)]
+    kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
+    counts = Counter((one.claim.topic, one.verdict) for one in found)
+    rows = [[topic, *(str(counts[topic, kind]) for kind in kinds)] for topic in topics]
+    rows.append(["all", *(str(sum(counts[t, kind] for t in topics)) for kind in kinds)])
+    return table(Table(cells(("claims on", *kinds)), [cells(row) for row in rows]))
+
+
+def claims_table(found: list[Verdict]) -> str:
+    """One row a claim, with what was found where."""
+    heads = cells(("claim", "verdict", "where, with numbers", "source"))
+    rows = [(v.claim.statement, f"**{v.verdict}**", v.condition, v.claim.source) for v in found]
+    return table(Table(heads, [cells(row) for row in rows]))
+
+
+def cells(texts: Iterable[str]) -> list[Cell]:
+    return [Cell(one) for one in texts]
+
+
+def not_run(content: Content) -> list[str]:
+    if not content.not_run:
+        return ["Every experiment has records."]
+    return ["\n".join(f"- `{one.name}`: {one.question}" for one in content.not_run)]
+
+
+def left_out(content: Content) -> list[str]:
+    if not content.left_out:
+        return ["No file was left out."]
+    rows = [cells((content.results.place(file), reason)) for file, reason in content.left_out]
+    return [table(Table(cells(("file", "reason")), rows))]

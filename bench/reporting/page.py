@@ -1,0 +1,173 @@
+"""results/report.html: all of a report's content as one file that opens offline.
+
+Text from records reaches the page through Jinja's escaping alone, and a policy in the page lets
+the browser run no script but the two written here, and fetch nothing.
+"""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.communication import tables as communication_tables
+from bench.reporting import charts as report_charts
+from bench.reporting import communication as report_communication
+from bench.reporting import cost_charts as report_cost_charts
+from bench.reporting import tables as report_tables
+from bench.reporting import words as report_words
+from bench.reporting.content import Content
+from bench.reporting.tables import Cell
+from bench.studies.comparison import Comparison
+from bench.verdicts import claims
+from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
+from bench.verdicts.evidence import Finding
+
+HERE = Path(__file__).parent
+SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?"}
+
+
+def page(content: Content) -> str:
+    """The whole HTML; the same content gives the same text."""
+    template = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html")
+    version = alt.SCHEMA_VERSION.removeprefix("v").rsplit(".", 1)[0]
+    scripts = [
+        vl_convert.javascript_bundle(vl_version=version),
+        (HERE / "page.js").read_text(),
+    ]
+    runs = content.results.archive.runs
+    return template.render(
+        scripts=scripts,
+        policy=policy(scripts),
+        style=(HERE / "page.css").read_text(),
+        signs=SIGNS,
+        counts={word: sum(v.verdict == word for v in content.verdicts) for word in SIGNS},
+        topics=topics(content.verdicts),
+        records=len({run.file for run in runs}),
+        made=report_words.environment(run.record for run in runs),
+        experiments=[experiment(content, every) for every in content.comparisons.values()],
+        steps=[step(name, one) for name, one in content.steps.items()],
+        communication=communication(content) if content.shared else None,
+        not_run=content.not_run,
+        left_out=[(content.results.place(file), reason) for file, reason in content.left_out],
+        loose=report_tables.loose([(content.results.place(r.file), r) for r in content.loose]),
+    )
+
+
+def policy(scripts: list[str]) -> str:
+    """A Content-Security-Policy: these scripts and no others, nothing from the network."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    )
+
+
+def spec(chart: alt.LayerChart | None) -> dict[str, Any] | None:
+    """Not validated, which would double the time of a page; the tests validate every kind."""
+    return chart.to_dict(validate=False) if chart else None
+
+
+def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
+    """The claims of each topic with what became of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in verdicts:
+        first = next((f for f in one.findings if f.value is not None), None)
+        found.setdefault(one.claim.topic, []).append(
+            {
+                "claim": one.claim,
+                "verdict": one.verdict,
+                "number": Cell(number(first), first.unit) if first else Cell(""),
+                "findings": [finding(f, one) for f in one.findings],
+                "records": sorted({file for f in one.findings for file in f.records}),
+            }
+        )
+    return found
+
+
+def number(one: Finding) -> str:
+    return claims.number_of(one).replace("-", "−")
+
+
+def finding(one: Finding, verdict: Verdict) -> dict[str, str]:
+    """What a finding says of its claim: a word, where, the number, and what is to be known."""
+    if one.missing:
+        return {"word": "missing", "where": one.missing, "number": "", "why": ""}
+    return {
+        "word": claims.word(one, verdict.claim.rule),
+        "where": one.condition,
+        "number": "" if one.value is None else number(one),
+        "why": "; ".join(text for text in (one.undecided, one.note) if text),
+    }
+
+
+def experiment(content: Content, every: list[Comparison]) -> dict[str, Any]:
+    study = every[0].study
+    runs = content.results.archive.of(study.name)
+    there = {one.condition for one in every}
+    return {
+        "study": study,
+        "answers": [(one.condition, report_words.answer(one)) for one in every],
+        "chart": spec(report_charts.differences(every)),
+        "conditions": [condition(content, one) for one in every],
+        "absent": [name for name in study.conditions if name not in there],
+        "made": report_words.environment(run.record for run in runs),
+    }
+
+
+def condition(content: Content, one: Comparison) -> dict[str, Any]:
+    charts = [
+        *(report_charts.loss(one, against) for against in ("steps", "units", "seconds")),
+        *(report_charts.tuning(one), report_charts.accuracy(one)),
+        *(report_cost_charts.share(one), report_cost_charts.memory(one)),
+    ]
+    by_arm = {arm: [run for run in one.runs if run.arm == arm] for arm in one.study.arms}
+    return {
+        "name": one.condition,
+        "about": report_words.about(one),
+        "table": report_tables.arms(one),
+        "notes": report_words.notes(one),
+        "missing": report_words.missing(one),
+        "charts": [spec(chart) for chart in charts if chart],
+        "routing": report_tables.routing(one),
+        "sources": [
+            {
+                "arm": arm,
+                "commands": report_words.commands(own),
+                "records": sorted({content.results.place(run.file) for run in own}),
+            }
+            for arm, own in by_arm.items()
+            if own
+        ],
+    }
+
+
+def step(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "record": record,
+        "chart": spec(report_cost_charts.overhead(record)),
+        "table": report_tables.steps(record),
+        "made": report_words.environment([record]),
+    }
+
+
+def communication(content: Content) -> dict[str, Any]:
+    return {
+        "lead": report_communication.LEAD,
+        "measured": communication_tables.measured(content.shared),
+        "made": report_words.environment(content.shared.values()),
+        "commands": [one["command"] for one in content.shared.values()],
+        "lead_extrapolated": report_communication.lead_extrapolated(),
+        "chart": spec(report_communication.extrapolated_chart(content.extrapolated)),
+        "extrapolated": communication_tables.extrapolated(content.extrapolated),
+    }

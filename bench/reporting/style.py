@@ -1,0 +1,173 @@
+"""How the report's charts look: who has which colour, dash and shape, and what all share."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+import altair as alt
+
+from bench.studies.stats import Estimate
+
+LINE = 54  # characters of a subtitle's line: it fits a telephone
+GREY, TEXT, WARNING = "#8a8a8a", "#333333", "#b00020"
+
+
+@dataclass(frozen=True)
+class Style:
+    """dash: of a line, in pixels on and off; shape: of a point, in Vega's words."""
+
+    color: str
+    dash: tuple[int, ...]
+    shape: str
+
+
+# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
+OPTIMIZERS = {
+    "adamw": Style("#0072B2", (1, 0), "circle"),
+    "hybrid": Style("#D55E00", (1, 0), "square"),
+    "muon": Style("#009E73", (8, 3), "triangle-up"),
+    "torch_muon": Style("#CC79A7", (2, 3), "diamond"),
+    "adam": Style("#56B4E9", (5, 3), "cross"),
+}
+# The same for nine more: Tol's muted scheme, https://sronpersonalpages.nl/~pault/
+OTHERS = (
+    *("#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE", "#882255", "#44AA99"),
+    *("#999933", "#AA4499"),
+)
+DASHES = ((1, 0), (8, 3), (2, 3), (10, 3, 2, 3), (5, 3))
+SHAPES = (
+    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"),
+    *("triangle-right", "triangle-left"),
+)
+# Of bars with their names in them: Tol's light scheme.
+ROLES = {
+    "hidden": "#77AADD",
+    "conv": "#99DDFF",
+    "embedding": "#EEDD88",
+    "head": "#EE8866",
+    "position": "#44BB99",
+    "vector": "#BBCC33",
+}
+
+
+def styles(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, Style]:
+    """One for each name.
+
+    An optimizer has its own in every chart, and a variant of it ("hybrid qkv=per_head") a shade
+    of that; other names have theirs by their place among the names. A/A arms (again) are grey.
+    """
+    found: dict[str, Style] = {}
+    variants = Counter()
+    for number, name in enumerate(names):
+        optimizer = name.split(" ")[0]
+        if name in again:
+            found[name] = Style(GREY, (3, 3), "circle")
+        elif optimizer in OPTIMIZERS:
+            own, count = OPTIMIZERS[optimizer], variants[optimizer]
+            shape = SHAPES[::-1][(count - 1) % len(SHAPES)] if count else own.shape
+            found[name] = Style(shade(own.color, count), own.dash, shape)
+            variants[optimizer] += 1
+        else:
+            color, dash, shape = (of[number % len(of)] for of in (OTHERS, DASHES, SHAPES))
+            found[name] = Style(color, dash, shape)
+    return found
+
+
+def shade(color: str, number: int) -> str:
+    """0: the colour itself; then by turns lighter and darker."""
+    toward, part = (255 if number % 2 else 0), (0, 0.45, 0.45, 0.7, 0.7)[min(number, 4)]
+    mixed = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(c + part * (toward - c)):02X}" for c in mixed)
+
+
+def told_apart(
+    style: Mapping[str, Style],
+    by: Iterable[str] = ("color", "strokeDash", "shape"),
+    legend: bool = True,
+) -> dict[str, Any]:
+    """Encodings of the field "arm"; their legends merge into one."""
+    names = list(style)
+    columns = max(1, min(4, 44 // (4 + max(map(len, names), default=1))))
+    box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=250)
+    kinds = {
+        "color": (alt.Color, [one.color for one in style.values()]),
+        "strokeDash": (alt.StrokeDash, [list(one.dash) for one in style.values()]),
+        "shape": (alt.Shape, [one.shape for one in style.values()]),
+    }
+    return {
+        key: kinds[key][0](
+            "arm:N",
+            sort=names,
+            scale=alt.Scale(domain=names, range=kinds[key][1]),
+            legend=box if legend else None,
+        )
+        for key in by
+    }
+
+
+# A click on a name in the legend brings out its arm.
+CHOSEN = alt.selection_point(name="chosen", fields=["arm"], bind="legend")
+BRIGHT = alt.OpacityValue(0.12, condition={"param": "chosen", "value": 1})
+PALE = alt.OpacityValue(0.02, condition={"param": "chosen", "value": 0.15})
+CONFIG = alt.Config(
+    font="Helvetica, Arial, sans-serif",
+    background="white",
+    padding=4,
+    view=alt.ViewConfig(stroke=None),
+    axis=alt.AxisConfig(
+        gridColor="#e4e4e4", domainColor=GREY, tickColor=GREY, labelFontSize=11, titleFontSize=11
+    ),
+    legend=alt.LegendConfig(
+        labelFontSize=11, symbolSize=80, symbolOpacity=1, symbolStrokeWidth=0, columnPadding=14
+    ),
+    title=alt.TitleConfig(
+        anchor="start",
+        frame="bounds",
+        fontSize=14,
+        offset=10,
+        subtitleFontSize=11,
+        subtitleColor="#555555",
+    ),
+)
+
+
+def chart(layers: list[alt.Chart], title: str, notes: str, height: Any) -> alt.LayerChart:
+    """One chart of layers: a title, notes below it in lines that fit, as wide as its place."""
+    return alt.layer(
+        *layers,
+        title=alt.Title(title, subtitle=wrap(notes, LINE)),
+        description=f"{title}. {notes}",
+        width="container",
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        config=CONFIG,
+    )
+
+
+def data(rows: list[dict[str, Any]]) -> alt.Data:
+    return alt.Data(values=rows)
+
+
+def interval(estimate: Estimate) -> dict[str, float]:
+    """As a row of data: of finite numbers only, as JSON knows no others."""
+    found = {"mean": rounded(estimate.mean), "n": estimate.n}
+    if estimate.n > 1:
+        found |= {"low": rounded(estimate.low), "high": rounded(estimate.high)}
+    return found
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def tips(*place: tuple[str, str]) -> list[alt.Tooltip]:
+    """What the pointer shows: the arm, where (field and title), the number with its interval."""
+    numbers = (("mean", "mean"), ("low", "from"), ("high", "to"))
+    return [
+        alt.Tooltip("arm:N"),
+        *(alt.Tooltip(field, title=title) for field, title in place),
+        *(alt.Tooltip(f"{key}:Q", title=title, format=".4~g") for key, title in numbers),
+        alt.Tooltip("n:Q"),
+    ]

@@ -1,0 +1,175 @@
+"""The tables of the report: rows of cells, which the page and the Markdown each write."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from bench.display.tables import megabytes, number
+from bench.records.archive import Run
+from bench.reporting import words as report_words
+from bench.stepping import tables as step_tables
+from bench.studies.comparison import Arm, Comparison
+from bench.verdicts import evidence
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text with a smaller line below; tone: the class of its colour."""
+
+    text: str
+    small: str = ""
+    tone: str = ""
+
+
+NONE = Cell("–")
+
+
+@dataclass(frozen=True)
+class Table:
+    heads: list[Cell]
+    rows: list[list[Cell]]
+
+
+def arms(one: Comparison) -> Table:
+    """What each arm reached and cost; without the columns that are empty."""
+    heads = [
+        *(Cell("arm"), Cell("rate"), Cell("test loss"), Cell("difference", "to the baseline")),
+        *(Cell("verdict"), Cell("steps to target"), Cell("accuracy"), Cell("share", "of a step")),
+        *(Cell("overhead"), Cell("state")),
+    ]
+    rows = [arm_row(one, arm) for arm in one.arms]
+    kept = [at for at in range(len(heads)) if at < 5 or any(row[at].text != "–" for row in rows)]
+    return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
+
+
+def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
+    difference, accuracy = arm.difference, arm.test_accuracy
+    kind = "baseline" if arm.name == one.study.baseline else ""
+    if arm.noise:
+        kind = f"A/A: {one.study.again()[arm.name]} again"
+    loss, interval = report_words.span(arm.test_loss)
+    lost = f"; {arm.diverged} diverged" if arm.diverged else ""
+    peak = f"peak {megabytes(arm.median('peak_memory_bytes'))}"
+    return [
+        Cell(arm.name, kind),
+        Cell(*report_words.rate(arm, one), "bad" if arm.at_edge else ""),
+        Cell(loss, interval + lost),
+        Cell(*report_words.span(difference.estimate, "+")) if difference else NONE,
+        verdict(arm),
+        Cell(*report_words.to_target(arm)),
+        Cell(*report_words.span(accuracy, percent=True)) if accuracy else NONE,
+        Cell(report_words.percent(arm.median("optimizer_share"))),
+        Cell(*report_words.overhead(arm, one)),
+        Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
+    ]
+
+
+def verdict(arm: Arm) -> Cell:
+    """On an arm's difference: the word, what else is to be said, and the test's p."""
+    if arm.difference is None:
+        return NONE
+    words, _, more = report_words.verdict(arm.difference).partition("; ")
+    tested = arm.difference.estimate.n > 1
+    p = f"p={arm.difference.p:.2g}, {arm.difference.test}" if tested else ""
+    tones = {"lower": "good", "higher": "bad", "equal": "same"}
+    tone = next((tones[word] for word in tones if words.startswith(word)), "unknown")
+    return Cell(words, "; ".join(text for text in (more, p) if text), tone)
+
+
+def memory(every: list[Comparison]) -> Table:
+    """What the arms save of the baseline's memory, by what it is a share of."""
+    denominators = [*(of.replace("_", " + ") for of in evidence.BYTES), "the measured peak"]
+    heads = [Cell("condition"), Cell("arm"), Cell("share", "of a step"), Cell("overhead")]
+    heads += [Cell("state"), *(Cell("saved", f"of {of}") for of in denominators)]
+    rows = []
+    for one in every:
+        base = one.arm(one.study.baseline)
+        for arm in one.arms if base else []:
+            share = report_words.percent(arm.median("optimizer_share"))
+            state = arm.median("optimizer_state_bytes", "total")
+            row = [Cell(one.condition), Cell(arm.name), Cell(share)]
+            row += [Cell(*report_words.overhead(arm, one)), Cell(megabytes(state))]
+            shares = [evidence.saved(arm, base, of) for of in (*evidence.BYTES, "peak")]
+            of_each = [statistics.mean(found) if found else None for found in shares]
+            rows.append([*row, *(Cell(report_words.percent(share)) for share in of_each)])
+    return Table(heads, rows)
+
+
+def routing(one: Comparison) -> Table:
+    """Which optimizer takes which role, by the first run of each arm."""
+    by_arm: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
+    for arm in one.arms:
+        for row in arm.runs[0].record.get("routing") or []:
+            matrices = sum(count for count, _, _ in row["matrices"] or [])
+            taken = by_arm.setdefault(arm.name, {}).setdefault(row["role"], {})
+            tensors, blocks = taken.get(row["optimizer"], (0, 0))
+            taken[row["optimizer"]] = (tensors + 1, blocks + matrices)
+    roles = list(dict.fromkeys(role for taken in by_arm.values() for role in taken))
+    rows = [
+        [Cell(name), *(taker(taken.get(role, {})) for role in roles)]
+        for name, taken in by_arm.items()
+    ]
+    return Table([Cell("arm"), *map(Cell, roles)], rows)
+
+
+def taker(found: dict[str, tuple[int, int]]) -> Cell:
+    """Muon, 16 tensors as 24 matrices"""
+    counts = [
+        f"{tensors} tensors" + f" as {matrices} matrices" * (matrices > 0)
+        for tensors, matrices in found.values()
+    ]
+    return Cell(", ".join(found) or "–", "; ".join(counts))
+
+
+def steps(record: dict[str, Any]) -> Table:
+    """A step benchmark: times, overheads, and the batches from which on these are small."""
+    unit, least = record["unit"], record["batches"][0] * record["units_per_example"]
+    sizes = [size * record["units_per_example"] for size in record["batches"]]
+    heads = [Cell("optimizer"), Cell("ms of a step", "p10–p90")]
+    heads += [Cell("overhead", f"at {size:,} {unit}") for size in sizes]
+    heads += [Cell(f"{level} from", unit) for level in step_tables.LEVELS.values()]
+    heads += [Cell("state"), Cell("temporary", "memory"), Cell("FLOP rate", "of the GEMM peak")]
+    rows = []
+    for label, one in record["optimizers"].items():
+        if one["error"]:
+            failed = [Cell("failed", one["error"], "bad")]
+            rows.append([Cell(label), *failed, *[NONE] * (len(heads) - 2)])
+            continue
+        points = {point["units"]: point["value"] for point in one["overhead"]}
+        texts = [f"{points[size]:+.1%}".replace("-", "−") for size in sizes]
+        ends = [one["units_at"][level] for level in step_tables.LEVELS]
+        texts += [step_tables.reached(end, least) for end in ends]
+        rows.append(
+            [
+                Cell(label),
+                split(step_tables.milliseconds(one["step_ms"])),
+                *map(split, step_tables.compared(record, label, texts)),
+                Cell(megabytes(one["state_bytes"]["total"])),
+                Cell(megabytes(one["peak_temporary_bytes"])),
+                Cell(report_words.percent(one["gemm_share"], places=0)),
+            ]
+        )
+    return Table(heads, rows)
+
+
+def split(text: str) -> Cell:
+    """What is in brackets goes below."""
+    main, _, small = text.partition(" (")
+    return Cell(main, small.removesuffix(")"))
+
+
+def loose(runs: list[tuple[str, Run]]) -> Table:
+    """Runs of no declared experiment, each with the place of its record."""
+    heads = ["run", "rate", "steps", "validation loss", "test loss", "command"]
+    rows = [
+        [
+            Cell(run.record["cell"], place),
+            Cell(f"{run.record['lr_scale']:g}"),
+            Cell(f"{run.record['steps']:,}", run.record["status"]),
+            Cell(number(run.record.get("val_loss"))),
+            Cell(number(run.record.get("test_loss"))),
+            Cell(run.record.get("command") or "–"),
+        ]
+        for place, run in runs
+    ]
+    return Table([Cell(head) for head in heads], rows)

@@ -1,0 +1,199 @@
+"""What the report says in words and short numbers, generated from comparisons and records."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from bench.display.tables import duration
+from bench.records.archive import Run
+from bench.studies import stats
+from bench.studies.comparison import Arm, Comparison, Difference
+from bench.studies.stats import Estimate
+from bench.studies.study import FINAL, TUNE
+
+
+def decimals(one: Estimate, most: int) -> int:
+    """So many that the half width of the interval has two digits; 3 without an interval."""
+    half = (one.high - one.low) / 2
+    digits = 1 - math.floor(math.log10(half)) if 0 < half < math.inf else 3
+    return min(most, max(0, digits))
+
+
+def plain(value: float, places: int, sign: str = "") -> str:
+    """With a minus that is as wide as a plus."""
+    return f"{value:{sign},.{places}f}".replace("-", "−")
+
+
+def percent(share: float | None, places: int = 1, sign: str = "") -> str:
+    return "–" if share is None else f"{plain(100 * share, places, sign)} %"
+
+
+def span(one: Estimate, sign: str = "", percent: bool = False) -> tuple[str, str]:
+    """The mean, and its 95 % interval with the number of seeds."""
+    if not one.n:
+        return "–", "no finished run"
+    scale, places = (100, decimals(one, 4) - 2) if percent else (1, decimals(one, 4))
+    mean, low, high = (
+        plain(scale * end, max(0, places), sign) for end in (one.mean, one.low, one.high)
+    )
+    return mean + " %" * percent, f"{low} to {high}, n={one.n}" if one.n > 1 else "n=1"
+
+
+def verdict(found: Difference) -> str:
+    """As the comparison says it, where there is something to test."""
+    return found.verdict() if found.estimate.n > 1 else "one seed, not tested"
+
+
+def unit_of(one: Comparison) -> str:
+    return "images" if "images_per_step" in one.arms[0].runs[0].record else "tokens"
+
+
+def batch(one: Comparison) -> str:
+    """1,024 tokens"""
+    unit = unit_of(one)
+    return f"{one.arms[0].median(f'{unit}_per_step') or 0:,.0f} {unit}"
+
+
+def about(one: Comparison) -> str:
+    """Model, its size, steps and batch: gpt2_nano, 4.2 M parameters, 600 steps of 1,024 tokens."""
+    models = sorted({run.record["model"] for arm in one.arms for run in arm.runs})
+    size = one.arms[0].median("parameters")
+    steps = sorted({run.record["steps"] for arm in one.arms for run in arm.runs})
+    parts = [", ".join(models)]
+    parts += [f"{size / 1e6:.3g} M parameters"] if size else []
+    length = "–".join(f"{end:,}" for end in dict.fromkeys((steps[0], steps[-1])))
+    return ", ".join([*parts, f"{length} steps of {batch(one)}"])
+
+
+def answer(one: Comparison) -> str:
+    """What the arms reached against the baseline, arms of one verdict together.
+
+    "adamw reaches a test loss of 4.213 (…). Lower: hybrid −0.310 (95 % −0.330 to −0.290, n=5)."
+    """
+    base = one.arm(one.study.baseline)
+    compared = [arm for arm in one.arms if arm.difference]
+    if base is None or not compared:
+        return f"no arm can be compared with {one.study.baseline}."
+    groups: dict[str, list[str]] = {}
+    for arm in sorted(compared, key=lambda arm: arm.difference.estimate.mean):
+        kind = verdict(arm.difference).split(";")[0]
+        number = "{} ({})".format(*span(arm.difference.estimate, "+"))
+        groups.setdefault(kind[0].upper() + kind[1:], []).append(f"{arm.name} {number}")
+    sentences = ["{} reaches a test loss of {} ({})".format(base.name, *span(base.test_loss))]
+    sentences += [f"{kind}: {'; '.join(arms)}" for kind, arms in groups.items()]
+    edges = [arm.name for arm in one.arms if arm.at_edge and not arm.noise]
+    if edges:
+        sentences.append(
+            f"At the edge of the grid: the rate of {', '.join(edges)}; a better one may lie beyond"
+        )
+    sentences += one.left_out
+    if base.test_loss.n < 2:
+        sentences += costs(one, base)
+    return ". ".join(sentences) + "."
+
+
+def costs(one: Comparison, base: Arm) -> list[str]:
+    """The overheads and what is saved of the baseline's state."""
+    others = [arm for arm in one.arms if arm is not base and not arm.noise]
+    times = [f"{arm.name} {overhead(arm, one)[0]}" for arm in others if arm.relative_time]
+    keys = ("optimizer_state_bytes", "total")
+    kept = [(arm.name, arm.median(*keys), base.median(*keys)) for arm in others]
+    saved = [
+        f"{name} {percent(own / whole - 1, sign='+')}" for name, own, whole in kept if own and whole
+    ]
+    return [
+        *([f"Overhead over AdamW, at {batch(one)} a step: {', '.join(times)}"] if times else []),
+        *([f"Optimizer state against {base.name}'s: {', '.join(saved)}"] if saved else []),
+    ]
+
+
+def to_target(arm: Arm) -> tuple[str, str]:
+    """Median steps to the target loss, and how many runs never reached it."""
+    if not arm.steps_to_target:
+        return "–", ""
+    never, runs = arm.steps_to_target.count(None), len(arm.steps_to_target)
+    median = stats.censored_median(arm.steps_to_target)
+    return (
+        "not reached" if median is None else f"{median:,.0f}",
+        f"{never} of {runs} never" if never else "",
+    )
+
+
+def missing(one: Comparison) -> list[str]:
+    """The runs that the study declares under this condition and that have no record."""
+    study, found = one.study, []
+    tried = [run for run in one.runs if run.stage == TUNE]
+    trained = {(run.arm, run.record["seed"]) for run in one.runs if run.stage == FINAL}
+    for arm in study.tuned():
+        there = {(run.record["lr_scale"], run.record["seed"]) for run in tried if run.arm == arm}
+        rates = [r for r in study.grid if any((r, seed) not in there for seed in study.tune_seeds)]
+        if rates:
+            found.append(f"tuning of {arm} at {', '.join(f'{rate:g}' for rate in rates)}")
+    for arm in study.arms:
+        seeds = [seed for seed in study.final_seeds if (arm, seed) not in trained]
+        if seeds:
+            found.append(f"{arm} with seed {', '.join(map(str, seeds))}")
+    return found
+
+
+def notes(one: Comparison) -> list[str]:
+    """What a reader of a condition's table has to know."""
+    found = []
+    if one.target is not None:
+        found.append(
+            f"Target: a validation loss of {one.target:.4g}, what {one.study.baseline} reached in "
+            "tuning. Steps to it: the median over runs."
+        )
+    if one.noise_floor is not None:
+        found.append(
+            f"Noise floor: two runs that differ by a perturbation of 1e-6 alone end up to "
+            f"{one.noise_floor:.2g} apart (95 %); a single pair that is closer says nothing."
+        )
+    if one.study.margin:
+        found.append(f"Equal: the 90 % interval lies within ±{one.study.margin:g}.")
+    clocks = [(arm.name, arm.median("train_seconds")) for arm in one.arms if not arm.noise]
+    raw = ", ".join(f"{name} {duration(value)}" for name, value in clocks if value is not None)
+    if raw:
+        found.append(
+            f"Raw clock of a run, median: {raw}. Runs made hours apart on a shared machine are "
+            "not comparable by it; times above and in the charts are."
+        )
+    return found
+
+
+def environment(records: Iterable[dict[str, Any]]) -> str:
+    """Machine, threads, torch, precision and commits of records."""
+    machines, commits = {}, {}
+    for one in records:
+        made = one.get("environment") or {}
+        machine = made.get("gpu") or made.get("cpu") or "unknown machine"
+        threads = made.get("threads", "?")
+        machine += f", {threads} thread{'s' * (threads != 1)}"
+        words = f"{machine}, torch {made.get('torch', '?')}, "
+        machines[words + str(one.get("precision"))] = True
+        commits[f"{(made.get('commit') or 'unknown')[:10]}{'+' * bool(made.get('dirty'))}"] = True
+    changed = " (+: with changes that were not committed)" * any("+" in name for name in commits)
+    return f"{'; '.join(sorted(machines))}; commit {', '.join(sorted(commits))}{changed}"
+
+
+def commands(runs: Iterable[Run]) -> list[str]:
+    """What was typed to make them, each once."""
+    return sorted({str(run.record.get("command") or "unknown") for run in runs})
+
+
+def overhead(arm: Arm, one: Comparison) -> tuple[str, str]:
+    if arm.relative_time is None:
+        return "–", ""
+    units = arm.median("overhead", "units_per_step")
+    at = f"at {units:,.0f} {unit_of(one)}" if units else ""
+    return percent(arm.relative_time - 1, sign="+"), at
+
+
+def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
+    """The chosen multiple of the base rate, and what has to be known of the choice."""
+    if arm.at_edge:
+        return f"{arm.rate:g}", "edge of the grid"
+    if arm.tuned:
+        return f"{arm.rate:g}", ""
+    source = one.study.rates_of.get(arm.name, arm.name)
+    return f"{arm.rate:g}", "tuning not whole" if source in one.study.tuned() else "not tuned"

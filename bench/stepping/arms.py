@@ -1,0 +1,276 @@
+"""What takes turns: one model with its gradients, and optimizers that each have their own state."""
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.communication import facts as communication_facts
+from bench.data import random_batches
+from bench.measuring import flops, meter, traffic
+from bench.processes import parallel
+from bench.processes.world import ALONE, World
+from bench.settings.config import Settings
+from bench.settings.errors import UserError
+from bench.training import prepare
+from optimizers.orthogonalize import Orthogonalizer
+from optimizers.routing import Routing
+from optimizers.sharding.regions import local
+from optimizers.state import state_bytes
+
+PEAKS = 3  # steps whose memory is measured; in the first one the profiler knows no older tensors
+
+
+class Spent(NamedTuple):
+    """Milliseconds of a step by role; and of its parts (traffic.PARTS) under parallel=…"""
+
+    by_role: dict[str, float]
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.by_role.values())
+
+
+class Subject:
+    """The model, a random batch of each size, and the gradients of the last one it ran.
+
+    Of many processes each has its part of the model and of a batch, as `world` says.
+
+    All arms step the same parameters, with rates of zero: their values do not change, the work
+    of a step does not depend on the rate, and one model is enough.
+    """
+
+    def __init__(self, settings: Settings, sizes: list[int], world: World = ALONE) -> None:
+        self.settings, self.device, self.world = settings, settings.train.device, world
+        self.source = random_batches.for_model(settings)
+        self.model = self._fresh()
+        forward = parallel.forward(self.model, world)
+        self.forward = torch.compile(forward) if settings.train.compile else forward
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.gradients: list[Tensor | None] = [None] * len(self.parameters)
+        self.batches = {
+            size * self.source.units_per_example: self._batch(size) for size in sorted(sizes)
+        }
+
+    def _batch(self, size: int) -> dict[str, Tensor]:
+        batch = self.world.part(self.source.batch(size, self.settings.seed))
+        return {key: value.to(self.device) for key, value in batch.items()}
+
+    def _fresh(self) -> nn.Module:
+        """The model with its first weights, cut over the processes where they share it."""
+        model = prepare.model(self.settings, self.source)
+        if self.world.mesh is not None:
+            prepare.routing(self.settings, model, self.world)
+        return model
+
+    def route(self, settings: Settings) -> Routing:
+        """The optimizers of the model."""
+        if self.world.mesh is None:
+            return prepare.routing(settings, self.model)
+        whole = prepare.model(settings, self.source)
+        return prepare.routing(settings, whole, self.world, cut=self.model)
+
+    def run(self, units: int, model: nn.Module | None = None) -> None:
+        """Forward and backward on the batch of so many units, under the benchmark's precision."""
+        bf16 = self.settings.train.precision == "bf16"
+        with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
+            loss = (model or self.forward)(**self.batches[units]).loss
+        loss.backward()
+
+    def time(self, units: int) -> float:
+        """Milliseconds of forward and backward into gradients that are not there yet."""
+        self.clear()
+        began = meter.clock(self.device)
+        self.run(units)
+        ended = meter.clock(self.device)
+        self.gradients = [p.grad for p in self.parameters]
+        return 1e3 * (ended - began)
+
+    def clear(self) -> None:
+        self.gradients = [None] * len(self.parameters)
+        self.model.zero_grad(set_to_none=True)
+
+    def lend_gradients(self) -> None:
+        """Give each parameter its gradient (again: there are optimizers that take it away)."""
+        for p, gradient in zip(self.parameters, self.gradients, strict=True):
+            p.grad = gradient
+
+    def restore(self) -> None:
+        """The first weights again, after an optimizer that failed may have left others."""
+        with torch.no_grad():
+            for p, first in zip(self.model.parameters(), self._fresh().parameters(), strict=True):
+                local(p).copy_(local(first))
+
+    def rows_per_unit(self) -> float | None:
+        """Rows that a hidden linear map multiplies for one token (image); None if it has none.
+
+        1 for text; for a vision transformer the patches and the class token.
+        """
+        units, batch = next(iter(self.batches.items()))
+        rows: list[int] = []
+
+        def note(module: nn.Module, inputs: tuple, kwargs: dict) -> None:
+            if inputs and isinstance(inputs[0], Tensor):
+                rows.append(inputs[0].numel() // inputs[0].shape[-1])
+
+        kinds = ("Linear", "Conv1D")
+        linear = [m for m in self.model.modules() if type(m).__name__ in kinds]
+        handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in linear]
+        with torch.no_grad():
+            self.model(**batch)
+        for handle in handles:
+            handle.remove()
+        parallel.rest(self.model)
+        return max(rows) * self.world.data_size / units if rows else None
+
+    def count(self, units: int) -> flops.Count:
+        """The FLOPs of one forward and backward."""
+        self.clear()
+        return flops.count(lambda: self.run(units, self.model))
+
+    def traffic(self) -> dict[str, Any]:
+        """What a forward and backward on the largest batch communicates; beside it the model's."""
+        units = max(self.batches)
+        rows = (self.rows_per_unit() or 0.0) * units / self.world.data_size
+        for _ in range(2):  # DDP arranges its buckets after the first
+            self.time(units)
+        self.clear()
+        counted = traffic.count(lambda: self.run(units))
+        itemsize = 2 if self.settings.train.precision == "bf16" else 4
+        world = self.world
+        predicted = communication_facts.forward_backward(
+            self.model, world.strategy, dict(world.shape), rows, itemsize
+        )
+        return {"units": units, "collectives": counted, "predicted": predicted}
+
+    def peak(self, units: int) -> int:
+        """Bytes that one forward and backward holds at its most, gradients included."""
+        self.time(units)  # so that what only a first call needs is there
+        self.clear()
+        return meter.held(self.device, lambda: self.run(units)).peak
+
+
+class Arm:
+    """One optimizer setting: its routing and state exist between `build` and `free`."""
+
+    def __init__(self, label: str, settings: Settings, subject: Subject) -> None:
+        self.label, self.settings, self.subject = label, settings, subject
+        self.routing: Routing | None = None
+
+    def build(self) -> None:
+        """Route, and take the first step, which makes the state."""
+        self.routing = self.subject.route(self.settings)
+        self.routing.scale_rates(0.0)
+        self.step()
+        norms = torch._foreach_norm([local(p.detach()) for p in self.subject.parameters])
+        if not all(norm.isfinite() for norm in norms):
+            raise UserError("a step at rate zero leaves parameters that are not finite")
+
+    def free(self) -> None:
+        self.routing = None
+        meter.release()
+
+    def step(self) -> Spent:
+        """One step: milliseconds by role, the device synchronised after each."""
+        device, shared = self.subject.device, self.subject.world.strategy != "none"
+        self.subject.lend_gradients()
+        spent: dict[str, float] = {}
+        with traffic.watched(device) if shared else nullcontext() as watch:
+            began = meter.clock(device)
+            for optimizer in self.routing.optimizers:
+                optimizer.step()
+                ended = meter.clock(device)
+                role = role_of(optimizer)
+                spent[role] = spent.get(role, 0.0) + 1e3 * (ended - began)
+                began = ended
+        return Spent(spent, watch.ms() if watch else {})
+
+    def turn(self) -> Spent:
+        """A step with the state that stays from turn to turn."""
+        if self.routing is None:
+            self.build()
+        return self.step()
+
+    def turn_alone(self) -> Spent:
+        """The same where there is no room for the states of all arms: made and freed each time."""
+        spent = self.turn()
+        self.free()
+        return spent
+
+    def facts(self) -> dict[str, Any]:
+        """What does not need turns: state, temporary memory, FLOPs, the matrices; built for it."""
+        self.build()
+        counts = []
+        self.subject.lend_gradients()
+        for optimizer in self.routing.optimizers:
+            counts.append((role_of(optimizer), flops.count(optimizer.step)))
+        held = []
+        for _ in range(PEAKS):
+            self.subject.lend_gradients()
+            held.append(meter.held(self.subject.device, self.routing.step))
+        state = state_bytes(self.routing.optimizers)
+        found = {
+            "state_bytes": state,
+            "peak_temporary_bytes": max(one.peak for one in held[1:]),
+            "peak_temporary_bytes_by_step": [one.peak for one in held],
+            "left_bytes_by_step": [one.left for one in held],
+            "temporary_grows": held[-1].peak > held[1].peak or held[-1].left > 0,
+            **_flops(counts),
+            "matrices": self._matrices(),
+            "iterations": self._iterations(),
+            "traffic": self._traffic(),
+        }
+        self.free()
+        return found
+
+    def _traffic(self) -> dict[str, Any] | None:
+        """What a step communicates, and beside it what the model of communication.py says."""
+        if self.subject.world.strategy == "none":
+            return None
+        self.subject.lend_gradients()
+        counted = traffic.count(self.routing.step)
+        predicted = communication_facts.step(self.routing.optimizers)
+        groups = [g for optimizer in self.routing.optimizers for g in optimizer.param_groups]
+        sharding = next((g["sharding"] for g in groups if "sharding" in g), None)
+        return {"collectives": counted, "predicted": predicted, "sharding": sharding}
+
+    def _matrices(self) -> list[tuple[int, int]]:
+        """The shapes of the matrices that a Muon of this arm orthogonalizes."""
+        shapes = {
+            (rows, columns)
+            for row in self.routing.table
+            for _, rows, columns in row["matrices"] or []
+        }
+        return sorted(shapes)
+
+    def _iterations(self) -> int | None:
+        """Steps of the iteration that orthogonalizes; None where it is not known, or is none."""
+        for optimizer in self.routing.optimizers:
+            for group in optimizer.param_groups:
+                if "orthogonalizer" in group:
+                    asked = Orthogonalizer(**group["orthogonalizer"])
+                    return None if asked.method == "exact" else asked.steps
+                if "ns_steps" in group:  # torch's Muon, and most that follow it
+                    return group["ns_steps"]
+        return None
+
+
+def role_of(optimizer: torch.optim.Optimizer) -> str:
+    return optimizer.param_groups[0]["role"]
+
+
+def _flops(counts: list[tuple[str, flops.Count]]) -> dict[str, Any]:
+    """The counts of a step's parts put together; None where one of them is."""
+    by_role: dict[str, int | None] = {}
+    for role, count in counts:
+        before = by_role.get(role, 0)
+        by_role[role] = None if None in (before, count.flops) else before + count.flops
+    _, busiest = max(counts, key=lambda pair: pair[1].flops or 0)
+    return {
+        "flops": None if None in by_role.values() else sum(by_role.values()),
+        "flops_by_role": by_role,
+        "flops_missed": sorted({name for _, count in counts for name in count.missed}),
+        "flops_dtype": str(busiest.dtype).removeprefix("torch.") if busiest.dtype else None,
+    }

@@ -1,0 +1,126 @@
+"""The picture of a step benchmark: the overhead over the batch, on logarithmic axes."""
+
+from itertools import pairwise
+from math import log
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.display import charts
+from bench.display.tables import short
+
+# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6f6f6f"
+LEVELS = (0.05, 0.02, 0.01)
+TICKS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+FOOT = 1e-4  # the least overhead that is shown
+APART = 0.05  # height of a label's line, as a share of the picture's
+WRAP = 32  # characters of a line: names with overrides are long
+
+
+def write(record: dict[str, Any], path: Path) -> Path:
+    """Draw a record of results/steps as .svg or .png, by the name; the path."""
+    charts.style()
+    charts.save(draw(record), path)
+    return path
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Solid where forward+backward was measured, dashed where its fit is extended.
+
+    Optimizers that failed, or differ from the reference by no more than the noise, are left out.
+    """
+    figure = Figure(figsize=(8.4, 4.8))
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log")
+    shown = {
+        label: one
+        for label, one in record["optimizers"].items()
+        if not one["error"] and not one["difference_ms"]["within_noise"]
+    }
+    labels = []
+    for number, (label, one) in enumerate(shown.items()):
+        color = COLORS[number % len(COLORS)]
+        end = line(axes, one["overhead"], color)
+        at = one["units_at"]["0.01"]["units"]
+        labels.append((end, f"{label}: 1 % at {short(at)}" if at else label, color))
+    labels += theory(axes, shown, record["rows_per_unit"])
+    for level in LEVELS:
+        axes.axhline(level, color=GREY, linewidth=0.8, alpha=0.5, zorder=1)
+    labels = [label for label in labels if label[0] is not None]
+    if not labels:
+        text = "none costs more than AdamW beyond the noise"
+        axes.annotate(text, (0.1, 0.5), xycoords="axes fraction")
+        axes.set(ylim=(FOOT, 1), xlim=(1, 1e6))
+    dress(axes, record)
+    write_labels(axes, labels)
+    return figure
+
+
+def line(axes: Axes, points: list[dict[str, Any]], color: str) -> tuple[float, float] | None:
+    """One optimizer's curve with its interval; where it ends, None where nothing is to see."""
+    known = [p for p in points if None not in (p["value"], p["low"], p["high"])]
+    points = [p for p in known if p["value"] > FOOT]
+    measured = [p for p in points if p["measured"]]
+    beyond = [*measured[-1:], *(p for p in points if not p["measured"])]
+    for part, style in ((measured, "o-"), (beyond, "--")):
+        units, values = [p["units"] for p in part], [p["value"] for p in part]
+        axes.plot(units, values, style, color=color, markersize=5)
+    ends = [[max(p[key], FOOT) for p in points] for key in ("low", "high")]
+    axes.fill_between([p["units"] for p in points], *ends, color=color, alpha=0.15, linewidth=0)
+    return (points[-1]["units"], points[-1]["value"]) if points else None
+
+
+def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> list[tuple]:
+    """The bound T m / B on FLOPs, once for each T and m; its labels. rows: tokens of one unit."""
+    bounds = {
+        (one["theory"]["iterations"], one["theory"]["dimension"]): one["overhead"]
+        for one in shown.values()
+        if one["theory"]
+    }
+    labels = []
+    for (iterations, dimension), points in bounds.items():
+        points = [p for p in points if p["theory"] is not None and p["theory"] > FOOT]
+        if points:
+            units, values = [p["units"] for p in points], [p["theory"] for p in points]
+            axes.plot(units, values, ":", color=GREY, linewidth=1.5)
+            tokens = "B" if rows == 1 else f"({rows:g}·B)"
+            text = f"theory, FLOPs: {iterations}·{dimension} / {tokens}"
+            labels.append(((units[-1], values[-1]), text, GREY))
+    return labels
+
+
+def write_labels(axes: Axes, labels: list[tuple[tuple[float, float], str, str]]) -> None:
+    """Names right of their lines' ends, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    labels = sorted(labels, key=lambda label: label[0][1])
+    heights = [log(y / low) / log(high / low) for (_, y), _, _ in labels]
+    texts = [fill(text, WRAP) for _, text, _ in labels]
+    for below, above in pairwise(range(len(heights))):
+        lines = 1 + (texts[below].count("\n") + texts[above].count("\n")) / 2
+        heights[above] = max(heights[above], heights[below] + lines * APART)
+    for (_, _, color), text, height in zip(labels, texts, heights, strict=True):
+        axes.annotate(text, (1.01, height), xycoords="axes fraction", va="center", color=color)
+
+
+def dress(axes: Axes, record: dict[str, Any]) -> None:
+    """Title, axes and their ticks."""
+    where = record["environment"]["gpu"] or f"CPU with {record['environment']['threads']} threads"
+    if "parallel" in record:
+        where += f", {record['parallel']} over {record['world_size']} processes"
+    axes.set_title(f"{record['model']}, {where}, {record['precision']}", loc="left", pad=18)
+    axes.annotate(
+        "solid: measured; dashed: forward+backward by its fit; band: 95 % interval",
+        (0, 1.03), xycoords="axes fraction", fontsize=8, color=GREY,
+    )  # fmt: skip
+    axes.set_xlabel(f"{record['unit']} per step, B")
+    axes.set_ylabel("overhead against AdamW")
+    low, high = axes.get_ylim()
+    axes.set_yticks([tick for tick in TICKS if low < tick < high])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))

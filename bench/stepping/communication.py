@@ -1,0 +1,130 @@
+"""What a step benchmark of many processes adds: turns together, and what was communicated."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from bench.communication import model as communication
+from bench.communication.model import Forecast, Moved
+from bench.measuring import meter
+from bench.processes.world import World
+from bench.settings.errors import UserError
+from bench.stepping.arms import Spent
+
+Links = dict[str, dict[str, Any]]  # link.sweep
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def together(work: Callable[[], Any], world: World) -> Callable[[], list[Any]]:
+    """The work, begun by all processes at once: what each of them returned.
+
+    Where it raised in one, UserError in all, so that all go on with the same.
+    """
+
+    def on_all() -> list[Any]:
+        if world.size == 1:
+            return [work()]
+        import torch.distributed as dist
+
+        dist.barrier()
+        found, error = None, None
+        try:
+            found = work()
+        except Exception as caught:
+            error = one_line(caught)
+        everyone = world.gathered((found, error))
+        errors = [error for _, error in everyone if error]
+        if errors:
+            raise UserError(errors[0])
+        return [found for found, _ in everyone]
+
+    return on_all
+
+
+def slowest(turn: list[Any]) -> Any:
+    """What the process measured that took longest: only then is a step done. By role, or ms."""
+    if isinstance(turn[0], Spent):
+        return max(turn, key=lambda spent: spent.total).by_role
+    return max(turn)
+
+
+def block(
+    facts: list[dict[str, Any]],
+    forward_backward: list[dict[str, Any]],
+    rounds: list[list[Spent]],
+    links: Links,
+    gemm: float | None,
+) -> dict[str, Any]:
+    """`communication` of one optimizer in a record; lists by process, the leading one first.
+
+    facts: of each process; forward_backward: its Subject.traffic; rounds: what each spent in each
+    round; gemm: FLOP/s of the best matrix product in the optimizer's dtype.
+    """
+    traffic = [one["traffic"] for one in facts]
+    flops = [one["flops"] for one in facts]
+    ms = {part: over_ranks(rounds, part) for part in rounds[0][0].parts}
+    if any(flops) and not ms["orthogonalization"]["most"]["median"]:
+        ms["orthogonalization"] = None  # somebody else's Muon: its parts are not told apart
+    return {
+        "sharding": traffic[0]["sharding"],
+        "forward_backward": {
+            "units": forward_backward[0]["units"],
+            **compared([one["collectives"] for one in forward_backward],
+                       [one["predicted"] for one in forward_backward]),
+        },
+        "step": {
+            **compared([t["collectives"] for t in traffic], [t["predicted"] for t in traffic]),
+            "flops_by_rank": flops,
+            "state_bytes_by_rank": [one["state_bytes"]["total"] for one in facts],
+            "ms": ms,
+            "predicted_ms": {
+                "communication": predicted_ms([t["predicted"] for t in traffic], links),
+                "orthogonalization": 1e3 * max(flops) / gemm if gemm and all(flops) else None,
+            },
+        },
+    }  # fmt: skip
+
+
+def compared(counted: list[dict], predicted: list[dict]) -> dict[str, Any]:
+    return {"collectives_by_rank": counted, "predicted_by_rank": predicted}
+
+
+def over_ranks(rounds: list[list[Spent]], part: str) -> dict[str, Any]:
+    """Milliseconds of a part over the rounds: of the leading process, and the least and the most
+    of any. A process that waits for another counts that as communication, so the least is the
+    nearest to what the transport itself takes."""
+    every = [[spent.parts[part] for spent in ranks] for ranks in rounds]
+    return {
+        "leading": meter.summary([ranks[0] for ranks in every]),
+        "least": meter.summary([min(ranks) for ranks in every]),
+        "most": meter.summary([max(ranks) for ranks in every]),
+    }
+
+
+def predicted_ms(by_rank: list[dict[str, dict[str, Any]]], links: Links) -> float | None:
+    """By the model, at the latency and bandwidth that were measured; None without links."""
+    if not links:
+        return None
+    return communication.milliseconds(
+        forecast(by_rank),
+        lambda kind: links[kind]["latency_s"],
+        lambda kind: links[kind]["bytes_per_second"] or math.inf,
+    )
+
+
+def forecast(by_rank: list[dict[str, dict[str, Any]]]) -> Forecast:
+    """Of what each process moves."""
+    nothing = {"calls": 0, "sent_bytes": 0, "received_bytes": 0}
+    kinds = dict.fromkeys(kind for one in by_rank for kind in one)
+    return {
+        kind: Moved(
+            max(one.get(kind, nothing)["calls"] for one in by_rank),
+            [one.get(kind, nothing)["sent_bytes"] for one in by_rank],
+            [one.get(kind, nothing)["received_bytes"] for one in by_rank],
+        )
+        for kind in kinds
+    }

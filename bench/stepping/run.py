@@ -1,0 +1,206 @@
+"""One step benchmark, from its settings to its record, picture and tables."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.communication import tables as communication_tables
+from bench.display import progress
+from bench.measuring import flops, link, meter, turns
+from bench.processes import parallel
+from bench.records import record
+from bench.settings.errors import UserError
+from bench.stepping import chart as step_chart
+from bench.stepping import communication as step_communication
+from bench.stepping import summary as step_summary
+from bench.stepping import tables as step_tables
+from bench.stepping.arms import Arm, Subject
+from bench.stepping.communication import one_line, slowest, together
+from bench.stepping.settings import REFERENCE, Benchmark
+from bench.stepping.summary import AGAIN
+from bench.training import prepare
+
+SCHEMA = 1
+SPARE = 0.9  # of the memory that is free, the part that is used
+
+
+def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, write the record and the picture, and show the tables; the leading process does
+    all but the measuring."""
+    world = parallel.start(benchmark.arms[REFERENCE])
+    path = world.agreed(lambda: results_file(benchmark))
+    sizes = ", ".join(map(str, benchmark.batches))
+    say(f"{benchmark.name}: {', '.join(benchmark.arms)}; batches of {sizes}")
+    remarks(benchmark, say)
+    with prepare.mistakes():
+        subject = Subject(benchmark.arms[REFERENCE], benchmark.batches, world)
+    found = measure(benchmark, subject, say)
+    failed = [label for label, one in found["optimizers"].items() if one["error"]]
+    error = f"{', '.join(failed)} could not be measured" if failed else None
+    if world.leads:
+        write(path, about(benchmark, subject) | found, failed, say)
+    return {"cell": benchmark.name, "how": "failed" if failed else "finished", "error": error}
+
+
+def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
+    """The record, its picture and its tables; failed: what could not be measured."""
+    replaced = path.exists()
+    record.write_json(path, content)
+    content = json.loads(path.read_text())  # what is shown is what is written
+    picture = step_chart.write(content, path.with_suffix(".svg"))
+    step_tables.show(content)
+    if "parallel" in content:
+        communication_tables.show(content)
+    where = f"record: {path}{' (replaced)' if replaced else ''}, picture: {picture}"
+    say(f"{'failed: ' + ', '.join(failed) if failed else 'finished'}; {where}")
+
+
+def results_file(benchmark: Benchmark) -> Path:
+    """Where the record goes; its folder is made now, so that nothing is measured in vain."""
+    folder = Path(benchmark.results_dir) / "steps"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"results_dir={benchmark.results_dir}: is a file or lies below one; a folder is needed"
+        ) from None
+    return folder / f"{benchmark.name}.json"
+
+
+def remarks(benchmark: Benchmark, say: Callable[[str], None]) -> None:
+    lines: list[str] = []
+    for settings in benchmark.arms.values():
+        prepare.remarks(settings, lines.append)
+    for line in dict.fromkeys(lines):
+        say(line)
+
+
+def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
+    """What was asked for, and where."""
+    settings = benchmark.arms[REFERENCE]
+    return {
+        "schema": SCHEMA,
+        "name": benchmark.name,
+        "command": record.command(),
+        "model": settings.model["name"],
+        "parameters": sum(p.numel() for p in subject.parameters),
+        "unit": subject.source.unit,
+        "batches": benchmark.batches,
+        "units_per_example": subject.source.units_per_example,
+        "precision": settings.train.precision,
+        "device": settings.train.device,
+        "rounds": benchmark.rounds,
+        **subject.world.facts(),
+        "environment": record.environment(),
+        "config": {
+            "model": settings.model,
+            "data": settings.data["name"],
+            "seed": settings.seed,
+            "train": {
+                key: getattr(settings.train, key)
+                for key in ("sequence_length", "precision", "device", "compile")
+            },
+            "optimizers": {label: arm.optimizer for label, arm in benchmark.arms.items()},
+        },
+    }
+
+
+def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
+    """Everything that is measured: first what each optimizer needs alone, then times in turns.
+
+    All processes do the same in the same order; what one of them decides, all are told.
+    """
+    world = subject.world
+    arms = {label: Arm(label, s, subject) for label, s in benchmark.arms.items()}
+    arms[AGAIN] = Arm(AGAIN, benchmark.arms[REFERENCE], subject)
+    errors: dict[str, str] = {}
+
+    def failed(label: str, error: Exception) -> None:
+        if label not in benchmark.arms or label == REFERENCE:
+            raise error
+        errors[label] = one_line(error)
+        say(f"{label}: {errors[label]}")
+        arms.pop(label).free()
+        subject.restore()
+
+    total = len(benchmark.arms) + 2
+    total += (benchmark.rounds + 1) * (len(arms) + len(subject.batches))
+    with progress.ticks(total, shown=world.leads) as tick:
+        tick("forward and backward")
+        work = {units: subject.count(units) for units in subject.batches}
+        most = subject.peak(max(subject.batches))
+        rows = subject.rows_per_unit()
+        every: dict[str, list[dict[str, Any]]] = {}  # facts by process
+        subject.time(min(subject.batches))  # gradients for what follows
+        for label in benchmark.arms:
+            tick(f"{label}: state, memory, FLOPs")
+            try:
+                every[label] = together(arms[label].facts, world)()
+            except Exception as error:
+                failed(label, error)
+        facts = {label: found[world.rank] for label, found in every.items()}
+        tick("the rate of matrix products")
+        peaks = matmul_peaks(facts, subject.device)
+        subject.clear()
+        by_turns = world.agreed(lambda: not fits(facts, most, subject.device))
+        if by_turns:
+            say("no room for the states of all optimizers: each is made anew for every turn")
+        every_turn = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
+    times = {name: [slowest(turn) for turn in rounds] for name, rounds in every_turn.items()}
+    measured = step_summary.Measured(facts, times, list(subject.batches), work, rows, peaks)
+    found = step_summary.summary(measured, errors)
+    found["optimizers"] = {label: found["optimizers"][label] for label in benchmark.arms}
+    if world.strategy != "none":
+        found |= communicated(subject, found["optimizers"], every, every_turn, peaks)
+    return found | {"by_turns": by_turns}
+
+
+def communicated(
+    subject: Subject,
+    optimizers: dict[str, dict[str, Any]],
+    every: dict[str, list[dict[str, Any]]],
+    every_turn: dict[Any, list[Any]],
+    peaks: dict[str, Any],
+) -> dict[str, Any]:
+    """Fill in what each optimizer communicates; the links among the processes."""
+    links = link.sweep(subject.world, subject.device)
+    forward_backward = together(subject.traffic, subject.world)()
+    for label, one in optimizers.items():
+        if one["error"]:
+            continue
+        peak = peaks.get(one["flops_dtype"], {}).get("model_shapes")
+        gemm = peak and peak["flops_per_second"]
+        one["communication"] = step_communication.block(
+            every[label], forward_backward, every_turn[label], links, gemm
+        )
+    return {"links": links}
+
+
+def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any, turns.Turn]:
+    """Forward+backward at every batch, then every optimizer: the pair's halves far apart."""
+    found: dict[Any, turns.Turn] = {
+        units: lambda units=units: subject.time(units) for units in subject.batches
+    }
+    for label, arm in arms.items():
+        found[label] = arm.turn_alone if by_turns else arm.turn
+    return {name: together(turn, subject.world) for name, turn in found.items()}
+
+
+def fits(facts: dict[str, dict[str, Any]], forward_backward: int, device: str) -> bool:
+    """Whether all states fit into memory at once, beside the larger of a step's temporaries and
+    a forward and backward."""
+    meter.release()
+    states = sum(one["state_bytes"]["total"] for one in facts.values())
+    states += facts[REFERENCE]["state_bytes"]["total"]  # the A/A pair
+    temporary = max(one["peak_temporary_bytes"] for one in facts.values())
+    return states + temporary + forward_backward < SPARE * meter.available(device)
+
+
+def matmul_peaks(facts: dict[str, dict[str, Any]], device: str) -> dict[str, Any]:
+    """By dtype in which some optimizer multiplies: the best rate of a matrix product here."""
+    dtypes = {one["flops_dtype"] for one in facts.values()} - {None}
+    shapes = {tuple(shape) for one in facts.values() for shape in one["matrices"]}
+    return {d: flops.matmul_peak(shapes, getattr(torch, d), device) for d in sorted(dtypes)}

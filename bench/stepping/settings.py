@@ -1,0 +1,184 @@
+"""Settings of the step benchmark: each optimizer gets the settings of a training run of its own.
+
+Nothing here imports torch at module level, so that a misspelt option is answered at once.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.processes import parallel, world
+from bench.records import cell
+from bench.settings import config
+from bench.settings.config import Settings
+from bench.settings.errors import UserError
+
+REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, as it is
+# Groups that hold for all optimizers, and what the entry of one optimizer may change.
+SHARED = ("model", "data", "qkv", "orthogonalizer", "parallel")
+OWN = ("optimizer", "qkv", "orthogonalizer", "parallel.muon")
+USUAL = ("adamw", "torch_muon", "hybrid", "muon")  # where no optimizers are named
+WHOLE_ONLY = ("torch_muon",)  # steps no weights that are cut over processes
+TRAIN = ("sequence_length", "precision", "device", "compile")
+FEWEST = 3  # batches, for a line with a residual; rounds, for a spread
+
+
+@dataclass
+class Schema:
+    """conf/step.yaml says what each is."""
+
+    optimizers: list[str] | None = None
+    batches: list[int] | None = MISSING
+    rounds: int = MISSING
+    name: str | None = MISSING
+    seed: int = MISSING
+    results_dir: str = MISSING
+    train: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)  # some models' files set it
+    data: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    qkv: dict[str, Any] = MISSING
+    orthogonalizer: dict[str, Any] = MISSING
+    parallel: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="step_schema", node=Schema)
+
+
+@dataclass
+class Benchmark:
+    """What to measure: the settings of every arm by its label, the reference first."""
+
+    name: str
+    batches: list[int]
+    rounds: int
+    results_dir: str
+    arms: dict[str, Settings]
+
+
+def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
+    """Check everything that can be checked without work; `hydra` is Hydra's own block.
+
+    To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
+    its value and what is accepted.
+    """
+    refuse_unused(cfg, hydra.overrides.task)
+    refuse_few(cfg.rounds, cfg.batches)
+    shared = shared_overrides(cfg, hydra)
+    cut = hydra.runtime.choices.parallel not in ("none", "ddp")
+    usual = [name for name in USUAL if not cut or name not in WHOLE_ONLY]
+    entries = read_entries(usual if cfg.optimizers is None else cfg.optimizers)
+    composed = {label: arm(label, entries[label], shared) for label in entries}  # without torch
+    arms = {label: config.settle(one) for label, one in composed.items()}
+    first = arms[REFERENCE]
+    name = cfg.name or default_name(first)
+    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        raise UserError(f"name={name}: takes letters, digits and _ . + - alone")
+    processes = world.size()  # which divide a batch
+    quarter = processes * max(1, first.train.batch_size // 4 // processes)
+    batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])
+    refuse_mesh(arms, batches, processes)
+    return Benchmark(name, batches, cfg.rounds, cfg.results_dir, arms)
+
+
+def default_name(settings: Settings) -> str:
+    parts = [cell.model_name(settings), settings.train.device]
+    if settings.parallel["name"] != "none":
+        parts += [settings.parallel["name"], str(world.size())]
+    return "-".join(parts)
+
+
+def refuse_mesh(arms: dict[str, Settings], batches: list[int], processes: int) -> None:
+    """Every entry by itself can be refused for what it does with Muon's matrices."""
+    for settings in arms.values():
+        if settings.parallel["name"] == "none":
+            continue
+        settings.train.batch_size = processes * max(batches)  # of no other use here
+        parallel.check(settings, processes)
+        data = dict(parallel.mesh_shape(settings.parallel, processes)).get("data", 1)
+        if any(size % data for size in batches):
+            raise UserError(f"batches={batches}: each must divide over {data} processes")
+
+
+def refuse_unused(cfg: DictConfig, overrides: list[str]) -> None:
+    """What a leading + got past Hydra, and what only training has a use for."""
+    config.compare_keys("", cfg, [f.name for f in fields(Schema)])
+    for key in map(key_of, overrides):
+        group, _, rest = key.partition(".")
+        if group == "schedule" or (group == "train" and rest not in TRAIN):
+            accepted = ", ".join(f"train.{name}" for name in TRAIN)
+            raise UserError(f"{key}: has no use here, nothing is trained; there is {accepted}")
+
+
+def refuse_few(rounds: int, batches: list[int] | None) -> None:
+    if rounds < FEWEST:
+        raise UserError(f"rounds={rounds}: must be at least {FEWEST}")
+    if batches is not None and (len(batches) < FEWEST or min(batches) < 1):
+        raise UserError(
+            f"batches={list(batches)}: needs {FEWEST} sizes or more, each at least 1, for the line "
+            "through their times"
+        )
+    if batches is not None and len(set(batches)) < len(batches):
+        raise UserError(f"batches={list(batches)}: the sizes must be different")
+
+
+def key_of(override: str) -> str:
+    return override.lstrip("+~").split("=", 1)[0].split("@")[0]
+
+
+def shared_overrides(cfg: DictConfig, hydra: DictConfig) -> dict[str, str]:
+    """What makes conf/train.yaml's model, data and defaults those of this benchmark, by key."""
+    choices = hydra.runtime.choices
+    shared = {group: f"{group}={choices[group]}" for group in SHARED}
+    for override in hydra.overrides.task:
+        key = key_of(override)
+        if key not in SHARED and key.split(".")[0] in SHARED:
+            shared[key] = override
+    for name in TRAIN:
+        shared[f"train.{name}"] = f"train.{name}={cfg.train[name]}"
+    return shared | {"seed": f"seed={cfg.seed}"}
+
+
+def read_entries(optimizers: list[str]) -> dict[str, list[str]]:
+    """The words of each entry by its label, the reference first."""
+    entries: dict[str, list[str]] = {}
+    for entry in optimizers:
+        try:
+            words = shlex.split(entry)
+        except ValueError as error:
+            raise UserError(f"optimizers: {entry}: {error}") from None
+        label = " ".join(words)
+        if not words or label in entries:
+            problem = f"{label} is listed twice" if words else "an entry is empty"
+            raise UserError(f"optimizers={list(optimizers)}: {problem}")
+        entries[label] = words
+    if not entries:
+        raise UserError("optimizers=[]: needs at least one, e.g. [adamw,hybrid]")
+    return {REFERENCE: [REFERENCE]} | entries
+
+
+def arm(label: str, words: list[str], shared: dict[str, str]) -> DictConfig:
+    """The settings of a training run with one optimizer: its name, then overrides of its own."""
+    name, *changes = words
+    own = {key_of(change): change for change in changes}
+    for key in own:
+        if (key not in OWN and key.split(".")[0] not in OWN) or key == "optimizer":
+            raise UserError(
+                f'optimizers: "{label}": {key}: an entry is the name of an optimizer, then '
+                f"overrides of {', '.join(OWN)}"
+            )
+    kept = {k: v for k, v in shared.items() if k.split(".")[0] not in own}
+    overrides = kept | {"optimizer": f"optimizer={name}"} | own
+    try:
+        return compose("train", overrides=list(overrides.values()))
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        said = " ".join(f"{error} {cause}".split("Config search path")[0].split())
+        raise UserError(f'optimizers: "{label}": {said}') from None

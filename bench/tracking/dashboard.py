@@ -1,0 +1,202 @@
+"""The W&B dashboard: one workspace and one report, built from the list of charts below.
+
+The names of what runs log stand in this file alone; tests/test_dashboard.py compares each with what
+runs really log. Needs `wandb-workspaces` (extra `dashboard`). Only `save()` of what is returned
+here wants an account and the network.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+from bench.tracking.tracker import AXES
+
+NAME = "muonbench"
+# Runs that agree in these are one line, their mean: other settings are for the reader to filter.
+GROUPS = ("model.name", "optimizer.name", "qkv_used", "optimizer.lr_scale")
+SWEEP = (*GROUPS, "seed")
+LOSSES = {"val_loss": "validation loss", "train_loss": "training loss"}  # nats
+SHARE, OVERHEAD, BATCH = "optimizer_share", "overhead/value", "overhead/units_per_step"
+STATE, PEAK = "optimizer_state_bytes/total", "peak_memory_bytes"
+TABLE_CONFIG = (*SWEEP, "train.steps", "stage")
+TABLE_SUMMARY = ("status", "val_loss", "test_loss", SHARE, OVERHEAD, BATCH, STATE, PEAK)
+MAX_LINES = 50  # W&B shows 10 groups where nothing is said
+WIDTH, HEIGHT, COLUMNS = 12, 8, 2  # of a chart in the report, whose rows are 24 wide
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the dashboard: its charts, how to read them, and which runs are one line."""
+
+    title: str
+    reading: str
+    charts: tuple[Any, ...]
+    groups: tuple[str, ...] = GROUPS
+
+
+def parts() -> list[Part]:
+    """All sections, made anew: the workspace and the report each change the charts they get."""
+    return [
+        Part(
+            "Loss",
+            "A line is one model, optimizer, treatment of QKV and lr_scale: the mean over its "
+            "runs, in the band from the lowest to the highest. Filter the table to one experiment "
+            "(Group), so that only seeds are averaged and not other settings too. Tokens and "
+            "images compare arms at equal data. Seconds are training time by the clock of each "
+            "run's machine: compare runs made on one machine under the same load. Losses of "
+            "different models do not compare. Rates are tuned on the validation loss; results are "
+            "the test loss, in the table.",
+            tuple(line(loss, axis) for loss in LOSSES for axis in AXES),
+        ),
+        Part(
+            "Time",
+            "The share is the optimizer's part of a run's own step. The overhead is what a step "
+            "costs more than the same step with AdamW, timed by turns in one process. It falls "
+            "about in proportion as the batch grows, so read it beside the batch, here in tokens "
+            "(images) of a step.",
+            (
+                bar(SHARE, "Optimizer share", "optimizer time / step time"),
+                bar(OVERHEAD, "Overhead", "step time / step time with AdamW − 1"),
+                wr.ScatterPlot(
+                    title="Overhead over the batch",
+                    x=wr.SummaryMetric(BATCH),
+                    y=wr.SummaryMetric(OVERHEAD),
+                    log_x=True,
+                ),
+            ),
+        ),
+        Part(
+            "Memory",
+            "State is what the optimizer keeps between steps, counted tensor by tensor. The peak "
+            "is the most the run held, with weights, gradients and activations, so a saving of "
+            "state is a smaller part of it; on a CPU it differs between runs of one cell.",
+            (
+                bar(STATE, "Optimizer state", "bytes"),
+                bar(PEAK, "Peak memory", "bytes"),
+            ),
+        ),
+        Part(
+            "Sweep",
+            "A line is one run, from its settings to its validation loss. Drag along the last axis "
+            "to keep the best runs and see where they come from. A best lr_scale at the edge of "
+            "what was tried says that the grid was too narrow.",
+            (
+                wr.ParallelCoordinatesPlot(
+                    title="Settings and validation loss",
+                    columns=[
+                        wr.ParallelCoordinatesPlotColumn(
+                            metric=wr.Config(name), log=name == "optimizer.lr_scale" or None
+                        )
+                        for name in SWEEP
+                    ]
+                    + [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("val_loss"))],
+                ),
+            ),
+            groups=(),
+        ),
+        Part(
+            "Runs",
+            "One row a run, the lowest validation loss first. A diverged run is a result too. One "
+            "run shows no difference: compare over five or more paired seeds.",
+            (),
+            groups=(),
+        ),
+    ]
+
+
+def line(loss: str, axis: str) -> wr.LinePlot:
+    unit = {"step": "steps", "seconds": "training seconds"}.get(axis, axis)
+    return wr.LinePlot(
+        title=f"{LOSSES[loss].capitalize()} against {unit}",
+        x=axis,
+        y=[loss],
+        title_x=unit,
+        title_y=f"{LOSSES[loss]} (nats)",
+        groupby_aggfunc="mean",
+        groupby_rangefunc="minmax",
+        max_runs_to_show=MAX_LINES,
+    )
+
+
+def bar(name: str, title: str, unit: str) -> wr.BarPlot:
+    return wr.BarPlot(
+        title=title,
+        metrics=[name],
+        title_x=unit,
+        groupby_aggfunc="median",
+        groupby_rangefunc="minmax",
+        max_bars_to_show=MAX_LINES,
+    )
+
+
+def columns() -> list[str]:
+    """The table's columns as W&B addresses them."""
+    config = [f"config:{_stored(name)}" for name in TABLE_CONFIG]
+    return ["run:displayName", *config, *(f"summary:{name}" for name in TABLE_SUMMARY)]
+
+
+def _stored(name: str) -> str:
+    """W&B keeps each top level setting under `value`: optimizer.name is optimizer.value.name."""
+    first, _, rest = name.partition(".")
+    return f"{first}.value.{rest}" if rest else f"{first}.value"
+
+
+def workspace(entity: str, project: str) -> ws.Workspace:
+    """All charts above the table of runs, which is grouped."""
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=NAME,
+        sections=[
+            ws.Section(name=part.title, panels=list(part.charts), is_open=True)
+            for part in parts()
+            if part.charts
+        ],
+        settings=ws.WorkspaceSettings(x_axis="step", max_runs=MAX_LINES),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config(name) for name in GROUPS],
+            order=[ws.Ordering(ws.Summary("val_loss"))],
+            pinned_columns=columns(),
+        ),
+    )
+
+
+def report(entity: str, project: str) -> wr.Report:
+    """The same charts, each section with a text that says how to read it."""
+    blocks = []
+    for part in parts():
+        for i, chart in enumerate(part.charts):
+            row, column = divmod(i, COLUMNS)
+            chart.layout = wr.Layout(x=WIDTH * column, y=HEIGHT * row, w=WIDTH, h=HEIGHT)
+        runs = wr.Runset(  # of the report's own project
+            name="by arm and rate" if part.groups else "each run",
+            groupby=[f"config.{name}" for name in part.groups],
+            order=[wr.OrderBy(wr.SummaryMetric("val_loss"), ascending=True)],
+            visible_columns=columns(),
+        )
+        grid = wr.PanelGrid(runsets=[runs], panels=list(part.charts))
+        blocks += [wr.H2(part.title), wr.P(part.reading), grid]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"{NAME} optimizers compared",
+        description="Loss, time and memory of each optimizer, from the runs of this project.",
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def specification(workspace: ws.Workspace) -> dict[str, Any]:
+    """What W&B would be sent."""
+    return workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def outline(report: wr.Report) -> dict[str, Any]:
+    """The report in short: each section's text and the titles of its charts."""
+    sections = [
+        {"title": head.text, "text": text.text, "charts": [chart.title for chart in grid.panels]}
+        for head, text, grid in zip(*[iter(report.blocks)] * 3, strict=True)
+    ]
+    return {"title": report.title, "sections": sections}

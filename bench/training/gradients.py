@@ -1,0 +1,56 @@
+"""Gradients of all parameters together: their norm, clipping, and which of them are not finite."""
+
+import torch
+from torch import Tensor, nn
+
+from bench.processes.world import World
+from optimizers.sharding.regions import local, mesh_of
+
+
+def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
+    """The 2-norm of all gradients; sparse ones are coalesced, so that a token counts once."""
+    for p in parameters:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()  # a token's places in the batch become one row
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if world.mesh is None:
+        return nn.utils.get_total_norm([numbers(grad) for grad in grads])
+    # Each process adds its parts, so that what several have counts several times.
+    squares = sum(
+        (local(grad).double().square().sum() / world.holders(grad) for grad in grads),
+        start=torch.zeros((), dtype=torch.float64),
+    )
+    (mean,) = world.means(squares.item())
+    return torch.tensor(mean * world.size, device=local(grads[0]).device).sqrt().float()
+
+
+def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
+    """Scale all gradients down to a total norm of at most `most`, as torch's clip_grads_with_norm_.
+
+    It would refuse shards and whole tensors in one list.
+    """
+    of_mesh: dict[object, list[nn.Parameter]] = {}
+    for p in parameters:
+        of_mesh.setdefault(mesh_of(p), []).append(p)
+    for same in of_mesh.values():
+        nn.utils.clip_grads_with_norm_(same, most, norm)
+
+
+def numbers(grad: Tensor) -> Tensor:
+    """The gradient; of a sparse one its rows, as torch's norm takes no other."""
+    return grad.values() if grad.is_sparse else grad
+
+
+def not_finite(model: nn.Module) -> str:
+    """Names the parameters whose gradient has a NaN or an infinity, the nearest to the loss first.
+
+    A backward pass carries them from where they arise towards the input. Look before clipping,
+    which spreads them to all.
+    """
+    broken = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and not torch.isfinite(numbers(local(p.grad))).all()
+    ]
+    more = f" and {len(broken) - 1} before it" if len(broken) > 1 else ""
+    return f"not finite in {broken[-1]}{more}" if broken else "each is finite by itself"

@@ -1,0 +1,163 @@
+"""From settings to everything a run needs, with all that can go wrong said before it starts."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.data import batches as datasets
+from bench.measuring import meter
+from bench.processes import parallel
+from bench.processes.world import ALONE, World
+from bench.settings import targets
+from bench.settings.config import Settings, model_builder
+from bench.settings.errors import UserError
+from bench.training import randomness
+from optimizers.precision import bf16_pays
+from optimizers.routing import Routing, locate, route
+from optimizers.sharding.regions import local
+from optimizers.state import predicted_bytes
+
+SPARE_BYTES = 50_000_000  # on the disk, beside the checkpoints: metrics, record, W&B's files
+
+
+@dataclass
+class Ready:
+    """All parts of a run, on its device."""
+
+    data: Any  # bench.data.batches.Tokens or Images
+    model: nn.Module
+    routing: Routing
+    memory: meter.PeakMemory
+
+
+@contextmanager
+def mistakes():
+    """A ValueError of a builder, or a name that is not there, is a user's mistake."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        raise UserError(str(error)) from None
+
+
+def everything(settings: Settings, folder: Path, world: World) -> Ready:
+    if settings.train.compile:
+        torch.compiler.reset()  # a cell of a sweep compiles as it would alone
+    import_all(settings)
+    read = data(settings)
+    memory = meter.PeakMemory(settings.train.device)
+    built = model(settings, read)
+    routed = routing(settings, built, world)
+    refuse_small_disk(settings, folder, built, routed, world)
+    return Ready(read, built, routed, memory)
+
+
+def import_all(settings: Settings) -> None:
+    """Import what the run will: a package that is missing is told before any work, and the
+    imports' memory is not counted as the first cell's."""
+    with mistakes():
+        targets.find(settings.model["_target_"])
+        for rule in settings.optimizer["roles"].values():
+            locate(rule["_target_"])
+    if settings.tracker["name"] == "wandb":
+        with suppress(ImportError):
+            importlib.import_module("wandb")
+
+
+def data(settings: Settings):
+    """The data of the run: bench.data.batches.Tokens or Images."""
+    return datasets.load(
+        settings.data,
+        seed=settings.seed,
+        sequence_length=settings.train.sequence_length,
+        tokenizer=settings.model["tokenizer"],
+    )
+
+
+def model(settings: Settings, read) -> nn.Module:
+    """The model with random weights that follow from the seed alone.
+
+    With `perturb` each is then multiplied by 1 + perturb * a normal random number.
+    """
+    randomness.seed(settings.seed)
+    with mistakes():
+        built = model_builder(settings)(read.facts)
+    refuse_long_sequence(settings, built)
+    if settings.perturb:
+        with torch.no_grad():
+            for p in built.parameters():
+                p.mul_(1 + settings.perturb * torch.randn_like(p))
+    return built.train().to(settings.train.device)
+
+
+def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
+    most = getattr(getattr(built, "config", None), "max_position_embeddings", None)
+    length = settings.train.sequence_length
+    if settings.data["task"] == "text" and most is not None and length > most:
+        name = settings.model["name"]
+        raise UserError(f"train.sequence_length={length}: model={name} has {most} positions")
+
+
+def routing(
+    settings: Settings, built: nn.Module, world: World = ALONE, cut: nn.Module | None = None
+) -> Routing:
+    """The optimizers of a model; where its parameters are cut over processes, this cuts them.
+
+    cut: the same model, whose parameters are cut already: `built` only tells how the whole is
+    read, and takes the place of nothing.
+    """
+    shard = None if world.mesh is None else partial(parallel.shard, world=world)
+    if cut is not None:
+        shard = partial(take_parameters, of=cut)
+    sharding = settings.parallel.get("muon", "replicate")
+    with mistakes():
+        return route(built, settings.optimizer, settings.structure, shard, sharding)
+
+
+def take_parameters(model: nn.Module, *_, of: nn.Module) -> None:
+    """Put another model's parameters in the places of this one's."""
+    others = dict(of.named_parameters(remove_duplicate=False))
+    for name, _ in list(model.named_parameters(remove_duplicate=False)):
+        place, _, last = name.rpartition(".")
+        setattr(model.get_submodule(place), last, others[name])
+
+
+def refuse_small_disk(
+    settings: Settings, folder: Path, built: nn.Module, routed: Routing, world: World
+) -> None:
+    """Two checkpoints stay while a third is written; one is enough where none is asked for."""
+    weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
+    state = predicted_bytes(routed.optimizers)
+    one = weights + (state if state is not None else 2 * weights)
+    one *= world.size if world.mesh is not None else 1  # each process writes its shards
+    every, steps = settings.train.checkpoint_every, settings.train.steps
+    count = 1 if every is None or (steps is not None and every >= steps) else 3
+    needed = count * one + SPARE_BYTES
+    kept = sum(file.stat().st_size for file in folder.glob("checkpoint/*/*"))
+    needed = max(one, needed - kept)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"results_dir={settings.results_dir}: {free / 1e6:,.0f} MB free on its disk, but "
+            f"{count} checkpoint(s) of {one / 1e6:,.0f} MB and the run's files need "
+            f"{needed / 1e6:,.0f} MB"
+        )
+
+
+def remarks(settings: Settings, say: Callable[[str], None]) -> None:
+    """What was decided for this machine and a reader of the results should know."""
+    asked = settings.orthogonalizer
+    rules = settings.optimizer["roles"].values()
+    iterates = any("orthogonalizer" in r for r in rules) and asked.get("method") != "exact"
+    if iterates and asked.get("dtype") == "auto" and not bf16_pays(settings.train.device):
+        say("orthogonalization runs in fp32: bf16 products are not faster on this processor")

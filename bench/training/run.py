@@ -1,0 +1,255 @@
+"""One cell, from its settings to its record: skipped, resumed or trained."""
+
+import errno
+import shutil
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.display import tables
+from bench.measuring import meter, reference
+from bench.processes import parallel
+from bench.processes.world import World
+from bench.records import record
+from bench.records.owner import Held, Lost, Ownership
+from bench.settings.config import Settings
+from bench.settings.errors import UserError
+from bench.tracking import tracker as tracking
+from bench.training import prepare
+from bench.training.prepare import Ready
+from bench.training.trainer import Diverged, Trainer
+from optimizers.state import state_bytes
+
+Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
+SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
+LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
+
+
+def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
+    """Print the routing table and stop."""
+    routing = prepare.routing(settings, prepare.model(settings, prepare.data(settings)))
+    tables.show(tables.routing(routing.table))
+    say(tables.who_takes_what(settings.optimizer["name"], routing.table))
+    return {"how": "inspected"}
+
+
+def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
+    """Train the cell unless its record says that this was done, or another process is at it."""
+    world = parallel.start(settings)
+    # What each found out about its machine, such as the precision that pays, may differ.
+    settings, cell = world.agreed(lambda: (settings, cell))
+    owner = Ownership(run_folder(settings, cell))
+    try:
+        with ExitStack() as held:
+            ended = world.agreed(lambda: claim(settings, cell, owner, held, say))
+            return ended or train(settings, cell, owner, world, say)
+    except Lost as lost:
+        if world.size == 1:
+            raise
+        say(f"error: {lost}")
+        raise SystemExit(1) from None  # the other processes wait in vain
+
+
+def claim(
+    settings: Settings, cell: str, owner: Ownership, held: ExitStack, say: Callable[[str], None]
+) -> Outcome | None:
+    """Hold the cell; or the outcome, where there is nothing to train."""
+    if found := skip(settings, cell, owner.folder, say):
+        return found
+    try:
+        held.enter_context(owner)
+    except Held as other:
+        say(f"{cell}: running on {other}")
+        return {"how": "running"}
+    if settings.rerun:
+        for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
+            remove(owner.folder / name)
+    elif found := skip(settings, cell, owner.folder, say):  # ended since we looked
+        return found
+    record.join(owner.folder, settings)
+    say(cell)
+    return None
+
+
+def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome | None:
+    """The outcome of a cell that need not be trained."""
+    done = record.read(folder)
+    if settings.rerun or not done or done["status"] not in record.DONE:
+        return None
+    record.join(folder, settings)
+    say(f"{cell}: {skipped(done)}")
+    return {"how": "skipped", "record": brief(done)}
+
+
+def run_folder(settings: Settings, cell: str) -> Path:
+    folder = Path(settings.results_dir) / "runs" / cell
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"results_dir={settings.results_dir}: {error.strerror}") from None
+    return folder
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def skipped(done: dict[str, Any]) -> str:
+    commit = done["environment"]["commit"]
+    other = commit and commit != record.git("rev-parse", "HEAD")
+    by = f" by commit {commit[:10]}" if other else ""
+    return f"{done['status']} before{by}, skipped (rerun=true trains it again)"
+
+
+def brief(done: dict[str, Any]) -> dict[str, Any]:
+    return {key: done[key] for key in SHOWN if done.get(key) is not None}
+
+
+def train(
+    settings: Settings, cell: str, owner: Ownership, world: World, say: Callable[[str], None]
+) -> Outcome:
+    """Build everything, train, and write the record; of many processes the leading one writes."""
+    folder = owner.folder
+    ready = prepare.everything(settings, folder, world)
+    say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
+    prepare.remarks(settings, say)
+    facts = record.about(settings, cell) | facts_of(ready, settings)
+    tracker = tracking.Tracker()
+    if world.leads:
+        record.write_config(folder, settings)
+        record.write_json(folder / "routing.json", ready.routing.table)
+        tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
+    check = owner.check if world.leads else lambda: None
+    trainer = Trainer(settings, ready, folder, tracker, say, world, check)
+    ended = attempt(trainer, settings)
+    facts |= results(trainer) | ended
+    lost = world.size > 1 and facts["status"] == "failed"
+    if world.strategy != "none" and not lost:
+        facts |= spread(trainer, facts)
+    if world.leads:
+        finish(facts, folder, settings, tracker, say)
+    if lost:
+        raise SystemExit(1)  # the other processes wait in vain: torchrun ends or restarts all
+    world.agreed(lambda: None)  # the record is there for all to read
+    return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
+
+
+def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
+    """Train and test; how that ended. What stops this process or takes the cell goes through."""
+    try:
+        loss, accuracy = trainer.fit()
+        refuse_loss_above_start(trainer, settings)
+        tested = {"test_loss": loss}
+        if accuracy is not None:
+            tested["test_accuracy"] = accuracy
+        return {"status": "finished", **tested}
+    except Diverged as end:
+        step = trainer.state["step"]
+        return {"status": "diverged", "diverged_step": step, "error": str(end)}
+    except (KeyboardInterrupt, SystemExit, Lost):
+        trainer.tracker.finish({}, failed=True)
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return {"status": "failed", "error": f"disk full: {error.filename or error}"}
+        return {"status": "failed", "error": traceback.format_exc()}
+    except Exception:
+        return {"status": "failed", "error": traceback.format_exc()}
+
+
+def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
+    """Raise Diverged where the run ended above the validation loss of its untrained model.
+
+    The first training loss is a cheap stand-in for that; only where a run ended above it is the
+    untrained model, which follows from the seed, made again and evaluated.
+    """
+    end = trainer.state["val_loss"]
+    if end < trainer.world.agreed(lambda: trainer.metrics.training("train_loss")[0]):
+        return
+    start, _ = trainer.evaluation("validation", prepare.model(settings, trainer.data).eval())
+    if not end < start:
+        raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
+
+
+def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
+    """What is known once model and data are there."""
+    units = settings.train.batch_size * settings.train.accumulate * ready.data.units_per_example
+    return {
+        "parameters": sum(p.numel() for p in ready.model.parameters()),
+        f"{ready.data.unit}_per_step": units,
+        **dict.fromkeys(("val_accuracy", "test_accuracy") if ready.data.task == "images" else ()),
+        "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")},
+        "routing": ready.routing.table,
+    }
+
+
+def results(trainer: Trainer) -> dict[str, Any]:
+    """What the run reached and what it cost."""
+    state, metrics = trainer.state, trainer.metrics
+    if metrics is None or not metrics.training("train_loss"):
+        return {}
+    fb = meter.timed(metrics.training("forward_backward_ms"))
+    own = meter.timed(metrics.training("optimizer_ms"))
+    fb_ms, own_ms = meter.summary(fb), meter.summary(own)
+    step_ms = fb_ms["median"] + own_ms["median"]
+    found = {
+        "steps": state["step"],
+        "start_loss": metrics.training("train_loss")[0],
+        "val_loss": state["val_loss"],
+        "best_val_loss": state["best_val_loss"],
+        "target_step": state["target_step"],
+        "target_seconds": state["target_seconds"],
+        "train_seconds": state["seconds"],
+        "throughput": 1e3 * trainer.units_per_step / step_ms,
+        "forward_backward_ms": fb_ms,
+        "optimizer_ms": own_ms,
+        "optimizer_share": own_ms["median"] / step_ms,
+        "overhead": reference.overhead(state["reference"], trainer.units_per_step),
+        "optimizer_state_bytes": state_bytes(trainer.routing.optimizers),
+        "peak_memory_bytes": None if trainer.reference.adamw else trainer.memory.bytes(),
+        "curve": record.curve(metrics.lines),
+    }
+    if trainer.data.task == "images":
+        found["val_accuracy"] = state["val_accuracy"]
+    return found
+
+
+def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
+    """Over which processes the run was spread, and the state that each of them keeps."""
+    world, state = trainer.world, facts["optimizer_state_bytes"] or {}
+    here = state_bytes(trainer.routing.optimizers)["total"]
+    return world.facts() | {
+        "optimizer_state_bytes": state | {"by_rank": world.gathered(here)},
+    }
+
+
+def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
+    """Write the record, close the tracker, and tell how the run ended."""
+    path = folder / "record.json"
+    written = f"record: {path}"
+    try:
+        record.write_json(path, facts)
+    except OSError as error:
+        facts |= {"status": "failed", "error": facts["error"] or f"disk: {error.strerror}"}
+        written = f"its record could not be written: {error.strerror}"
+    failed = facts["status"] == "failed"
+    tracker.finish(facts, failed=failed)
+    if failed:
+        say(f"error: {facts['error'].strip().splitlines()[-1]}")
+        say(f"failed; {written}")
+        return
+    if not settings.train.keep_checkpoint:
+        remove(folder / "checkpoint")
+    if facts["status"] == "diverged":
+        say(f"diverged: {facts['error']}")
+    tables.show(tables.run(facts))
+    say(f"{facts['status']}; {written}")

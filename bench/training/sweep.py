@@ -1,0 +1,224 @@
+"""What became of each cell of a command: gathered, shown, and turned into the exit status."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from bench.processes import world
+from bench.settings.errors import UserError
+
+# Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
+OmegaConf.register_new_resolver(
+    "leading", lambda folder: tempfile.mkdtemp() if world.rank() else folder, use_cache=True
+)
+
+PLUGINS = {  # by the first word of a launcher's name: our extra that installs it, and the package
+    "joblib": ("joblib", "hydra-joblib-launcher"),
+    "slurm": ("slurm", "hydra-submitit-launcher"),
+    "submitit": ("slurm", "hydra-submitit-launcher"),
+    "ray": ("ray", "hydra-ray-launcher"),
+}
+
+# The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
+# leaves its outcome in the sweep's folder, from which the parent fills this list.
+outcomes: list[dict[str, Any]] = []
+began_here = False  # whether the sweep whose jobs run in this process was begun in it, too
+stopping = False  # whether this process, one that a launcher started for jobs, was told to stop
+
+
+@contextmanager
+def job() -> Iterator[dict[str, Any]]:
+    """The outcome of one job, to be filled: {cell, how, error, record}.
+
+    Its failure is noted and never leaves the job, so that a sweep goes on.
+    """
+    outcome = {"cell": overrides(), "how": "failed", "error": None, "record": None}
+    elsewhere = is_sweep() and not began_here
+    try:
+        if elsewhere:
+            settle_in()
+        yield outcome
+    except UserError as error:
+        outcome |= {"how": "failed", "error": str(error)}
+        say(f"error: {error}")
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        reason = f"{error.strerror or error}: {error.filename or ''}"
+        outcome |= {"how": "failed", "error": reason}
+        say(f"error: {reason}")
+    except KeyboardInterrupt:
+        if not elsewhere:
+            raise
+        stop()
+        outcome |= {"how": "interrupted"}  # ends the sweep where that was begun
+    except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
+        outcome |= {"how": "failed", "error": repr(error)}
+        print(traceback.format_exc(), file=sys.stderr)
+        if world.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
+            raise SystemExit(1) from None
+    if elsewhere:
+        signal.signal(signal.SIGTERM, stop)
+    note(outcome)
+
+
+# jobs in processes of their own ---------------------------------------------------------------
+
+
+def settle_in() -> None:
+    """Make a process that a launcher started for jobs one that can be stopped and found again.
+
+    It heeds SIGTERM, from the process that began the sweep or from a scheduler, and not the
+    terminal's Ctrl-C, which goes to both.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hydra = HydraConfig.get()
+    sys.argv[:] = [f"bench/{hydra.job.name}.py", "-m", *hydra.overrides.task]
+    os.environ["TTY_COMPATIBLE"] = "0"  # rich: no bars, as processes share the terminal
+
+
+def stop(*signal_and_frame: object) -> None:
+    """Begin no job any more."""
+    global stopping
+    stopping = True
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt where a job should not begin as its sweep was stopped."""
+    if stopping:
+        raise KeyboardInterrupt
+
+
+def stop_workers(number: int, frame: object) -> None:
+    """Have the processes of a joblib sweep leave checkpoints; once more ends all at once."""
+    signal.signal(number, signal.default_int_handler)
+    workers = multiprocessing.active_children()
+    if not workers:
+        raise KeyboardInterrupt
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+
+
+def refuse_missing_launcher() -> None:
+    """End the command in one line where the plugin of the launcher it names is not installed."""
+    for word in sys.argv[1:]:
+        group, _, name = word.partition("=")
+        extra, package = PLUGINS.get(name.split("_")[0], (None, None))
+        if group == "hydra/launcher" and extra:
+            try:
+                version(package)
+            except PackageNotFoundError:
+                print(f"error: {word}: needs pip install -e '.[{extra}]'", file=sys.stderr)
+                sys.exit(1)
+
+
+# what is noted and said -----------------------------------------------------------------------
+
+
+def note(outcome: dict[str, Any]) -> None:
+    """Remember how a cell ended: {cell, how, error, record}."""
+    hydra = HydraConfig.get()
+    if is_sweep() and not world.rank():
+        folder = Path(hydra.sweep.dir) / "outcomes"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
+            return
+        except OSError:  # a full disk: this process at least remembers
+            pass
+    outcomes.append(outcome)
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal; in a sweep with the number of the job."""
+    label = f"[{HydraConfig.get().job.num + 1}] " if is_sweep() else ""
+    world.tell(label + line)
+
+
+def is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def overrides() -> str:
+    """What a job was asked for, as typed: its name until its cell is known."""
+    return " ".join(HydraConfig.get().overrides.task) or "defaults"
+
+
+def exit_status() -> int:
+    return 1 if any(outcome["how"] == "failed" for outcome in outcomes) else 0
+
+
+class Summary(Callback):
+    """Closes a sweep with a table and the list of failed cells."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        global began_here
+        began_here = True
+        self.first = len(outcomes)  # a study is many sweeps
+        self.handlers = {}
+        if ".joblib_launcher." in config.hydra.launcher["_target_"]:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, stop_workers)
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (
+                "is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error
+            )
+            print(
+                f"results_dir={config.results_dir}: {reason}; a folder is needed", file=sys.stderr
+            )
+            sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        if world.rank():
+            return
+        found = self.outcomes(config)
+        self.show(found)
+        list_failures(found)
+        if any(outcome["how"] == "interrupted" for outcome in found):
+            raise KeyboardInterrupt
+
+    def show(self, found: list[dict[str, Any]]) -> None:
+        from bench.display import tables
+
+        tables.show(tables.sweep(found))
+        counts: dict[str, int] = {}
+        for outcome in found:
+            counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
+        print(", ".join(f"{n} {how}" for how, n in counts.items()))
+
+    def outcomes(self, config: DictConfig) -> list[dict[str, Any]]:
+        """Of this sweep's jobs, from its folder where they left them."""
+        for file in sorted((Path(config.hydra.sweep.dir) / "outcomes").glob("*.json")):
+            outcomes.append(json.loads(file.read_text()))
+        return outcomes[self.first :]
+
+
+class Failures(Summary):
+    """Closes a sweep whose jobs have shown their own results."""
+
+    def show(self, found: list[dict[str, Any]]) -> None:
+        pass
+
+
+def list_failures(found: list[dict[str, Any]]) -> None:
+    for outcome in found:
+        if outcome["how"] == "failed":
+            print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)

@@ -1,0 +1,297 @@
+"""The one training loop: any model, data and optimizers, from step 0 or a checkpoint."""
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.display.progress import Progress
+from bench.measuring import meter
+from bench.measuring.reference import Reference
+from bench.processes import parallel
+from bench.processes.world import World
+from bench.records.record import Metrics
+from bench.settings.config import Settings, schedule_factor
+from bench.tracking.tracker import Tracker
+from bench.training import checkpoint, gradients, momenta, randomness
+from bench.training.interrupt import Interrupt
+from bench.training.prepare import Ready
+
+
+class Diverged(Exception):
+    """The loss or the gradient is not finite any more."""
+
+
+class Trainer:
+    """Trains the model of `ready` and leaves metrics and checkpoints in `folder`.
+
+    Everything that decides the result is in `self.state` (plain numbers), the model, the
+    optimizers and torch's random state; a checkpoint holds all four.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ready: Ready,
+        folder: Path,
+        tracker: Tracker,
+        warn: Callable[[str], None],
+        world: World,
+        check: Callable[[], None],
+    ) -> None:
+        """check: called before anything is written; what it raises ends the run there."""
+        self.train, self.world, self.check = settings.train, world, check
+        self.model, self.data, self.routing = ready.model, ready.data, ready.routing
+        self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
+        forward = parallel.forward(self.model, world)
+        self.forward = torch.compile(forward) if self.train.compile else forward
+        self.factor = schedule_factor(settings)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.examples = self.train.batch_size * self.train.accumulate
+        self.units_per_step = self.examples * self.data.units_per_example
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "seconds": 0.0,
+            "val_loss": None,
+            "val_accuracy": None,
+            "best_val_loss": None,
+            "target_step": None,
+            "target_seconds": None,
+            "reference": [],  # ms: forward+backward, own step, AdamW's step
+        }
+        self.update_rms: dict[str, float] = {}
+        self.interrupt = Interrupt(warn, patient=world.size > 1)
+        self.stops = False  # somebody asked this run, in any of its processes, to stop
+        self.broken = ""  # which gradients are not finite, once one is
+        self.metrics: Metrics | None = None
+
+    # the loop -------------------------------------------------------------------------------
+
+    def fit(self) -> tuple[float, float | None]:
+        """Train to the end, then test once; the test loss and, for images, accuracy.
+
+        Raises Diverged; KeyboardInterrupt after leaving a checkpoint.
+        """
+        self.resume()
+        # One step warms up and at least one whole step follows, for the peak memory.
+        most = self.train.reference_steps if self.train.steps is None else self.train.steps - 2
+        self.reference = Reference(
+            self.parameters,
+            self.train.device,
+            max(0, min(self.train.reference_steps, most)),
+            self.state["reference"],
+        )
+        self.metrics = Metrics(self.folder, self.state["step"], self.world.leads)
+        for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
+            self.tracker.log(line)
+        bar = Progress(self.train, self.data.unit, self.units_per_step, self.world.leads)
+        with closing(self.metrics), self.interrupt, bar:
+            while self.progress() < 1.0:
+                evaluates = self._evaluates_next()
+                line = self.step(evaluates)
+                self.check()
+                bar.show(line)
+                if evaluates or self.progress() >= 1.0:
+                    bar.show(self.evaluate())
+                if self._due(self.train.save_momentum_every):
+                    step, world = self.state["step"], self.world
+                    momenta.save(self.folder, step, self.routing, self.model, world)
+                if self._due(self.train.checkpoint_every) and self.progress() < 1.0:
+                    self.save()
+                if self.stops:
+                    break
+            tested = None if self.stops else self.evaluation("test")
+            self.check()
+            if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
+                self.save()
+                raise KeyboardInterrupt
+        return tested
+
+    def progress(self) -> float:
+        """The share of the run that is done: by steps or by time, whichever is further."""
+        by_steps = self.state["step"] / self.train.steps if self.train.steps else 0.0
+        limit = self.train.time_limit
+        return max(by_steps, self.state["seconds"] / limit if limit else 0.0)
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.state["step"] % every == 0
+
+    def _evaluates_next(self) -> bool:
+        """Whether the coming step ends with an evaluation (under a time limit: may end with)."""
+        step = self.state["step"] + 1
+        if step % self.train.eval_every == 0 or step == self.train.steps:
+            return True
+        if self.train.time_limit is None or step == 1:
+            return False
+        mean = self.state["seconds"] / self.state["step"]
+        return self.state["seconds"] + 2 * mean >= self.train.time_limit
+
+    # one step -------------------------------------------------------------------------------
+
+    def step(self, measure_update: bool) -> dict[str, Any]:
+        """One optimizer step; the line it adds to the metrics."""
+        device, state = self.train.device, self.state
+        self.routing.scale_rates(self.factor(state["step"], self.progress()))
+        rates = self.routing.rates()
+        began = meter.clock(device)
+        loss, norm = self.gradients()
+        middle = meter.clock(device)
+        if measure_update:
+            self.memory.pause()
+            before = meter.copies(self.routing.roles)
+            self.memory.resume()
+        resumed = meter.clock(device)
+        self.routing.step()
+        ended = meter.clock(device)
+        if measure_update:
+            self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
+            self.update_rms = meter.update_rms(before, self.routing.roles, self.world)
+            del before
+            self.memory.resume()
+        loss, forward_backward, own, asked = self.world.means(
+            loss.item(), middle - began, ended - resumed, self.interrupt.asked
+        )
+        self.stops = asked > 0
+        self._time_reference(1e3 * forward_backward, 1e3 * own)
+        self.routing.zero_grad()
+        state["step"] += 1
+        state["seconds"] += forward_backward + own
+        line = {
+            "step": state["step"],
+            self.data.unit: state["step"] * self.units_per_step,
+            "seconds": state["seconds"],
+            "train_loss": loss,
+            "lr": rates,
+            "grad_norm": norm.item(),
+            "forward_backward_ms": 1e3 * forward_backward,
+            "optimizer_ms": 1e3 * own,
+        }
+        self._write(line)
+        if not math.isfinite(line["train_loss"]):
+            raise Diverged(f"training loss {line['train_loss']} at step {state['step']}")
+        if not math.isfinite(line["grad_norm"]):
+            raise Diverged(
+                f"gradient norm {line['grad_norm']} at step {state['step']}: {self.broken}"
+            )
+        return line
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""
+        batch = self.data.batch(self.state["step"], self.examples)
+        total = torch.zeros((), device=self.train.device)
+        for i in range(0, self.examples, self.train.batch_size):
+            part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
+            last = i + self.train.batch_size >= self.examples
+            with parallel.exchanging(self.forward, last):
+                loss = self.output(self.forward, self.world.part(part)).loss / self.train.accumulate
+                loss.backward()
+            total += loss.detach()
+        norm = gradients.norm(self.parameters, self.world)
+        if not norm.isfinite():
+            self.broken = gradients.not_finite(self.model)
+        if self.train.clip_norm is not None:
+            gradients.clip(self.parameters, self.train.clip_norm, norm)
+        return total, norm
+
+    def output(self, forward: Callable, batch: dict[str, Tensor]):
+        """A model's output on a batch, under the run's precision."""
+        device = self.train.device
+        batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=self.train.precision == "bf16"):
+            return forward(**batch)
+
+    # measuring ------------------------------------------------------------------------------
+
+    def _time_reference(self, forward_backward_ms: float, own_ms: float) -> None:
+        """AdamW in turn with the run's own first steps; memory counts from when it is gone."""
+        if self.reference.wants():
+            self.reference.time(forward_backward_ms, own_ms)
+            if not self.reference.wants():
+                self.memory.forget()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Validation at the present step; the line it adds to the metrics."""
+        state = self.state
+        loss, accuracy = self.evaluation("validation")
+        state["val_loss"], state["val_accuracy"] = loss, accuracy
+        best = state["best_val_loss"]
+        if math.isfinite(loss) and (best is None or loss < best):
+            state["best_val_loss"] = loss
+        target = self.train.target_loss
+        if target is not None and state["target_step"] is None and loss <= target:
+            state["target_step"], state["target_seconds"] = state["step"], state["seconds"]
+        line = {"step": state["step"], "seconds": state["seconds"], "val_loss": loss}
+        if accuracy is not None:
+            line["val_accuracy"] = accuracy
+        line["update_rms"] = self.update_rms
+        self._write(line)
+        return line
+
+    @torch.no_grad()
+    def evaluation(self, part: str, model: nn.Module | None = None) -> tuple[float, float | None]:
+        """Mean loss over the examples that `part` is evaluated on, and for images the accuracy.
+
+        model: another one than the run's.
+        """
+        self.model.eval()
+        losses = right = count = 0
+        for batch in self.data.evaluation(part, self.train.batch_size):
+            n, batch = len(batch["labels"]), self.world.part(batch)
+            output = self.output(model or self.forward, batch)
+            losses += n * output.loss.item()
+            count += n
+            if self.data.task == "images":
+                labels = batch["labels"].to(output.logits.device)
+                hits = (output.logits.argmax(-1) == labels).sum().item()
+                right += hits * n / len(labels)
+        self.model.train()
+        parallel.rest(self.model)
+        loss, accuracy = self.world.means(losses / count, right / count)
+        return loss, accuracy if self.data.task == "images" else None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.metrics.write(line)
+        self.tracker.log(line)
+
+    # checkpoints ----------------------------------------------------------------------------
+
+    def tree(self) -> dict[str, Any]:
+        """All that a run needs to go on exactly where it is."""
+        return {
+            "state": self.state,
+            "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
+            "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
+            "random": randomness.state(self.train.device),
+        }
+
+    def save(self) -> None:
+        checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree(), self.world)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint that is whole, if there is one."""
+        found = checkpoint.newest(self.folder / "checkpoint", self.warn, self.world, self.owners())
+        if found is None:
+            return
+        _, tree = found
+        self.state = tree["state"]
+        own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        with torch.no_grad():
+            for name, tensor in tree["model"].items():
+                own[name].copy_(tensor)
+        for optimizer, state in zip(self.routing.optimizers, tree["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        randomness.restore(tree["random"])
+        self.memory.forget()
+        self.warn(f"going on from step {self.state['step']}")
+
+    def owners(self) -> dict[str, Tensor]:
+        """The parameter that tensors of the tree belong to, by what their names begin with."""
+        found = {f"/model/{name}": p for name, p in self.model.named_parameters()}
+        for i, optimizer in enumerate(self.routing.optimizers):
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            found |= {f"/optimizers/{i}/state/{number}": p for number, p in enumerate(params)}
+        return found

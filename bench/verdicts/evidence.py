@@ -1,0 +1,266 @@
+"""What the results say on a claim: the functions that conf/claim/*.yaml names in `measure`.
+
+Each reads records and returns findings, one for a condition; it decides nothing, unless the
+evidence carries its own verdict.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from bench.settings.errors import UserError
+from bench.studies import comparison
+from bench.studies.comparison import LEVEL, Arm, Comparison, Difference
+from bench.studies.results import Results
+from bench.studies.stats import Estimate
+
+BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
+    "state": 0,
+    "weights_state": 4,
+    "weights_gradients_state": 8,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured number that bears on a claim.
+
+    condition: where it was found; low, high: its 95 % interval or range, equal to the value where
+    it is exact, or None; holds: whether the claim holds by it, where that is not for the claim's
+    rule to say; in_part: the evidence's own verdict is that it depends; undecided: why it can
+    decide nothing; missing: what would have to be run first; records: the files it comes from,
+    below results/.
+    """
+
+    condition: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    holds: bool | None = None
+    in_part: bool = False
+    undecided: str | None = None
+    missing: str | None = None
+    note: str = ""
+    records: list[str] = field(default_factory=list)
+
+
+def difference(
+    results: Results,
+    *,
+    experiment: str,
+    arm: str,
+    against: str | None = None,
+    conditions: list[str] | None = None,
+) -> list[Finding]:
+    """The test loss of an arm minus that of another (the baseline), paired by seed.
+
+    Where the test, corrected over all arms that could be compared with that other, shows nothing,
+    a claim of a difference fails if the two are equal within the experiment's margin; otherwise it
+    is undecided.
+    """
+    found = []
+    for one in results.comparisons(experiment, conditions, against):
+        pair = _pair(one, arm)
+        if isinstance(pair, Finding):
+            found.append(pair)
+            continue
+        estimate, seeds = pair.estimate, pair.seeds
+        nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
+        nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
+        shown = pair.p < LEVEL
+        equal = not shown and pair.small
+        said = _against(
+            *(results, one, arm, estimate),
+            holds=False if equal else None,
+            undecided=None if shown or equal else nothing,
+            note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if equal else _flags(one, arm),
+        )
+        found.append(said)
+    return found
+
+
+def equality(
+    results: Results,
+    *,
+    experiment: str,
+    arm: str,
+    against: str | None = None,
+    conditions: list[str] | None = None,
+    or_better: bool = False,
+) -> list[Finding]:
+    """Whether two arms have the same test loss, within the margin that the experiment states.
+
+    It holds where the 90 % interval of the paired difference lies inside the margin, fails where
+    it lies outside, and is undecided in between. or_better: only a higher loss counts as outside
+    (no inferiority). UserError where the experiment states no margin.
+    """
+    found = []
+    for one in results.comparisons(experiment, conditions, against):
+        margin = one.study.margin
+        if margin is None:
+            raise UserError(f"study.margin: experiment={experiment} has none, equality needs it")
+        pair = _pair(one, arm)
+        if isinstance(pair, Finding):
+            found.append(pair)
+            continue
+        equal, interval = pair.equivalence.equal, pair.equivalence.interval
+        holds = equal or (or_better and interval.high < margin)
+        fails = interval.low >= margin or (not or_better and interval.high <= -margin)
+        bounds = f"below +{margin:g}" if or_better else f"inside ±{margin:g}"
+        said = _against(
+            *(results, one, arm, interval),
+            holds=True if holds else False if fails else None,
+            undecided=None if holds or fails else f"neither {bounds} nor out",
+            note=f"{bounds}{_flags(one, arm, '; ')}",
+        )
+        found.append(replace(said, unit=f"{said.unit} (90 % interval)"))
+    return found
+
+
+def saving(
+    results: Results,
+    *,
+    experiment: str,
+    arm: str,
+    of: str,
+    conditions: list[str] | None = None,
+) -> list[Finding]:
+    """The share of memory that an arm saves against the baseline, by model.
+
+    of: state, weights_state, weights_gradients_state (fp32), or peak, which was measured: the
+    mean and range over seeds.
+    """
+    found = []
+    for one in results.comparisons(experiment, conditions):
+        ours, base = _arms(one, arm)
+        if ours is None or base is None:
+            found.append(_missing(one, arm))
+            continue
+        where = f"{ours.runs[0].record['model']}, {arm}"
+        shares = saved(ours, base, of)
+        if not shares:
+            found.append(Finding(where, missing=f"{of} of {where}: not in the records"))
+            continue
+        found.append(
+            Finding(
+                where,
+                *(sum(shares) / len(shares), min(shares), max(shares), len(shares)),
+                unit=f"share of {of.replace('_', ' + ')} saved",
+                records=_records(results, one, arm),
+            )
+        )
+    return found
+
+
+def saved(ours: Arm, base: Arm, of: str) -> list[float]:
+    """The share of `of` that an arm saves: of the peak by seed, else one; none without records."""
+    if of == "peak":
+        own, theirs = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
+        return [1 - own[seed] / theirs[seed] for seed in sorted(own.keys() & theirs.keys())]
+    own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
+    aside = BYTES[of] * ours.median("parameters")
+    return [] if None in (own, theirs) else [1 - (own + aside) / (theirs + aside)]
+
+
+def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
+    """A step's overhead at each measured batch, the largest first, and where it is `level`."""
+    name = f"steps/{step}.json"
+    measured = results.json(name) or {"optimizers": {}}
+    one = measured["optimizers"].get(arm)
+    if one is None or one["error"]:
+        return [Finding(step, missing=f"bench/step.py with {arm}: results/{name}")]
+    unit, at = f"{measured['unit']} a step", one["units_at"][f"{level:g}"]
+    shared = dict(n=one["step_ms"]["n"], unit="overhead", records=[name])
+    found = [
+        Finding(
+            f"{arm} at {point['units']:,} {unit}",
+            *(point["value"], point["low"], point["high"]),
+            **shared,
+        )
+        for point in reversed(one["overhead"])
+        if point["measured"]
+    ]
+    if at["units"] is None:
+        return found
+    low, high = ("never" if at[end] is None else f"{at[end]:,.0f}" for end in ("low", "high"))
+    how = "measured" if at["measured"] else "extrapolated"
+    beyond = f"{arm} from {at['units']:,.0f} {unit} on ({low} to {high}, {how})"
+    return [*found, Finding(beyond, level, level, level, holds=True, **shared)]
+
+
+def check(results: Results, *, names: list[str]) -> list[Finding]:
+    """Checks of the laboratory (bench/ortho.py checks=true), which carry their verdicts."""
+    name = "ortho/checks.json"
+    known = {one["name"]: one for one in (results.json(name) or {"checks": []})["checks"]}
+    found = []
+    for wanted in names:
+        one = known.get(wanted)
+        if one is None:
+            found.append(Finding(wanted, missing=f"the check {wanted}: bench/ortho.py checks=true"))
+            continue
+        verdict = one["verdict"]
+        found.append(
+            Finding(
+                one["condition"],
+                *(one["value"], one["low"], one["high"], one["n"]),
+                unit=one["unit"],
+                holds={"confirmed": True, "refuted": False}.get(verdict),
+                in_part=verdict == "depends",
+                missing=one["condition"] if verdict == "open" else None,
+                records=[name],
+            )
+        )
+    return found
+
+
+def nothing(results: Results, *, needs: str) -> list[Finding]:
+    """For a claim that nothing here can test; needs: what could."""
+    return [Finding("", missing=needs)]
+
+
+def _pair(one: Comparison, arm: str) -> Difference | Finding:
+    """An arm's difference from the baseline, or a finding that says what is missing."""
+    if None in _arms(one, arm):
+        return _missing(one, arm)
+    pair = one.arm(arm).difference
+    seeds = pair.estimate.n if pair else 0
+    if seeds >= 2:
+        return pair
+    missing = f"two seeds that both {arm} and {one.study.baseline} finished, {seeds} so far, "
+    missing += f"of experiment={one.study.name}, {one.condition}"
+    return Finding(one.condition, missing=missing)
+
+
+def _against(results: Results, one: Comparison, arm: str, estimate: Estimate, **more) -> Finding:
+    """An arm's difference from the baseline."""
+    return Finding(
+        f"{arm} against {one.study.baseline} ({one.study.name}, {one.condition})",
+        *(estimate.mean, estimate.low, estimate.high, estimate.n),
+        unit=f"test loss, {arm} - {one.study.baseline}",
+        records=_records(results, one, arm),
+        **more,
+    )
+
+
+def _arms(one: Comparison, arm: str) -> list[Arm | None]:
+    return [one.arm(arm), one.arm(one.study.baseline)]
+
+
+def _flags(one: Comparison, arm: str, lead: str = "") -> str:
+    """What a reader has to know of the arms' rates and runs, and of the experiment's."""
+    both = _arms(one, arm)
+    found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
+    found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
+    found += [f"{one.missing} of the experiment's runs are missing"] * (one.missing > 0)
+    found += one.left_out
+    return lead + "; ".join(found) if found else ""
+
+
+def _records(results: Results, one: Comparison, arm: str) -> list[str]:
+    return results.files(_arms(one, arm))
+
+
+def _missing(one: Comparison, arm: str) -> Finding:
+    absent = " and ".join(name for name in (arm, one.study.baseline) if one.arm(name) is None)
+    where = f"experiment={one.study.name}, {one.condition}"
+    return Finding(one.condition, missing=f"{absent} of {where}")

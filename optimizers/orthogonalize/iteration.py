@@ -1,0 +1,265 @@
+"""msign by iteration: batched, pure functions on stacks of matrices.
+
+msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices in a stack.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimizers.coefficients import Triple, per_step
+from optimizers.orthogonalize.norms import NORMS, normed_, schatten4_normed_
+from optimizers.orthogonalize.symmetric import (
+    gram_matrix,
+    short_side_product,
+    symmetric_product,
+    symmetric_share,
+)
+from optimizers.orthogonalize.workspace import Workspace
+from optimizers.precision import bf16_pays
+
+DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+METHODS = ("auto", "newton_schulz", "gram", "exact")
+
+# The Gram form forms X again after `first` steps and then after every second one. Its G carries
+# a rounding error of one unit relative to its largest eigenvalue, which each step multiplies by
+# a^2 (12 for Keller's set), so steep spectra need restarts. Measured against the plain form (four
+# sets; Gaussian, steep to condition 1e6, low rank): at most 2.5 times its error by these rules,
+# 70 times in fp32 and without bound in bf16 when X is formed once.
+LARGE = 256  # rows from which rounding averages out enough for a third step in fp32
+SMALLEST_HALF = 128  # rows below which half precision is 3 times worse whatever the restarts
+
+
+@dataclass(frozen=True)
+class Orthogonalizer:
+    """How msign is approximated; the settings of conf/orthogonalizer/*.yaml.
+
+    coefficients: a named set, or a list of triples; steps: iterations; dtype: of the iteration
+    (fp64, fp32, bf16, fp16, or auto: bf16 where its products are faster than fp32's); method:
+    newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (whichever takes fewer
+    FLOPs for the shape), or exact (SVD, the slow reference); norm: by which matrices are divided
+    first: frobenius, or schatten4; singular_values: (low, high), only with exact: each is drawn
+    anew between them, uniformly, in the place of 1 (what a result as inexact as that does to
+    training).
+    """
+
+    name: str = "keller"
+    coefficients: str | Sequence[Triple] = "keller"
+    steps: int = 5
+    method: str = "auto"
+    dtype: str = "auto"
+    norm: str = "frobenius"
+    singular_values: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        per_step(self.coefficients, self.steps)
+        if self.method not in METHODS:
+            raise ValueError(
+                f"orthogonalizer.method={self.method}: must be one of {', '.join(METHODS)}"
+            )
+        if self.norm not in NORMS:
+            raise ValueError(f"orthogonalizer.norm={self.norm}: must be one of {', '.join(NORMS)}")
+        if self.singular_values is not None:
+            low, high = self.singular_values
+            if self.method != "exact" or not 0 < low <= high:
+                raise ValueError(
+                    f"orthogonalizer.singular_values={self.singular_values}: must be two numbers "
+                    f"above 0, the lower first, and needs orthogonalizer.method=exact"
+                )
+        if self.dtype not in (*DTYPES, "auto"):
+            raise ValueError(
+                f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
+            )
+
+    def input_dtype(self, device_type: str) -> torch.dtype:
+        """What a stack is best gathered in: fp16 lacks the range for gradients before scaling."""
+        dtype = self.iteration_dtype(device_type)
+        return torch.float32 if dtype == torch.float16 else dtype
+
+    def iteration_dtype(self, device_type: str) -> torch.dtype:
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        return torch.bfloat16 if bf16_pays(device_type) else torch.float32
+
+    def multiplications(self, rows: int, columns: int, device: torch.device) -> float:
+        """What the iteration of one matrix on this device takes; in proportion for exact."""
+        n, m = sorted((rows, columns))
+        if n == 1:
+            return 0.0
+        if self.method == "exact":
+            return float(n * n * m)
+        X = torch.empty((), dtype=self.iteration_dtype(device.type), device=device).expand(1, n, m)
+        triples = per_step(self.coefficients, self.steps)
+        return multiplications(X, triples, _form(X, triples, self.method))
+
+    def __call__(
+        self,
+        X_bnm: Tensor,
+        dtype: torch.dtype | None = None,
+        workspace: Workspace | None = None,
+    ) -> Tensor:
+        """msign of each matrix of a stack, iterated in `dtype` (default: the stack's own).
+
+        Norms are taken before the stack is cast; workspace: see `orthogonalize`.
+        """
+        dtype = dtype or X_bnm.dtype
+        if self.method == "exact":
+            return msign(X_bnm, self.singular_values).to(dtype)
+        triples = per_step(self.coefficients, self.steps)
+        captured = X_bnm.is_cuda and not torch.compiler.is_compiling()
+        function = _compiled() if captured else orthogonalize
+        return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
+
+
+def msign(X_bnm: Tensor, singular_values: tuple[float, float] | None = None) -> Tensor:
+    """The polar factor by SVD: the reference. Directions of zero singular value give zero.
+
+    singular_values: between which each is drawn, in the place of 1, by torch's global generator.
+    """
+    wide = X_bnm.double() if X_bnm.dtype == torch.float64 else X_bnm.float()
+    if not wide.isfinite().all():  # the decomposition would raise; the iterations pass NaN on
+        return torch.full_like(X_bnm, torch.nan)
+    U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
+    tolerance = S[..., :1] * max(X_bnm.shape[-2:]) * torch.finfo(S.dtype).eps
+    ones = (tolerance < S).to(S.dtype)
+    if singular_values is not None:
+        low, high = singular_values
+        ones = ones * (low + (high - low) * torch.rand_like(S))
+    return ((U * ones.unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
+
+
+def orthogonalize(
+    X_bnm: Tensor,
+    triples: list[Triple],
+    method: str = "auto",
+    dtype: torch.dtype | None = None,
+    workspace: Workspace | None = None,
+    norm: str = "frobenius",
+) -> Tensor:
+    """Newton-Schulz iteration on a stack of matrices (b, n, m), in `dtype` (default: X's own).
+
+    A single row or column has msign x / |x|: no iteration. A zero matrix gives zero, NaN or
+    infinity gives NaN in its own matrix only. With a workspace X is overwritten, and the result
+    lies in either until the next call with it.
+    """
+    X = X_bnm
+    if workspace is None:
+        workspace = Workspace(X.device)
+        X = X.clone(memory_format=torch.contiguous_format)
+    X = normed_(X).to(dtype or X.dtype)
+    if min(X.shape[-2:]) == 1:
+        return X
+    if norm == "schatten4":
+        schatten4_normed_(X, workspace)
+    return iterate(X, triples, method, workspace)
+
+
+@functools.cache
+def _compiled():
+    """On a GPU the compiler fuses element-wise work; one graph a shape of stack."""
+    return torch.compile(orthogonalize, dynamic=False, recompile_limit=256)
+
+
+def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
+    """The iteration itself, for singular values at most 1; X is overwritten."""
+    form = gram if _form(X_bnm, triples, method) == "gram" else newton_schulz
+    return form(X_bnm, triples, workspace)
+
+
+def _form(X_bnm: Tensor, triples: list[Triple], method: str) -> str:
+    if method != "auto":
+        return method
+    return "gram" if gram_is_cheaper(X_bnm, triples) else "newton_schulz"
+
+
+def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
+    """X <- a X + (b G + c G^2) X with G = X X^T: three products a step, two where c is 0.
+
+    X is overwritten.
+    """
+    X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
+    G, Z = _gram_sized(X, workspace, "GZ")
+    for a, b, c in triples:
+        gram_matrix(X, out=G)
+        short_side_product(_polynomial(G, b, c, out=Z), X, X, beta=a, out=Y)
+        X, Y = Y, X
+    return X
+
+
+def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
+    """The same polynomial, iterated on the n x n Gram matrix. X is overwritten.
+
+    With G = X X^T and Z = a I + b G + c G^2 a step is X <- Z X, G <- Z G Z. The Z's are gathered
+    in Q and multiplied to X once, at each restart. All are polynomials in G, hence symmetric and
+    commuting. Source: github.com/Dao-AILab/gram-newton-schulz.
+    """
+    X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
+    G, Z, Q, P = _gram_sized(X, workspace, "GZQP")
+    start = 0
+    for stop in restarts(X, len(triples)):
+        gram_matrix(X, out=G)
+        for step in range(start, stop):
+            a, b, c = triples[step]
+            _polynomial(G, b, c, out=Z).diagonal(dim1=-2, dim2=-1).add_(a)
+            if step + 1 < stop:
+                symmetric_product(G, Z, out=P)
+                symmetric_product(Z, P, out=G)
+            if step == start:
+                Q, Z = Z, Q
+            else:
+                symmetric_product(Z, Q, out=P)
+                Q, P = P, Q
+        short_side_product(Q, X, out=Y)
+        X, Y = Y, X
+        start = stop
+    return X
+
+
+def _gram_sized(X_bnm: Tensor, workspace: Workspace, names: str) -> list[Tensor]:
+    b, n = len(X_bnm), min(X_bnm.shape[-2:])
+    return [workspace.empty(name, (b, n, n), X_bnm.dtype) for name in names]
+
+
+def _polynomial(G_bnn: Tensor, b: float, c: float, out: Tensor) -> Tensor:
+    """b G + c G^2."""
+    if c == 0:
+        return torch.mul(G_bnn, b, out=out)
+    return symmetric_product(G_bnn, G_bnn, G_bnn, beta=b, alpha=c, out=out)
+
+
+def restarts(X_bnm: Tensor, steps: int) -> list[int]:
+    """The step numbers after which X is formed: the last one is `steps`."""
+    if X_bnm.dtype == torch.float64:
+        return [*range(5, steps, 5), steps]
+    first = 3 if X_bnm.dtype == torch.float32 and min(X_bnm.shape[-2:]) >= LARGE else 2
+    return [*range(first, steps, 2), steps]
+
+
+def gram_is_cheaper(X_bnm: Tensor, triples: list[Triple]) -> bool:
+    """Whether the Gram form needs fewer multiplications here, and is as exact as it should be."""
+    half = X_bnm.dtype in (torch.bfloat16, torch.float16)
+    if half and min(X_bnm.shape[-2:]) < SMALLEST_HALF:
+        return False
+    return multiplications(X_bnm, triples, "gram") < multiplications(
+        X_bnm, triples, "newton_schulz"
+    )
+
+
+def multiplications(X_bnm: Tensor, triples: list[Triple], form: str) -> float:
+    """Multiplications of numbers that a form (gram, newton_schulz) takes for one matrix of X."""
+    n, m = sorted(X_bnm.shape[-2:])
+    steps, squares = len(triples), sum(c != 0 for _, _, c in triples)
+    once = symmetric_share(n, X_bnm)  # what a symmetric product takes of a whole one
+    if form == "newton_schulz":
+        return steps * (1 + once) * n * n * m + squares * once * n**3
+    segments = len(restarts(X_bnm, steps))
+    small_products = squares + (steps - segments) + 2 * (steps - segments)
+    return segments * (1 + once) * n * n * m + small_products * once * n**3

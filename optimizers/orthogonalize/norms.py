@@ -1,0 +1,38 @@
+"""The norms that matrices are divided by, so that no singular value is above 1."""
+
+import torch
+from torch import Tensor
+
+from optimizers.orthogonalize.symmetric import gram_matrix
+from optimizers.orthogonalize.workspace import Workspace
+
+NORMS = ("frobenius", "schatten4")
+
+
+def normed_(X_bnm: Tensor) -> Tensor:
+    """Divide each matrix, in place, by its Frobenius norm; a zero matrix stays zero.
+
+    A power of two, which costs no accuracy, first brings the largest entry near 1: squares of
+    gradients would leave fp32's range below 1e-19 and above 1e19.
+    """
+    largest = X_bnm.amax((-2, -1), keepdim=True)
+    peak = _positive(torch.maximum(largest, -X_bnm.amin((-2, -1), keepdim=True)))
+    X_bnm.mul_(torch.exp2(-torch.frexp(peak).exponent.to(X_bnm.dtype)))
+    return X_bnm.div_(_positive(torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True)))
+
+
+def schatten4_normed_(X_bnm: Tensor, workspace: Workspace) -> Tensor:
+    """Divide each matrix, in place, by (sum s^4)^(1/4) = |X X^T|_F^(1/2).
+
+    Never below the largest singular value and never above the Frobenius norm, so small singular
+    values begin nearer to 1. Costs one product more. Source: kexue.fm/archives/10922.
+    """
+    n = min(X_bnm.shape[-2:])
+    G = gram_matrix(X_bnm, out=workspace.empty("G", (len(X_bnm), n, n), X_bnm.dtype))
+    wide = torch.promote_types(X_bnm.dtype, torch.float32)
+    size = torch.linalg.vector_norm(G, dim=(-2, -1), keepdim=True, dtype=wide).sqrt()
+    return X_bnm.div_(_positive(size).to(X_bnm.dtype))
+
+
+def _positive(scale: Tensor) -> Tensor:
+    return scale.clamp_min(torch.finfo(scale.dtype).tiny)

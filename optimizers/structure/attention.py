@@ -1,0 +1,125 @@
+"""What the probe saw of attention, by parameter: its Q, K and V rows, its output projection."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from torch import nn
+
+from optimizers.structure.probe import Seen
+
+
+class HeadSlice(NamedTuple):
+    """Rows start..stop of a tensor belong to `part` (q, k or v) of `head`."""
+
+    part: str
+    head: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a parameter does around attention; `attention` names the module, where it projects."""
+
+    reason: str
+    attention: str | None = None
+    slices: tuple[HeadSlice, ...] = ()
+    output_heads: int | None = None
+
+
+def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
+    """By parameter (its id) what it does around the attentions that were seen."""
+    parameters = dict(model.named_parameters())
+    names = {id(p): name for name, p in parameters.items()}
+    facts: dict[int, Fact] = {}
+    modules: dict[str, list[set[int]]] = {}  # by module its attentions, each by its weights
+    for call in seen.attentions:
+        rows = {weight: heads for weight, heads in call.rows.items() if weight in names}
+        where = _common_parent([names[weight] for weight in rows])
+        known = modules.setdefault(where, [])
+        if rows.keys() not in known:
+            known.append(set(rows))
+        number = known.index(rows.keys())
+        where += f" ({number + 1})" if number else ""
+        for weight, heads in rows.items():
+            stored = parameters[names[weight]]
+            fan_out = stored.shape[1 if seen.layouts[weight] == {"transposed"} else 0]
+            fact = _projection(where, heads, fan_out)
+            if weight in facts and facts[weight] != fact:
+                fact = Fact("attentions read it in several ways; kept whole")
+            facts[weight] = fact
+            bias = parameters.get(names[weight].removesuffix("weight") + "bias")
+            if bias is not None:
+                facts[id(bias)] = fact
+        for weight, columns in call.outputs.items():
+            fact = _output(list(columns.values()))
+            if fact is not None:
+                facts.setdefault(weight, fact)
+    return facts
+
+
+def _projection(where: str, heads: dict[tuple[str, int], list[int]], fan_out: int) -> Fact:
+    """The linear map before attention: whole unless every row belongs to one part of one head."""
+    counts = [(sum(p == part for p, _ in heads), part) for part in "qkv"]
+    said = ", ".join(
+        f"{', '.join(part for _, part in same)} of {count}"
+        for count, same in groupby(counts, key=itemgetter(0))
+        if count
+    )
+    if sorted(row for rows in heads.values() for row in rows) != list(range(fan_out)):
+        reason = f"{said} heads from some or shared rows, read by probing; kept whole"
+        return Fact(reason)
+    slices = tuple(
+        HeadSlice(part, head, start, stop)
+        for (part, head), rows in heads.items()
+        for start, stop in runs(rows)
+    )
+    return Fact(f"{said} heads, read by probing", where, slices)
+
+
+def _output(columns: list[list[int]]) -> Fact | None:
+    """The linear map after attention, where each head has its own block of columns."""
+    size = len(columns[0])
+    in_order = [list(range(i * size, (i + 1) * size)) for i in range(len(columns))]
+    if columns != in_order:
+        return None
+    reason = f"output projection of {len(columns)} heads, read by probing"
+    return Fact(reason, output_heads=len(columns))
+
+
+def unseen(model: nn.Module, facts: dict[int, Fact]) -> set[int]:
+    """Parameters (their ids) of modules called attention in which the probe saw none."""
+    found: set[int] = set()
+    for module in model.modules():
+        inside = {id(p) for p in module.parameters()}
+        if "Attention" in type(module).__name__ and not inside & facts.keys():
+            found |= inside
+    return found
+
+
+def runs(rows: list[int]) -> Iterator[tuple[int, int]]:
+    """The numbers as ranges [start, stop) of neighbours, ascending."""
+    start = previous = None
+    for row in sorted(rows):
+        if start is None:
+            start = row
+        elif row != previous + 1:
+            yield start, previous + 1
+            start = row
+        previous = row
+    if start is not None:
+        yield start, previous + 1
+
+
+def _common_parent(names: list[str]) -> str:
+    """The innermost module that all these parameters are in."""
+    paths = [name.removesuffix(".weight").split(".")[:-1] for name in names]
+    shared = []
+    for level in zip(*paths, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return ".".join(shared)

@@ -1,0 +1,173 @@
+"""What is each parameter of a model? Its role and its matrix layout, each with the reason.
+
+Read from module types, ties, shapes, the model's own configuration and, for attention and for
+bare parameters, from a probing forward pass; a mark or a pattern on names overrides it. What
+cannot be known is listed as a plain matrix, reason NO_STRUCTURE.
+"""
+
+import difflib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from optimizers.structure.attention import Fact, HeadSlice, attention_facts, unseen
+from optimizers.structure.probe import Seen, one_token, probe
+from optimizers.structure.recognition import NO_STRUCTURE, Reading, places, recognise
+from optimizers.views import LAYOUTS, as_stored, fits
+
+ROLES = ("hidden", "conv", "embedding", "position", "head", "vector")
+# The first layout that fits is the one of a tensor of this role where nothing else is known.
+LAYOUTS_OF = {
+    "hidden": ("matrix", "batch", "kernel", "vector"),
+    "head": ("matrix", "kernel", "vector"),
+    "conv": ("kernel", "matrix", "vector"),
+    "embedding": ("table", "kernel", "vector"),
+    "position": ("table", "kernel", "vector"),
+    "vector": ("vector",),
+}
+VECTORS = ("vector", "vectors")
+MARK = "structure_mark"  # attribute of a marked tensor
+
+Marked = TypeVar("Marked", Tensor, nn.Module)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its name, role, layout (views.LAYOUTS) and the reason for both.
+
+    attention: the name of the attention module it projects to q, k or v for, with the rows of
+    every head; output_heads: for the projection after attention, how many heads cut its fan-in;
+    groups: of a convolution, each a linear map of its own.
+    """
+
+    name: str
+    tensor: Tensor = field(repr=False)
+    role: str
+    layout: str
+    reason: str
+    attention: str | None = None
+    slices: tuple[HeadSlice, ...] = ()
+    output_heads: int | None = None
+    groups: int = 1
+
+
+class Mark(NamedTuple):
+    """What somebody said a parameter is; None where they left it to recognition."""
+
+    role: str | None
+    layout: str | None
+
+
+def mark(target: Marked, role: str | None = None, layout: str | None = None) -> Marked:
+    """Say what a parameter, or every parameter of a module, is; gives back the target.
+
+    role: one of ROLES; layout: one of views.LAYOUTS. The mark stays with the tensor, but not with
+    a copy of it. Raises ValueError where either does not exist or does not fit the tensor.
+    """
+    tensors = {"": target} if isinstance(target, Tensor) else dict(target.named_parameters())
+    for name, tensor in tensors.items():
+        check(f"mark {name}".rstrip(), Mark(role, layout), tensor)
+        setattr(tensor, MARK, Mark(role, layout))
+    return target
+
+
+def check(what: str, said: Mark, tensor: Tensor) -> None:
+    """Raises ValueError, which begins with `what`, for a role or layout that cannot be."""
+    if said == (None, None):
+        raise ValueError(f"{what}: must say a role ({', '.join(ROLES)}), a layout, or both")
+    for key, value, accepted in (("role", said.role, ROLES), ("layout", said.layout, LAYOUTS)):
+        if value is not None and value not in accepted:
+            raise ValueError(f"{what}: {key}={value}: must be one of {', '.join(accepted)}")
+    if said.layout is not None and not fits(tensor, said.layout):
+        shape = tuple(tensor.shape)
+        stored = LAYOUTS[said.layout]
+        raise ValueError(f"{what}: layout={said.layout} is {stored}; its shape is {shape}")
+
+
+def describe(
+    model: nn.Module,
+    forward: Callable[[], Any] | None = None,
+    patterns: Mapping[str, Any] | None = None,
+) -> list[Parameter]:
+    """Every trainable parameter once, in the order of model.named_parameters().
+
+    forward: a call of the model on the smallest input, by which it is probed; models of
+    transformers, and others that take input_ids, need none.
+    patterns: shell-style pattern on names -> role or {role, layout}; of several that match, the
+    last wins. A pattern precedes a mark, and a mark precedes recognition.
+    Raises ValueError for a pattern that matches nothing or says what cannot be.
+    """
+    where, seen = places(model), _look(model, forward)
+    facts = attention_facts(model, seen)
+    blind = unseen(model, facts)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    said = _said(trainable, patterns or {})
+    found = []
+    for name, tensor in trainable.items():
+        fact = facts.get(id(tensor))
+        partly = id(tensor) in seen.parts and not (fact and fact.slices)
+        layouts = set() if partly else seen.layouts.get(id(tensor), set())
+        reading = recognise(model, where[id(tensor)], tensor, layouts)
+        if reading.role == "hidden" and id(tensor) in blind:
+            fact = Fact("its attention was not seen; Q, K, V stay whole")
+        if reading.reason == NO_STRUCTURE:
+            fact = None
+        if name in said:
+            told = _told(reading, *said[name], tensor)
+            if told.layout != reading.layout or told.role not in (reading.role, "hidden"):
+                fact = None
+            reading = told
+        reason = f"{reading.reason}; {fact.reason}" if fact else reading.reason
+        heads = (fact.attention, fact.slices, fact.output_heads) if fact else (None, (), None)
+        role, layout, _, groups = reading
+        found.append(Parameter(name, tensor, role, layout, reason, *heads, groups))
+    return found
+
+
+def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
+    """What the probe sees, nothing where the model cannot be run."""
+    try:
+        forward = forward or one_token(model)
+        return probe(model, forward) if forward is not None else Seen()
+    except Exception as error:  # a model that cannot take one token is trained with Q, K, V whole
+        warnings.warn(f"attention could not be probed, Q, K, V stay whole: {error}", stacklevel=3)
+        return Seen()
+
+
+def _said(trainable: dict[str, Tensor], patterns: Mapping[str, Any]) -> dict[str, tuple]:
+    """By name what patterns and marks say: (Mark, "pattern ..." or "marked")."""
+    said = {n: (getattr(p, MARK), "marked") for n, p in trainable.items() if hasattr(p, MARK)}
+    for pattern, value in patterns.items():
+        what = f"structure={{{pattern}: {value}}}"
+        rule = value if isinstance(value, Mapping) else {"role": value}
+        if not rule.keys() <= {"role", "layout"}:
+            raise ValueError(f"{what}: must be a role or {{role: …, layout: …}}")
+        matched = [name for name in trainable if fnmatchcase(name, pattern)]
+        if not matched:
+            near = difflib.get_close_matches(pattern.replace("*", ""), trainable, 3, 0.0)
+            raise ValueError(
+                f"{what}: matches no trainable parameter; there are e.g. {', '.join(near)}"
+            )
+        for name in matched:
+            told = Mark(rule.get("role"), rule.get("layout"))
+            check(f"{what}: {name}", told, trainable[name])
+            said[name] = (told, f"pattern {pattern}")
+    return said
+
+
+def _told(reading: Reading, told: Mark, origin: str, tensor: Tensor) -> Reading:
+    """The reading that a mark makes of a recognised one."""
+    role = told.role or reading.role
+    layout, groups = told.layout, reading.groups
+    if layout is None:
+        kept = role == reading.role or (
+            role in ("hidden", "conv", "head") and reading.layout not in ("table", *VECTORS)
+        )
+        fitting = next(name for name in LAYOUTS_OF[role] if fits(tensor, name))
+        layout = reading.layout if kept else fitting
+    layout = as_stored(tensor, layout)
+    return Reading(role, layout, origin, groups if layout == reading.layout else 1)

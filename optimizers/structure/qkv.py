@@ -1,0 +1,108 @@
+"""Which matrices the parameters of a role are read as, attention's by what `qkv` says."""
+
+from itertools import groupby
+from typing import Any
+
+from optimizers.structure.parameters import Parameter
+from optimizers.views import View, as_matrix, whole
+
+QKV_MODES = ("fused", "split", "per_head", "head_groups")
+
+
+def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[View]:
+    """The matrices of one role: attention projections as `qkv` says, all else whole (experts and
+    groups of a convolution: one matrix each).
+
+    qkv: {name: fused | split | per_head | head_groups, output: whole | per_head} and, for
+    head_groups, heads_per_group. Without it every tensor is one matrix.
+    """
+    views: list[View] = []
+    done: set[int] = set()
+    if qkv is not None and qkv.get("output", "whole") not in ("whole", "per_head"):
+        raise ValueError(f"qkv.output={qkv['output']}: must be whole or per_head")
+    for number, p in enumerate(members):
+        if number in done:
+            continue
+        if qkv is not None and p.attention is not None:
+            same = [
+                i
+                for i, other in enumerate(members)
+                if (other.attention, other.layout) == (p.attention, p.layout)
+                and _columns(other) == _columns(p)
+            ]
+            views += attention_views(members, same, qkv)
+            done |= set(same)
+        elif qkv is not None and p.output_heads and qkv.get("output") == "per_head":
+            size = _columns(p) // p.output_heads
+            blocks = [[[number, h * size, (h + 1) * size]] for h in range(p.output_heads)]
+            views.append(View(members=[number], layout=p.layout, axis=1, blocks=blocks))
+        else:
+            views.append(_whole(number, p))
+    return views
+
+
+def _columns(p: Parameter) -> int:
+    return as_matrix(p.tensor, p.layout).shape[1]
+
+
+def _whole(number: int, p: Parameter) -> View:
+    try:
+        return whole(number, p.tensor, p.layout, p.groups)
+    except ValueError as error:
+        raise ValueError(f"{p.name}: {error}") from None
+
+
+def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, Any]) -> list[View]:
+    """The Q, K, V rows of one attention, which lie in one tensor or in several."""
+    mode = qkv["name"]
+    rows = sorted(
+        ("qkv".index(part), head, number, start, stop)
+        for number in same
+        for part, head, start, stop in members[number].slices
+    )
+    layout = members[same[0]].layout
+    keys = {
+        "fused": lambda row: 0,
+        "split": lambda row: row[0],
+        "per_head": lambda row: row[:2],
+        "head_groups": lambda row: (row[0], row[1] // _group_size(members[same[0]], rows, qkv)),
+    }
+    if mode not in keys:
+        raise ValueError(f"qkv={mode}: must be one of {', '.join(QKV_MODES)}")
+    blocks = [_merged([list(row[2:]) for row in group]) for _, group in groupby(rows, keys[mode])]
+    if all(len({piece[0] for piece in block}) == 1 for block in blocks):
+        # Nothing is joined: one view a tensor, so that the table shows each by itself.
+        return [
+            View(
+                members=[number],
+                layout=layout,
+                axis=0,
+                blocks=[block for block in blocks if block[0][0] == number],
+            )
+            for number in same
+        ]
+    return [View(members=same, layout=layout, axis=0, blocks=blocks)]
+
+
+def _group_size(p: Parameter, rows: list[tuple], qkv: dict[str, Any]) -> int:
+    size = qkv["heads_per_group"]
+    if not isinstance(size, int):
+        raise ValueError(f"qkv.heads_per_group={size}: must be a whole number")
+    for part in {row[0] for row in rows}:
+        heads = len({row[1] for row in rows if row[0] == part})
+        if size < 1 or heads % size:
+            raise ValueError(
+                f"qkv.heads_per_group={size}: does not divide the {heads} heads of {p.attention}"
+            )
+    return size
+
+
+def _merged(pieces: list[list[int]]) -> list[list[int]]:
+    """Neighbouring pieces of one tensor put together."""
+    merged: list[list[int]] = []
+    for member, start, stop in pieces:
+        if merged and merged[-1][0] == member and merged[-1][2] == start:
+            merged[-1][2] = stop
+        else:
+            merged.append([member, start, stop])
+    return merged
