@@ -13,10 +13,8 @@ from pathlib import Path
 
 from bench.records import record
 from bench.records.archive import Run
-from bench.reporting import charts as report_charts
+from bench.reporting import charts, markdown, page
 from bench.reporting import content as report_content
-from bench.reporting import markdown as report_markdown
-from bench.reporting import page as report_page
 from bench.reporting.content import Content
 from bench.studies.results import Results
 
@@ -41,16 +39,16 @@ def main() -> int:
         print(f"--results={asked.results}: no such folder", file=sys.stderr)
         return 1
     content = report_content.gather(Results(asked.results.resolve(), asked.published))
-    pictures = report_markdown.pictures(content)
+    pictures = markdown.pictures(content)
     texts = written(content, pictures, asked.published)
     if asked.check:
         return report_differences(texts)
     folder = content.results.folder
-    for file, text in (texts | {folder / "report.html": report_page.page(content)}).items():
+    for file, text in (texts | {folder / "report.html": page.page(content)}).items():
         file.write_text(text)
     (folder / "pictures").mkdir(exist_ok=True)
     for name, chart in pictures.items():
-        report_charts.static(chart, folder / name)
+        charts.static(chart, folder / name)
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
@@ -65,13 +63,13 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
     """
     folder = content.results.folder
     texts = {
-        folder / "README.md": report_markdown.results_page(content, pictures),
+        folder / "README.md": markdown.results_page(content, pictures),
         folder / "records.csv": table(content.results.archive.runs),
         folder / "verdicts.json": record.as_json([one.plain() for one in content.verdicts]),
     }
     if published and folder == ROOT / "results":
         readme = ROOT / "README.md"
-        texts[readme] = report_markdown.filled(readme.read_text(), content)
+        texts[readme] = markdown.filled(readme.read_text(), content)
     return texts
 
 

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.processes import world
-from bench.stepping import settings as step_settings
+from bench.stepping import settings
 from bench.training import sweep
 
 
@@ -20,12 +20,12 @@ from bench.training import sweep
 def job(cfg: DictConfig) -> None:
     """One benchmark."""
     with sweep.job() as outcome:
-        benchmark = step_settings.settle(cfg, HydraConfig.get())
+        benchmark = settings.settle(cfg, HydraConfig.get())
         from bench.stepping import (
-            run as step_run,  # imports torch: only once the settings are known to be good
+            run,  # imports torch: only once the settings are known to be good
         )
 
-        outcome |= step_run.run(benchmark, sweep.say)
+        outcome |= run.run(benchmark, sweep.say)
 
 
 def refuse_lone_optimizer() -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.laboratory.statements import basis as basis_checks
-from bench.laboratory.statements import updates
+from bench.laboratory.statements import basis, updates
 from bench.laboratory.statements.updates import deviation
 
 FEW = 3
@@ -13,7 +12,7 @@ FEW = 3
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(basis_checks, "BASES", FEW)
+    monkeypatch.setattr(basis, "BASES", FEW)
     monkeypatch.setattr(updates, "STEPS", 4)
 
 
@@ -23,7 +22,7 @@ def sgd(params, lr=0.1, weight_decay=0.0):
 
 def test_rotations_are_orthogonal():
     for size in (1, 7):
-        P = basis_checks.rotations(size, FEW, seed=0)
+        P = basis.rotations(size, FEW, seed=0)
         assert torch.allclose(P @ P.mT, torch.eye(size, dtype=P.dtype).expand_as(P), atol=1e-12)
     assert not torch.allclose(P[0], P[1])
 
@@ -32,27 +31,27 @@ def test_the_first_step_of_adamw_is_the_sign_of_the_gradient(monkeypatch):
     """So the deviation between bases after one step is that of signs."""
     monkeypatch.setattr(updates, "STEPS", 1)
     (G,) = updates.gaussian_gradients(seed=0)
-    bases = zip(*(basis_checks.rotations(n, FEW, i) for i, n in enumerate(G.shape)), strict=True)
+    bases = zip(*(basis.rotations(n, FEW, i) for i, n in enumerate(G.shape)), strict=True)
     expected = [deviation((P @ G @ Q).sign(), P @ G.sign() @ Q) for P, Q in bases]
-    assert basis_checks.in_bases(updates.adamw, seed=0) == pytest.approx(expected, rel=1e-5)
+    assert basis.in_bases(updates.adamw, seed=0) == pytest.approx(expected, rel=1e-5)
 
 
 def test_only_what_depends_on_the_basis_deviates(monkeypatch):
-    check = basis_checks.basis_equivariance(seed=0)
+    check = basis.basis_equivariance(seed=0)
     assert check.verdict == "confirmed" and 0.1 < check.low <= check.value <= check.high
-    assert max(basis_checks.in_bases(updates.muon, seed=1)) < 1e-12
+    assert max(basis.in_bases(updates.muon, seed=1)) < 1e-12
     monkeypatch.setattr(updates, "adamw", sgd)
-    assert basis_checks.basis_equivariance(seed=0).verdict == "refuted"
+    assert basis.basis_equivariance(seed=0).verdict == "refuted"
 
 
 def test_one_element_wise_optimizer_is_independent_of_the_basis(monkeypatch):
-    check = basis_checks.elementwise_basis(seed=0)
+    check = basis.elementwise_basis(seed=0)
     assert check.verdict == "depends" and check.value < check.n == 10
     assert "SGD" in check.condition.partition("independent of it: ")[2]
-    monkeypatch.setattr(basis_checks, "ELEMENTWISE", {"sgd": sgd})
-    assert basis_checks.elementwise_basis(seed=0).verdict == "refuted"
-    monkeypatch.setattr(basis_checks, "ELEMENTWISE", {"adamw": updates.adamw})
-    assert basis_checks.elementwise_basis(seed=0).verdict == "confirmed"
+    monkeypatch.setattr(basis, "ELEMENTWISE", {"sgd": sgd})
+    assert basis.elementwise_basis(seed=0).verdict == "refuted"
+    monkeypatch.setattr(basis, "ELEMENTWISE", {"adamw": updates.adamw})
+    assert basis.elementwise_basis(seed=0).verdict == "confirmed"
 
 
 def test_what_torch_calls_element_wise_is():
@@ -63,21 +62,21 @@ def test_what_torch_calls_element_wise_is():
     def moved(X):
         return X.flatten(-2)[..., order].view_as(X)
 
-    for name, make in basis_checks.ELEMENTWISE.items():
+    for name, make in basis.ELEMENTWISE.items():
         before, after = updates.trained(make, moved(gradients)), updates.trained(make, gradients)
         assert torch.equal(before, moved(after)), name
 
 
 def test_the_trace_stays_and_no_update_knows_of_the_diagonal():
-    check = basis_checks.trace_invariance(seed=0)
+    check = basis.trace_invariance(seed=0)
     assert check.verdict == "depends" and check.value < 1e-10
 
 
 @pytest.mark.parametrize("make", [updates.adamw, updates.muon])
 def test_final_losses_are_those_of_a_plain_training_loop(make, monkeypatch):
-    monkeypatch.setattr(basis_checks, "TRAINING", 5)
-    problem = basis_checks.least_squares(FEW, seed=0)
-    found = basis_checks.final_losses(problem, make, lr=0.1)
+    monkeypatch.setattr(basis, "TRAINING", 5)
+    problem = basis.least_squares(FEW, seed=0)
+    found = basis.final_losses(problem, make, lr=0.1)
     for loss, P, Q in zip(found, problem.P_knn, problem.Q_kmm, strict=True):
         W = torch.zeros_like(problem.W_nm, requires_grad=True)
         optimizer = make([W], lr=0.1, weight_decay=0.0)
@@ -92,12 +91,12 @@ def test_final_losses_are_those_of_a_plain_training_loop(make, monkeypatch):
 
 
 def test_the_rotated_problem_is_decided_by_spreads(monkeypatch):
-    monkeypatch.setattr(basis_checks, "RATES", (0.1,))
-    monkeypatch.setattr(basis_checks, "TRAINING", 60)
-    problem = basis_checks.least_squares(FEW, seed=0)
-    check = basis_checks.rotated_problem(problem)
+    monkeypatch.setattr(basis, "RATES", (0.1,))
+    monkeypatch.setattr(basis, "TRAINING", 60)
+    problem = basis.least_squares(FEW, seed=0)
+    check = basis.rotated_problem(problem)
     assert check.verdict == "confirmed" and check.n == FEW
-    losses = basis_checks.final_losses(problem, updates.adamw, lr=0.1)
+    losses = basis.final_losses(problem, updates.adamw, lr=0.1)
     assert check.value == pytest.approx(np.mean(losses[1:]) / losses[0])
     monkeypatch.setattr(updates, "adamw", sgd)
-    assert basis_checks.rotated_problem(problem).verdict == "refuted"
+    assert basis.rotated_problem(problem).verdict == "refuted"

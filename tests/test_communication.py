@@ -22,7 +22,7 @@ from bench.communication import model as communication
 from bench.communication.model import Travelling
 from bench.measuring import link
 from bench.reporting import content as report_content
-from bench.reporting import markdown as report_markdown
+from bench.reporting import markdown
 from bench.reporting import page as report_page
 from bench.settings.errors import UserError
 from bench.studies.results import Results
@@ -322,9 +322,9 @@ def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
     (tmp_path / "steps" / f"{two['name']}.json").write_text(json.dumps(two))
     content = report_content.gather(Results(tmp_path))
     assert not content.steps and list(content.shared) == [two["name"]]
-    picture = report_markdown.picture(report_markdown.EXTRAPOLATED)
-    assert report_markdown.pictures(content).keys() == {picture}
-    text = report_markdown.results_page(content, {picture})
+    picture = markdown.picture(markdown.EXTRAPOLATED)
+    assert markdown.pictures(content).keys() == {picture}
+    text = markdown.results_page(content, {picture})
     _, measured, scale = re.split(r"## Communication|### Communication at scale", text)
     assert "4 all-gather" in measured and "8 all-to-all" in measured and "~" not in measured
     assert scale.startswith(", extrapolated") and "EXTRAPOLATED" in scale and picture in scale

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.laboratory.statements import compiling as compile_checks
+from bench.laboratory.statements import compiling
 from bench.laboratory.statements.compiling import (
     Graphs,
     compile_gain,
@@ -23,12 +23,12 @@ def no_compiler(graph, inputs):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(compile_checks, "SHAPES", SHAPES)
-    monkeypatch.setattr(compile_checks, "BACKEND", "eager")
+    monkeypatch.setattr(compiling, "SHAPES", SHAPES)
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
 
 
 def traced():
-    return torch.compile(compile_checks.official, backend="eager", dynamic=False)
+    return torch.compile(compiling.official, backend="eager", dynamic=False)
 
 
 def test_fixed_shapes_compile_once():
@@ -40,17 +40,17 @@ def test_fixed_shapes_compile_once():
 def test_shapes_that_change_compile_again(monkeypatch):
     growing = iter(range(4, 100))
     monkeypatch.setattr(
-        compile_checks, "stacks", lambda shapes, seed: [torch.randn(1, 3, next(growing))]
+        compiling, "stacks", lambda shapes, seed: [torch.randn(1, 3, next(growing))]
     )
-    monkeypatch.setattr(compile_checks, "STEPPED", 3)
+    monkeypatch.setattr(compiling, "STEPPED", 3)
     graphs = compiled_graphs(traced(), SHAPES, seed=0)
     assert graphs == Graphs(first=1, later=3)
     assert static_shapes(graphs).verdict == "refuted"
 
 
 def test_without_a_compiler_both_are_open(monkeypatch):
-    monkeypatch.setattr(compile_checks, "BACKEND", no_compiler)
-    found = list(compile_checks.checks(seed=0))
+    monkeypatch.setattr(compiling, "BACKEND", no_compiler)
+    found = list(compiling.checks(seed=0))
     assert [check.name for check in found] == ["static_shapes", "compile_gain"]
     assert all(check.verdict == "open" and check.value is None for check in found)
     assert all("no compiler" in check.condition for check in found)
@@ -58,7 +58,7 @@ def test_without_a_compiler_both_are_open(monkeypatch):
 
 def test_gains_are_judged_by_the_interval_of_their_median():
     rng = np.random.default_rng(0)
-    eager = rng.uniform(0.9, 1.1, (compile_checks.ROUNDS, 2))
+    eager = rng.uniform(0.9, 1.1, (compiling.ROUNDS, 2))
 
     def gain(compiled):
         return compile_gain({"eager": eager, "compiled": compiled, "eager again": eager})
@@ -66,22 +66,22 @@ def test_gains_are_judged_by_the_interval_of_their_median():
     assert gain(eager / 2).verdict == "confirmed" and gain(eager / 2).value == pytest.approx(2)
     assert gain(eager).verdict == "refuted" and gain(2 * eager).verdict == "refuted"
     assert gain(rng.permutation(eager)).verdict == "depends"
-    low, high = compile_checks.of_median(np.arange(11.0))
+    low, high = compiling.of_median(np.arange(11.0))
     assert (low, high) == (1, 9)  # 97.9 % by the binomial distribution; (2, 8) would have 93.5 %
 
 
 def test_times_are_of_turns():
-    taken = compile_checks.times(lambda X: X, SHAPES, seed=0)
-    assert all(t.shape == (compile_checks.ROUNDS, len(SHAPES)) for t in taken.values())
+    taken = compiling.times(lambda X: X, SHAPES, seed=0)
+    assert all(t.shape == (compiling.ROUNDS, len(SHAPES)) for t in taken.values())
     assert taken["compiled"].sum() < taken["eager"].sum()
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_code_gives_the_same(monkeypatch):
-    monkeypatch.setattr(compile_checks, "BACKEND", "inductor")
-    found = list(compile_checks.checks(seed=0))
+    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    found = list(compiling.checks(seed=0))
     assert found[0].verdict == "confirmed" and found[1].value > 0
     X = torch.randn(*SHAPES[0])
-    compiled = torch.compile(compile_checks.official, dynamic=False)
-    torch.testing.assert_close(compiled(X), compile_checks.official(X), atol=1e-5, rtol=0)
+    compiled = torch.compile(compiling.official, dynamic=False)
+    torch.testing.assert_close(compiled(X), compiling.official(X), atol=1e-5, rtol=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.data.batches import Tokens
-from bench.laboratory.statements import embeddings as embedding_checks
+from bench.laboratory.statements import embeddings
 from bench.laboratory.statements.embeddings import SEQUENCE, STEPS, reached
 
 
@@ -31,7 +31,7 @@ def test_a_tied_table_moves_everywhere(text):
 
 
 def test_the_verdict_follows_the_shares(monkeypatch):
-    monkeypatch.setattr(embedding_checks, "SEQUENCES", (1,))
+    monkeypatch.setattr(embeddings, "SEQUENCES", (1,))
     for half, verdict in ((2.0, "confirmed"), (0.5, "depends"), (0.0, "refuted")):
-        monkeypatch.setattr(embedding_checks, "HALF", half)
-        assert embedding_checks.embedding_updates_sparse(0).verdict == verdict
+        monkeypatch.setattr(embeddings, "HALF", half)
+        assert embeddings.embedding_updates_sparse(0).verdict == verdict

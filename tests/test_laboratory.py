@@ -6,8 +6,7 @@ import math
 import pytest
 from test_ortho_config import settle
 
-from bench.laboratory import cases as laboratory
-from bench.laboratory import cost, recursion, spectra
+from bench.laboratory import cases, cost, recursion, spectra
 from optimizers.coefficients import per_step
 
 CONTRACT = {
@@ -28,7 +27,7 @@ def laboratory_run(tmp_path):
     def start(*overrides):
         said = []
         settings = settle(*TINY, f"results_dir={tmp_path}", *overrides)
-        return laboratory.run(settings, said.append), said
+        return cases.run(settings, said.append), said
 
     return start
 
@@ -101,7 +100,7 @@ def test_the_front_is_what_nothing_beats_at_its_cost(laboratory_run):
 
 def test_one_sample_has_no_interval(laboratory_run):
     records, _ = laboratory_run("methods=keller", "steps=5", "samples=1")
-    json.dumps(laboratory.record.plain(records), allow_nan=False)
+    json.dumps(cases.record.plain(records), allow_nan=False)
     assert all(math.isnan(r["mse"]["low"]) and r["mse"]["mean"] > 0 for r in records)
 
 
@@ -116,7 +115,7 @@ def test_a_second_run_replaces_its_records_and_says_so(laboratory_run, tmp_path)
 
 def test_an_interrupt_keeps_what_is_finished(laboratory_run, tmp_path, monkeypatch):
     done = []
-    measured = laboratory.measured
+    measured = cases.measured
 
     def third_is_interrupted(*arguments):
         if len(done) == 2:
@@ -124,7 +123,7 @@ def test_an_interrupt_keeps_what_is_finished(laboratory_run, tmp_path, monkeypat
         done.append(measured(*arguments))
         return done[-1]
 
-    monkeypatch.setattr(laboratory, "measured", third_is_interrupted)
+    monkeypatch.setattr(cases, "measured", third_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
         laboratory_run("methods=keller")
     files = {f.stem for f in (tmp_path / "ortho").glob("*.json")}

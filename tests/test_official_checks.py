@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.laboratory import dynamics, recursion, search, spectra
-from bench.laboratory.statements import official as official_checks
+from bench.laboratory.statements import official
 from bench.laboratory.statements.official import taylor_steps
 from optimizers.coefficients import KELLER, TAYLOR, polar_express
 
@@ -19,30 +19,30 @@ def by_shape():
 
 
 def test_taylors_coefficients_are_derivatives(monkeypatch):
-    check = official_checks.taylor_is_second_order()
+    check = official.taylor_is_second_order()
     assert check.verdict == "confirmed" and check.value == 0
-    monkeypatch.setattr(official_checks, "TAYLOR", (2.0, -1.5, 0.5))
-    assert official_checks.taylor_is_second_order().value == 0.25
+    monkeypatch.setattr(official, "TAYLOR", (2.0, -1.5, 0.5))
+    assert official.taylor_is_second_order().value == 0.25
 
 
 def test_another_triple_is_steeper_for_the_same_distance(monkeypatch):
-    check = official_checks.official_is_steepest()
+    check = official.official_is_steepest()
     assert check.verdict == "refuted" and check.value == pytest.approx(0.939, abs=1e-3)
     slope = dynamics.steepest_staying(0.2)[0]
     assert dynamics.epsilon_of_slope(slope) == pytest.approx(0.2, abs=1e-5)
     monkeypatch.setattr(dynamics, "steepest_staying", lambda epsilon: KELLER)
-    assert official_checks.official_is_steepest().verdict == "confirmed"
+    assert official.official_is_steepest().verdict == "confirmed"
 
 
 def test_the_official_ones_end_about_one_and_others_at_it(by_shape, monkeypatch):
-    check = official_checks.official_does_not_converge(by_shape[WIDE])
+    check = official.official_does_not_converge(by_shape[WIDE])
     assert check.verdict == "confirmed" and 0.6 < check.low < check.high < 1.2
-    monkeypatch.setattr(official_checks, "KELLER", TAYLOR)
-    assert official_checks.official_does_not_converge(by_shape[WIDE]).verdict == "refuted"
+    monkeypatch.setattr(official, "KELLER", TAYLOR)
+    assert official.official_does_not_converge(by_shape[WIDE]).verdict == "refuted"
 
 
 def test_taylor_is_better_where_no_value_is_small(by_shape):
-    check = official_checks.official_beats_taylor(by_shape)
+    check = official.official_beats_taylor(by_shape)
     assert check.verdict == "depends" and "at 64x512;" in check.condition
     errors = [
         np.mean((recursion.iterate(by_shape[WIDE], [k] * 5) - 1) ** 2) for k in (KELLER, TAYLOR)
@@ -50,8 +50,8 @@ def test_taylor_is_better_where_no_value_is_small(by_shape):
     assert check.high == pytest.approx(errors[0] / errors[1])
     for shape, verdict in ((SQUARE, "confirmed"), (WIDE, "refuted")):
         one = {shape: by_shape[shape]}
-        assert official_checks.official_beats_taylor(one).verdict == verdict
-        assert official_checks.fewer_steps(one).verdict == verdict
+        assert official.official_beats_taylor(one).verdict == verdict
+        assert official.fewer_steps(one).verdict == verdict
 
 
 def test_steps_to_an_error_are_counted(by_shape):
@@ -65,19 +65,19 @@ def test_steps_to_an_error_are_counted(by_shape):
 def test_a_triple_a_step_gains_more_than_half(by_shape, monkeypatch):
     rows, unseen = by_shape[SQUARE][:20], by_shape[SQUARE][20:]
     fit = search.single(rows, 5, 3, seed=0)
-    check = official_checks.little_to_gain(rows, unseen, fit)
+    check = official.little_to_gain(rows, unseen, fit)
     assert check.verdict == "refuted" and 0.5 < check.low < check.value < check.high < 1
     express = (
         1 - recursion.mse(unseen, polar_express(5)).mean / recursion.mse(unseen, [KELLER] * 5).mean
     )
     assert f"polar_express {express:.1%}" in check.condition
     same = replace(fit, triples=[KELLER])
-    monkeypatch.setattr(official_checks, "NAMES", ("keller", "taylor"))
-    monkeypatch.setattr(official_checks.search, "minimax", lambda *_: same)
-    assert official_checks.little_to_gain(rows, unseen, same).verdict == "confirmed"
+    monkeypatch.setattr(official, "NAMES", ("keller", "taylor"))
+    monkeypatch.setattr(official.search, "minimax", lambda *_: same)
+    assert official.little_to_gain(rows, unseen, same).verdict == "confirmed"
 
 
 def test_the_same_set_removes_nothing(by_shape):
-    assert official_checks.share_removed(by_shape[WIDE], [KELLER] * 5) == (0, 0, 0)
-    exact = official_checks.share_removed(by_shape[WIDE], [TAYLOR] * 30)
+    assert official.share_removed(by_shape[WIDE], [KELLER] * 5) == (0, 0, 0)
+    exact = official.share_removed(by_shape[WIDE], [TAYLOR] * 30)
     assert exact.mean == pytest.approx(1)

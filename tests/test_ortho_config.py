@@ -5,14 +5,14 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
-from bench.laboratory import settings as ortho_config
+from bench.laboratory import settings
 from bench.settings.errors import UserError
 from optimizers.coefficients import KELLER, per_step
 
 
-def settle(*overrides: str) -> ortho_config.Settings:
+def settle(*overrides: str) -> settings.Settings:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return ortho_config.settle(compose("ortho", overrides=list(overrides)))
+        return settings.settle(compose("ortho", overrides=list(overrides)))
 
 
 def test_one_value_may_stand_for_a_list():
@@ -36,8 +36,8 @@ def test_methods_are_sets_files_triples_or_triples_a_step():
 def test_a_file_of_conf_orthogonalizer_is_a_method(monkeypatch, tmp_path):
     (tmp_path / "orthogonalizer").mkdir()
     (tmp_path / "orthogonalizer" / "mine.yaml").write_text("coefficients: [[2, -1.5, 0.5]]\n")
-    monkeypatch.setattr(ortho_config, "CONF", tmp_path)
-    assert ortho_config.method("mine").triples(2) == [(2, -1.5, 0.5)] * 2
+    monkeypatch.setattr(settings, "CONF", tmp_path)
+    assert settings.method("mine").triples(2) == [(2, -1.5, 0.5)] * 2
 
 
 def test_sources_have_numbers():

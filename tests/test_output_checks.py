@@ -6,11 +6,11 @@ import torch
 
 from bench.laboratory import matrices
 from bench.laboratory.settings import Source
-from bench.laboratory.statements import output as output_checks
+from bench.laboratory.statements import output
 from optimizers.coefficients import KELLER, TAYLOR
 from optimizers.orthogonalize import orthogonalize
 
-STEEP = output_checks.STEEP
+STEEP = output.STEEP
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def test_shares_and_errors_are_those_of_matrices(stacks, cases):
         errors = (X @ X.mT - torch.eye(24)).norm(dim=(1, 2)) / 24**0.5
         by_matrix["error"].append(float(errors.mean()))
     for check, kind in (
-        (output_checks.sprime_range(cases), "range"),
-        (output_checks.main_directions(cases), "main"),
-        (output_checks.nearly_orthogonal(cases), "error"),
+        (output.sprime_range(cases), "range"),
+        (output.main_directions(cases), "main"),
+        (output.nearly_orthogonal(cases), "error"),
     ):
         expected = (np.median(by_matrix[kind]), min(by_matrix[kind]), max(by_matrix[kind]))
         assert (check.value, check.low, check.high) == pytest.approx(expected, abs=1e-9)
@@ -58,25 +58,25 @@ def test_shares_and_errors_are_those_of_matrices(stacks, cases):
 
 def test_verdicts_follow_the_cases(cases):
     easy = {name: np.full((1, 25), 0.2) for name in cases}
-    assert output_checks.sprime_range(easy).verdict == "confirmed"
+    assert output.sprime_range(easy).verdict == "confirmed"
     hard = easy | {"hard": cases["condition:1e+06"]}
-    assert output_checks.sprime_range(hard).verdict == "depends"
-    assert output_checks.main_directions(hard).verdict == "confirmed"
-    assert output_checks.nearly_orthogonal(easy).verdict == "confirmed"
+    assert output.sprime_range(hard).verdict == "depends"
+    assert output.main_directions(hard).verdict == "confirmed"
+    assert output.nearly_orthogonal(easy).verdict == "confirmed"
     tiny = {name: np.geomspace(1, 1e-9, 25)[None] for name in cases}
-    assert output_checks.nearly_orthogonal(tiny).verdict == "refuted"
-    assert output_checks.sprime_range(tiny).verdict == "refuted"
+    assert output.nearly_orthogonal(tiny).verdict == "refuted"
+    assert output.sprime_range(tiny).verdict == "refuted"
     huge = easy | {"many": np.full((1, 2**21), 2**-10.5)}  # main ones, and yet too small
-    assert output_checks.main_directions(huge).verdict == "depends"
+    assert output.main_directions(huge).verdict == "depends"
 
 
 def test_bf16_is_stable_where_nothing_is_too_small(stacks, monkeypatch):
-    check = output_checks.works_in_bf16({"gaussian": stacks["gaussian"]})
+    check = output.works_in_bf16({"gaussian": stacks["gaussian"]})
     assert check.verdict == "confirmed" and check.n == 2 and 1 < check.value < 1.26
-    assert output_checks.works_in_bf16(stacks).verdict == "depends"
-    monkeypatch.setattr(output_checks, "KELLER", (3.9425, -7.0153, 3.448))  # escapes, in the end
-    monkeypatch.setattr(output_checks, "LONGEST", 60)
-    assert output_checks.works_in_bf16({"gaussian": stacks["gaussian"]}).verdict == "refuted"
+    assert output.works_in_bf16(stacks).verdict == "depends"
+    monkeypatch.setattr(output, "KELLER", (3.9425, -7.0153, 3.448))  # escapes, in the end
+    monkeypatch.setattr(output, "LONGEST", 60)
+    assert output.works_in_bf16({"gaussian": stacks["gaussian"]}).verdict == "refuted"
 
 
 def test_deviation_from_fp64_is_of_the_same_steps(stacks):
@@ -84,20 +84,20 @@ def test_deviation_from_fp64_is_of_the_same_steps(stacks):
     full = orthogonalize(X, [KELLER] * 3)
     low = orthogonalize(X, [KELLER] * 3, dtype=torch.bfloat16).double()
     expected = float(((low - full).norm(dim=(1, 2)) / full.norm(dim=(1, 2))).max())
-    assert output_checks.bf16_deviation(stacks["gaussian"], 3) == pytest.approx(expected, rel=0.05)
+    assert output.bf16_deviation(stacks["gaussian"], 3) == pytest.approx(expected, rel=0.05)
 
 
 def test_a_large_slope_lifts_rounding_too(monkeypatch):
     stack = matrices.formed(Source("low_rank", 0.25), (64, 64), 3, seed=0)
-    assert output_checks.beside_the_matrix(stack, stack.X_bnm).max() < 1e-10
+    assert output.beside_the_matrix(stack, stack.X_bnm).max() < 1e-10
     outside = torch.eye(64, dtype=torch.float64) - stack.msign_bnm @ stack.msign_bnm.mT
-    assert output_checks.beside_the_matrix(stack, outside).min() == pytest.approx(1)
-    check = output_checks.small_values_near_zero(stack)
+    assert output.beside_the_matrix(stack, outside).min() == pytest.approx(1)
+    check = output.small_values_near_zero(stack)
     assert check.verdict == "refuted" and check.low > 1
-    monkeypatch.setattr(output_checks, "KELLER", TAYLOR)
-    monkeypatch.setattr(output_checks, "TAYLOR", KELLER)
-    assert output_checks.small_values_near_zero(stack).verdict == "confirmed"
+    monkeypatch.setattr(output, "KELLER", TAYLOR)
+    monkeypatch.setattr(output, "TAYLOR", KELLER)
+    assert output.small_values_near_zero(stack).verdict == "confirmed"
 
 
 def test_hardware_is_left_open():
-    assert output_checks.hardware().verdict == "open"
+    assert output.hardware().verdict == "open"

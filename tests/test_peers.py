@@ -28,7 +28,7 @@ from test_routing import (  # noqa: F401 - the common suite, run here with the p
 from test_routing import train as learn
 from test_trainer import same_result, stop_at
 
-from bench.data import batches as data
+from bench.data import batches
 from bench.measuring.meter import copies, update_rms
 from bench.processes.world import ALONE
 from bench.settings.errors import UserError
@@ -113,7 +113,7 @@ def test_a_muon_equals_torchs_where_the_iteration_is_the_same(name, same_iterati
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_that_is_not_installed_is_one_sentence_before_any_work(name, train, monkeypatch):
     monkeypatch.setitem(sys.modules, package(name), None)
-    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    monkeypatch.setattr(batches, "load", lambda *_, **__: pytest.fail("data was loaded"))
     with pytest.raises(UserError) as caught:
         train(f"optimizer={name}")
     extra = "peers-cuda" if name == "gram_newton_schulz" else "peers"

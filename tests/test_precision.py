@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from optimizers import precision
-from optimizers.orthogonalize import Orthogonalizer
-from optimizers.orthogonalize import iteration as orthogonalize
+from optimizers.orthogonalize import Orthogonalizer, iteration
 
 pytestmark = pytest.mark.cpu
 
@@ -108,5 +107,5 @@ def test_the_clock_wants_a_clear_lead_of_the_best_products(monkeypatch, bf16_sec
     ],
 )
 def test_the_iteration_takes_the_dtype_asked_for_or_the_faster_one(monkeypatch, asked, pays, got):
-    monkeypatch.setattr(orthogonalize, "bf16_pays", lambda device_type: pays)
+    monkeypatch.setattr(iteration, "bf16_pays", lambda device_type: pays)
     assert Orthogonalizer(dtype=asked).iteration_dtype("cpu") == got

@@ -6,7 +6,7 @@ import fake_results
 import pytest
 
 from bench import report
-from bench.reporting import markdown as report_markdown
+from bench.reporting import markdown
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
 from bench.studies.results import Results
@@ -61,22 +61,22 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 def test_text_of_records_cannot_end_a_cell_or_a_line():
-    assert report_markdown.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
+    assert markdown.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
 
 
 def test_the_readme_leads_with_the_main_experiment_and_names_what_is_missing(tmp_path):
     fake_results.fill(tmp_path, "optimizers", ["language"], seeds=[0, 1, 2])
     content = gather(Results(tmp_path))
-    text = report_markdown.filled("<!-- finding: from results -->\nold\n<!-- end -->\n", content)
+    text = markdown.filled("<!-- finding: from results -->\nold\n<!-- end -->\n", content)
     assert "old" not in text and "**language**" in text
     assert "Missing: adamw with seed 3, 4" in text
-    assert report_markdown.filled(text, content) == text
+    assert markdown.filled(text, content) == text
 
 
 def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp_path):
     fake_results.fill(tmp_path, "optimizers", ["language"])
     fake_results.fill(tmp_path, "aux_lr", ["language"])
     content = gather(Results(tmp_path))
-    text = report_markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
+    text = markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
     assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
     assert "optimizers" not in text

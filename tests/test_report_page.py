@@ -12,7 +12,7 @@ import fake_results
 import jsonschema
 import pytest
 
-from bench.reporting import charts as report_charts
+from bench.reporting import charts
 from bench.reporting import content as report_content
 from bench.reporting import page as report_page
 from bench.reporting import words as report_words
@@ -208,26 +208,26 @@ def domain(chart):
 def test_loss_charts_show_the_end_and_leave_noise_arms_out(content):
     one = content.comparisons["optimizers"][0]
     for against, least in (("steps", 600), ("units", 600 * 1024), ("seconds", 20)):
-        rows = values(report_charts.loss(one, against))
+        rows = values(charts.loss(one, against))
         assert {row["arm"] for row in rows} == {"adamw", "hybrid", "muon"}
         assert max(row["x"] for row in rows) >= least
-    assert domain(report_charts.loss(one, "steps"))[0] > 3
-    assert "adamw_again" in {row.get("arm") for row in values(report_charts.differences([one]))}
-    assert colors(report_charts.differences([one]).to_dict())["adamw_again"] == GREY
+    assert domain(charts.loss(one, "steps"))[0] > 3
+    assert "adamw_again" in {row.get("arm") for row in values(charts.differences([one]))}
+    assert colors(charts.differences([one]).to_dict())["adamw_again"] == GREY
 
 
 def test_one_seed_has_no_band_no_interval_and_no_verdict(tmp_path):
     fake_results.fill(tmp_path, "cost", ["gpt2"])
     one = gather(tmp_path).comparisons["cost"][0]
-    chart = report_charts.loss(one, "steps")
+    chart = charts.loss(one, "steps")
     assert not [row for row in values(chart) if "low" in row]
     assert not [layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "area"]
     assert "one run an arm" in chart.to_dict()["description"]
     assert "One seed, not tested: " in report_words.answer(one)
     assert "Optimizer state against adamw's: hybrid −50.0 %" in report_words.answer(one)
-    for chart in (report_charts.tuning(one), report_charts.accuracy(one)):
+    for chart in (charts.tuning(one), charts.accuracy(one)):
         assert chart is None
-    assert report_charts.differences([one]) is None
+    assert charts.differences([one]) is None
 
 
 def test_the_band_of_two_seeds_does_not_hide_the_curves(tmp_path):
@@ -235,7 +235,7 @@ def test_the_band_of_two_seeds_does_not_hide_the_curves(tmp_path):
     other = json.loads(next(tmp_path.glob("records/optimizers/*-s1-*")).read_text())
     higher = [line | {"val_loss": line["val_loss"] + 1} for line in other["curve"]]
     fake_results.write(tmp_path, other | {"curve": higher})
-    chart = report_charts.loss(gather(tmp_path).comparisons["optimizers"][0], "steps")
+    chart = charts.loss(gather(tmp_path).comparisons["optimizers"][0], "steps")
     rows, (least, most) = values(chart), domain(chart)
     assert min(row["low"] for row in rows) < 0  # 12.7 standard errors
     assert least > 3 and most < 10
@@ -254,7 +254,7 @@ def test_edges_and_divergence_are_shown(tmp_path):
         fake_results.write(tmp_path, one | {"val_loss": 9 - one["lr_scale"]})
     content = gather(tmp_path)
     one = content.comparisons["optimizers"][0]
-    rows = values(report_charts.tuning(one))
+    rows = values(charts.tuning(one))
     assert {row["arm"] for row in rows if row.get("note")} == {"hybrid"}
     assert {row["rate"] for row in rows if row["arm"] == "adamw" and "note" in row} == {4}
     assert "At the edge of the grid: the rate of hybrid;" in report_words.answer(one)
@@ -274,9 +274,9 @@ def test_steps_to_the_target_count_the_runs_that_never_reach_it(content):
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_a_static_chart_is_the_same_picture_each_time(content, tmp_path, suffix):
-    chart = report_charts.loss(content.comparisons["optimizers"][0], "steps")
-    first = report_charts.static(chart, tmp_path / f"a.{suffix}").read_bytes()
-    assert report_charts.static(chart, tmp_path / f"b.{suffix}").read_bytes() == first
+    chart = charts.loss(content.comparisons["optimizers"][0], "steps")
+    first = charts.static(chart, tmp_path / f"a.{suffix}").read_bytes()
+    assert charts.static(chart, tmp_path / f"b.{suffix}").read_bytes() == first
     assert b"<svg" in first[:100] or first[:8] == b"\x89PNG\r\n\x1a\n"
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"a.{suffix}", f"b.{suffix}"]
 

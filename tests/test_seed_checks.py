@@ -8,14 +8,16 @@ import pytest
 from bench.laboratory import matrices, recursion, search, spectra
 from bench.laboratory.recursion import Estimate
 from bench.laboratory.settings import Settings, Source
-from bench.laboratory.statements import basis as basis_checks
-from bench.laboratory.statements import coefficients as statements
-from bench.laboratory.statements import compiling as compile_checks
-from bench.laboratory.statements import convergence
-from bench.laboratory.statements import embeddings as embedding_checks
-from bench.laboratory.statements import msign as msign_checks
-from bench.laboratory.statements import run as seed_checks
-from bench.laboratory.statements import shards as shard_checks
+from bench.laboratory.statements import (
+    basis,
+    coefficients,
+    compiling,
+    convergence,
+    embeddings,
+    msign,
+    run,
+    shards,
+)
 from optimizers.coefficients import KELLER, TAYLOR
 
 SHAPES = [(64, 64), (64, 256)]
@@ -32,73 +34,73 @@ def by_shape():
 
 
 def test_three_products_a_step_and_fifteen_in_five():
-    assert statements.products_a_step().value == 3
-    assert statements.products_in_five_steps().value == 15
-    assert statements.products_in_five_steps().verdict == "confirmed"
-    assert statements._products("x", "x", 1, 4).verdict == "refuted"
+    assert coefficients.products_a_step().value == 3
+    assert coefficients.products_in_five_steps().value == 15
+    assert coefficients.products_in_five_steps().verdict == "confirmed"
+    assert coefficients._products("x", "x", 1, 4).verdict == "refuted"
 
 
 def test_the_official_figure_is_reproduced(rows):
-    check = statements.official_mse(rows)
+    check = coefficients.official_mse(rows)
     assert check.verdict == "confirmed" and check.low < 0.0443 < check.high
     assert check.value == recursion.mse(rows, [KELLER] * 5).mean
 
 
 def test_the_fitted_figure_is_reproduced(rows):
     fit = search.single(rows, 5, 12, seed=0)
-    check = statements.fitted_mse(fit, spectra.gaussian(1024, 1024, 60, seed=1))
+    check = coefficients.fitted_mse(fit, spectra.gaussian(1024, 1024, 60, seed=1))
     assert check.verdict == "confirmed"
     assert check.value == pytest.approx(0.02733, abs=2e-4)
 
 
 def test_the_theoretical_figure_is_another_sets(rows):
     """0.18278 is the official set's after three steps."""
-    check = statements.taylor_mse(rows)
+    check = coefficients.taylor_mse(rows)
     assert check.verdict == "refuted"
     assert check.value == pytest.approx(0.3136, abs=1e-3)
     assert "keller, 3 steps, mean (s-1)^2" in check.condition
 
 
 def test_a_figure_of_nothing_matches_nothing(rows):
-    assert statements.matches(7.0, rows) == []
+    assert coefficients.matches(7.0, rows) == []
 
 
 def test_a_figure_agrees_within_both_errors_only():
     found = Estimate(0.5, 0.4999, 0.5001)
-    assert statements._agrees(found, 0.50012, samples=1000)
-    assert not statements._agrees(found, 0.50016, samples=1000)
+    assert coefficients._agrees(found, 0.50012, samples=1000)
+    assert not coefficients._agrees(found, 0.50016, samples=1000)
 
 
 def test_the_output_is_not_uniform(by_shape):
-    check = statements.uniform(by_shape)
+    check = coefficients.uniform(by_shape)
     assert check.verdict == "refuted" and 0.1 < check.low <= check.value <= check.high <= 1
 
 
 def test_kolmogorovs_distance_is_measured_right(monkeypatch):
     """With the iteration replaced by a map onto (0.5, 1.5), the statement holds."""
-    monkeypatch.setattr(statements.recursion, "iterate", lambda s, triples: 0.5 + np.asarray(s))
+    monkeypatch.setattr(coefficients.recursion, "iterate", lambda s, triples: 0.5 + np.asarray(s))
     even = np.linspace(0, 1, 1000)[None]
-    check = statements.uniform({(1000, 1000): even})
+    check = coefficients.uniform({(1000, 1000): even})
     assert check.verdict == "confirmed" and check.value < 2e-3
 
 
 def test_stability_over_shapes_is_a_ratio(by_shape):
-    check = statements.stable_over_shapes(by_shape)
+    check = coefficients.stable_over_shapes(by_shape)
     errors = [recursion.mse(rows, [KELLER] * 5).mean for rows in by_shape.values()]
     assert check.value == pytest.approx(max(errors) / min(errors))
     one = {SHAPES[0]: by_shape[SHAPES[0]]}
-    assert statements.stable_over_shapes(one).verdict == "confirmed"
+    assert coefficients.stable_over_shapes(one).verdict == "confirmed"
 
 
 def test_precision_is_compared_with_fp64_on_the_same_matrices():
     stack = matrices.random(Source("gaussian"), (128, 128), 4, seed=0).form()
-    check = statements.precision([stack], "gaussian")
+    check = coefficients.precision([stack], "gaussian")
     assert check.verdict == "confirmed" and check.n == 4
     assert 1e-5 < check.value < 0.05  # bf16 does change something
 
 
 def test_exactness_is_left_to_training():
-    assert statements.exactness().verdict == "open"
+    assert coefficients.exactness().verdict == "open"
 
 
 def test_taylor_converges_in_the_steps_that_are_counted(rows):
@@ -139,19 +141,19 @@ def test_correlations_have_verdicts_by_their_intervals():
 
 
 def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(seed_checks, "SHAPES", SHAPES)
-    monkeypatch.setattr(seed_checks, "MATRIX_SHAPES", [(64, 64)])
-    monkeypatch.setattr(seed_checks, "TRIPLES", 30)
-    monkeypatch.setattr(basis_checks, "BASES", 2)
-    monkeypatch.setattr(basis_checks, "RATES", (0.1,))
-    monkeypatch.setattr(msign_checks, "SIDE", 64)
-    monkeypatch.setattr(shard_checks, "SHAPES", [(64, 64)])
-    monkeypatch.setattr(embedding_checks, "SEQUENCES", (1,))
-    monkeypatch.setattr(compile_checks, "BACKEND", "eager")
-    monkeypatch.setattr(compile_checks, "SHAPES", [(1, 8, 8)])
+    monkeypatch.setattr(run, "SHAPES", SHAPES)
+    monkeypatch.setattr(run, "MATRIX_SHAPES", [(64, 64)])
+    monkeypatch.setattr(run, "TRIPLES", 30)
+    monkeypatch.setattr(basis, "BASES", 2)
+    monkeypatch.setattr(basis, "RATES", (0.1,))
+    monkeypatch.setattr(msign, "SIDE", 64)
+    monkeypatch.setattr(shards, "SHAPES", [(64, 64)])
+    monkeypatch.setattr(embeddings, "SEQUENCES", (1,))
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    monkeypatch.setattr(compiling, "SHAPES", [(1, 8, 8)])
     said: list[str] = []
     asked = Settings(seed=0, results_dir=str(tmp_path), samples=8)
-    found = seed_checks.run(asked, said.append)
+    found = run.run(asked, said.append)
     whole = json.loads((tmp_path / "ortho" / "checks.json").read_text())
     assert [one["name"] for one in whole["checks"]] == [check.name for check in found]
     assert len({check.name for check in found}) == len(found) == 47

@@ -7,8 +7,7 @@ from scipy.linalg import polar
 
 from bench.laboratory import matrices
 from bench.laboratory.settings import Source
-from bench.laboratory.statements import shards as shard_checks
-from bench.laboratory.statements import updates
+from bench.laboratory.statements import shards, updates
 from optimizers.orthogonalize import msign
 
 
@@ -18,19 +17,19 @@ def stack():
 
 
 def test_adamw_may_be_sharded_and_muon_may_not(monkeypatch):
-    check = shard_checks.adam_shards(seed=0)
+    check = shards.adam_shards(seed=0)
     assert check.verdict == "confirmed" and check.value == 0
-    check = shard_checks.muon_needs_whole_matrix(seed=0)
+    check = shards.muon_needs_whole_matrix(seed=0)
     assert check.verdict == "confirmed" and check.low > 0.1
     monkeypatch.setattr(updates, "muon", updates.adamw)
-    assert shard_checks.muon_needs_whole_matrix(seed=0).verdict == "refuted"
+    assert shards.muon_needs_whole_matrix(seed=0).verdict == "refuted"
     monkeypatch.undo()
     monkeypatch.setattr(updates, "adamw", updates.muon)
-    assert shard_checks.adam_shards(seed=0).verdict == "refuted"
+    assert shards.adam_shards(seed=0).verdict == "refuted"
 
 
 def test_blocks_are_those_of_the_polar_decomposition(stack):
-    found = shard_checks.blockwise(stack, msign, 4)
+    found = shards.blockwise(stack, msign, 4)
     for i, X in enumerate(stack.X_bnm.numpy()):
         B = np.concatenate([polar(part)[0] for part in np.split(X, 4, axis=1)], axis=1)
         Q = polar(X)[0]
@@ -43,20 +42,20 @@ def test_blocks_are_those_of_the_polar_decomposition(stack):
 def test_blocks_that_share_no_rows_are_exact():
     """msign of a block-diagonal matrix is block by block."""
     X = torch.block_diag(*torch.randn(2, 6, 6, dtype=torch.float64))[None]
-    found = shard_checks.blockwise(matrices.decomposed(X), msign, 2)
+    found = shards.blockwise(matrices.decomposed(X), msign, 2)
     assert found.deviation_b.max() < 1e-12 and found.orthogonality_error_b.max() < 1e-12
 
 
 def test_the_orthogonality_error_is_of_the_shorter_side(stack):
-    wide = shard_checks.official(stack.X_bnm)
-    found = shard_checks.orthogonality_error(wide, stack.msign_bnm)
-    assert shard_checks.orthogonality_error(3 * wide.mT, stack.msign_bnm.mT) == pytest.approx(found)
-    assert shard_checks.orthogonality_error(2 * stack.msign_bnm, stack.msign_bnm).max() < 1e-12
+    wide = shards.official(stack.X_bnm)
+    found = shards.orthogonality_error(wide, stack.msign_bnm)
+    assert shards.orthogonality_error(3 * wide.mT, stack.msign_bnm.mT) == pytest.approx(found)
+    assert shards.orthogonality_error(2 * stack.msign_bnm, stack.msign_bnm).max() < 1e-12
 
 
 def test_the_yardstick_of_blocks_is_the_five_steps_own_error(stack):
-    check = shard_checks.blockwise_deviation([stack])
-    assert check.n == len(shard_checks.SHARDS) and check.verdict == "refuted"
+    check = shards.blockwise_deviation([stack])
+    assert check.n == len(shards.SHARDS) and check.verdict == "refuted"
     diagonal = torch.block_diag(*torch.randn(8, 4, 4, dtype=torch.float64))[None]
-    check = shard_checks.blockwise_deviation([matrices.decomposed(diagonal)])
+    check = shards.blockwise_deviation([matrices.decomposed(diagonal)])
     assert check.verdict == "confirmed" and check.high < 1e-12

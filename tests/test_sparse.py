@@ -23,7 +23,7 @@ from test_routing import (  # noqa: F401 - the common suite, run here with hybri
 from test_routing import train as learn
 from test_trainer import same_result, stop_at
 
-from bench.data import batches as data
+from bench.data import batches
 from bench.measuring.reference import Reference
 from bench.settings.errors import UserError
 from models import gpt2
@@ -143,7 +143,7 @@ def every_token(monkeypatch):
         ids = torch.randperm(self.vocab_size, generator=generator).view(examples, -1)
         return {"input_ids": ids, "labels": ids}
 
-    monkeypatch.setattr(data.Tokens, "batch", tokens)
+    monkeypatch.setattr(batches.Tokens, "batch", tokens)
 
 
 def series(record, key):

@@ -22,11 +22,9 @@ from omegaconf import OmegaConf
 
 from bench.measuring import flops, meter
 from bench.settings.errors import UserError
-from bench.stepping import arms
-from bench.stepping import chart as step_chart
+from bench.stepping import arms, chart, summary
 from bench.stepping import run as step_run
 from bench.stepping import settings as step_settings
-from bench.stepping import summary as step_summary
 
 SMALL = ["model.layers=2", "model.width=32", "model.heads=4", "rounds=3", "train.device=cpu"]
 TEXT = [*SMALL, "train.sequence_length=32"]
@@ -191,7 +189,7 @@ def test_a_record_has_every_key_and_the_numbers_agree(default):
     assert {"model", "environment", "noise", "optimizers"} <= record.keys()
     assert list(record["optimizers"]) == ["adamw", "torch_muon", "hybrid", "muon"]
     for label, one in record["optimizers"].items():
-        assert one.keys() >= CONTRACT and one.keys() == {*step_summary.KEYS, "error"}, label
+        assert one.keys() >= CONTRACT and one.keys() == {*summary.KEYS, "error"}, label
         assert set(one["units_at"]) == {"0.05", "0.02", "0.01"}
         assert one["step_ms"].keys() == {"median", "p10", "p90", "n"}
         assert one["step_ms"]["n"] == 3
@@ -386,14 +384,14 @@ def test_the_training_runs_way_to_name_an_optimizer_is_answered():
 def test_the_picture_is_the_same_file_for_the_same_record(default, tmp_path):
     folder, _, record, _ = deepcopy(default)
     first = (folder / "steps" / "gpt2_nano-cpu.svg").read_bytes()
-    assert step_chart.write(record, tmp_path / "again.svg").read_bytes() == first
+    assert chart.write(record, tmp_path / "again.svg").read_bytes() == first
     for one in record["optimizers"].values():  # on a busy machine any may lie within noise
         one["difference_ms"]["within_noise"] = False
-    shown = step_chart.write(record, tmp_path / "all.svg").read_bytes()
+    shown = chart.write(record, tmp_path / "all.svg").read_bytes()
     assert b"torch_muon" in shown and b"theory" in shown
     for one in record["optimizers"].values():
         one["difference_ms"]["within_noise"] = True
-    assert b"none costs more" in step_chart.write(record, tmp_path / "none.svg").read_bytes()
+    assert b"none costs more" in chart.write(record, tmp_path / "none.svg").read_bytes()
 
 
 def test_the_readmes_commands_are_accepted():

@@ -12,7 +12,7 @@ from bench.communication import model as communication
 from bench.communication.model import Forecast, Travelling
 from models.tensor_parallel import fan_out
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.sharding import plan as sharding
+from optimizers.sharding import plan
 from optimizers.sharding.regions import extent
 
 
@@ -23,10 +23,10 @@ def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
         for group in optimizer.param_groups:
             if group.get("sharding") is None or group["sharding"] in ("replicate", "blockwise"):
                 continue  # not our Muon, or one that moves nothing
-            count = sharding.count_processes(group["params"])
+            count = plan.count_processes(group["params"])
             if count == 1:
                 continue
-            processes = sharding.process_group(group["params"])
+            processes = plan.process_group(group["params"])
             views = travelling(group, processes)
             owners = communication.share_out(views, count)
             device = group["params"][0].device.type
@@ -49,16 +49,16 @@ def travelling(group: dict[str, Any], processes: dist.ProcessGroup) -> list[Trav
     """Of a group's views those whose blocks do not each lie whole with some process."""
     params = group["params"]
     shapes = [tuple(p.shape) for p in params]
-    held_by = sharding.regions(params, processes)
+    held_by = plan.regions(params, processes)
     return [
         Travelling(
             tuple(shapes[k] for k in view["members"]),
             tuple(sum(prod(extent(held[k])) for k in view["members"]) for held in held_by),
             sum(prod(shapes[k]) for k in view["members"]),
-            sharding.cost(view, group),
+            plan.cost(view, group),
         )
         for view in group["views"]
-        if not sharding.stays(view, params, group["sharding"], held_by)
+        if not plan.stays(view, params, group["sharding"], held_by)
     ]
 
 

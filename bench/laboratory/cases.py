@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.laboratory import charts as ortho_charts
-from bench.laboratory import cost, iteration, recursion
-from bench.laboratory import tables as ortho_tables
+from bench.laboratory import charts, cost, iteration, recursion, tables
 from bench.laboratory.iteration import Outcome
 from bench.laboratory.matrices import Matrices, Problem, problems
 from bench.laboratory.settings import Method, Settings
@@ -51,16 +49,16 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
     for problem in posed:
         found = solve(settings, problem, folder, say)
         records += found
-        ortho_tables.show(problem, found)
+        tables.show(problem, found)
         n, m = problem.shape
         now = time.perf_counter()
         say(f"{n}x{m} {problem.source}: {len(found)} cases, {now - start:.1f} s")
         start = now
         if settings.pictures:
-            ortho_charts.spectra(folder, problem, found)
-            ortho_charts.pareto(folder, problem, found)
+            charts.spectra(folder, problem, found)
+            charts.pareto(folder, problem, found)
     if settings.pictures:
-        ortho_charts.curves(folder, settings)
+        charts.curves(folder, settings)
     say(f"{len(records)} records in {folder}")
     return records
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from bench.data import batches as data
+from bench.data import batches
 from bench.records.mathematics import MATHEMATICS
 from bench.settings import targets
 from bench.settings.config import Settings
@@ -37,7 +37,7 @@ def name(settings: Settings) -> str:
         "mathematics": MATHEMATICS,
         "seed": settings.seed,
         "model": _model_identity(settings.model),
-        "data": data.identity(settings.data),
+        "data": batches.identity(settings.data),
         "schedule": settings.schedule,
         "train": asdict(settings.train),
         "optimizer": settings.optimizer,

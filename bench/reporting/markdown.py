@@ -8,11 +8,9 @@ from functools import partial
 import altair as alt
 
 from bench.communication import tables as communication_tables
-from bench.reporting import charts as report_charts
+from bench.reporting import charts, cost_charts, words
 from bench.reporting import communication as report_communication
-from bench.reporting import cost_charts as report_cost_charts
 from bench.reporting import tables as report_tables
-from bench.reporting import words as report_words
 from bench.reporting.content import Content
 from bench.reporting.tables import Cell, Table
 from bench.studies.comparison import Comparison
@@ -22,7 +20,7 @@ HEADLINE = "optimizers"  # the experiment that README.md leads with
 SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
 STEP = "gpt2-cpu"  # the step benchmark that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
-KINDS = {"loss": partial(report_charts.loss, against="steps"), "tuning": report_charts.tuning}
+KINDS = {"loss": partial(charts.loss, against="steps"), "tuning": charts.tuning}
 
 
 def results_page(content: Content, shown: Collection[str]) -> str:
@@ -40,7 +38,7 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         parts += [f"## {name}", *experiment(content, every, shown)]
     for name, one in content.steps.items():
         parts += [f"## A step: {name}", table(report_tables.steps(one))]
-        parts.append(f"({report_words.environment([one])})")
+        parts.append(f"({words.environment([one])})")
         parts += [f"![Overhead]({picture(name)})"] if picture(name) in shown else []
     parts += communication(content, shown)
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
@@ -51,19 +49,19 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
     """One experiment: its question, and each condition's table and pictures."""
     study = every[0].study
     parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
-    parts += [f"**{one.condition}**: {report_words.answer(one)}" for one in every]
+    parts += [f"**{one.condition}**: {words.answer(one)}" for one in every]
     if picture(study.name) in shown:
         parts.append(f"![Differences]({picture(study.name)})")
     for one in every:
-        missing = report_words.missing(one)
-        parts += [f"### {study.name}, {one.condition}", f"{report_words.about(one)}."]
+        missing = words.missing(one)
+        parts += [f"### {study.name}, {one.condition}", f"{words.about(one)}."]
         parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
         parts.append(table(report_tables.arms(one)))
-        parts.append("\n".join(f"- {note}" for note in report_words.notes(one)))
+        parts.append("\n".join(f"- {note}" for note in words.notes(one)))
         drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
         parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]
     records = [run.record for one in every for arm in one.arms for run in arm.runs]
-    return [*parts, f"({report_words.environment(records)})"]
+    return [*parts, f"({words.environment(records)})"]
 
 
 def communication(content: Content, shown: Collection[str]) -> list[str]:
@@ -72,7 +70,7 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
         return []
     parts = ["## Communication", report_communication.LEAD]
     parts.append(table(communication_tables.measured(content.shared)))
-    parts.append(f"({report_words.environment(content.shared.values())})")
+    parts.append(f"({words.environment(content.shared.values())})")
     parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
     place = picture(EXTRAPOLATED)
     parts += [f"![Extrapolated communication]({place})"] if place in shown else []
@@ -86,12 +84,12 @@ def pictures(content: Content) -> dict[str, alt.LayerChart]:
     """
     found = {}
     for name, every in content.comparisons.items():
-        found[picture(name)] = report_charts.differences(every)
+        found[picture(name)] = charts.differences(every)
         for one in every if len(every[0].study.final_seeds) > 1 else []:
             for kind, draw in KINDS.items():
                 found[picture(name, one.condition, kind)] = draw(one)
     for name, one in content.steps.items():
-        found[picture(name)] = report_cost_charts.overhead(one)
+        found[picture(name)] = cost_charts.overhead(one)
     if content.shared:
         found[picture(EXTRAPOLATED)] = report_communication.extrapolated_chart(content.extrapolated)
     return {place: chart for place, chart in found.items() if chart}
@@ -111,9 +109,9 @@ def answers(content: Content, experiment: str) -> str:
     """
     parts = []
     for one in content.comparisons.get(experiment, []):
-        missing = report_words.missing(one)
+        missing = words.missing(one)
         parts += [
-            f"**{one.condition}** ({report_words.about(one)}): {report_words.answer(one)}",
+            f"**{one.condition}** ({words.about(one)}): {words.answer(one)}",
             table(report_tables.arms(one)),
             *([f"Missing: {'; '.join(missing)}."] if missing else []),
         ]
@@ -122,13 +120,13 @@ def answers(content: Content, experiment: str) -> str:
             parts.append(f"![Validation loss](results/{drawn})")
     parts.append(f"![Differences](results/{picture(experiment)})")
     records = [run.record for run in content.results.archive.of(experiment)]
-    return "\n\n".join([*parts, f"({report_words.environment(records)})"])
+    return "\n\n".join([*parts, f"({words.environment(records)})"])
 
 
 def cost(content: Content) -> str:
     records = [run.record for run in content.results.archive.of("cost")]
     shown = table(report_tables.memory(content.comparisons.get("cost", [])))
-    return f"{shown}\n\n({report_words.environment(records)})"
+    return f"{shown}\n\n({words.environment(records)})"
 
 
 def step(content: Content) -> str:
@@ -136,7 +134,7 @@ def step(content: Content) -> str:
     noise = one["noise"]["difference_ms"]["ms"]
     return (
         f"{table(report_tables.steps(one))}\n\nAdamW against itself differs by up to {noise:.0f} "
-        f"ms; ~: extrapolated. ({report_words.environment([one])})"
+        f"ms; ~: extrapolated. ({words.environment([one])})"
     )
 
 
@@ -147,8 +145,7 @@ def others(content: Content) -> str:
         if name not in SHOWN:
             lines.append(f"- **{every[0].study.question}** (`{name}`)")
             lines += [
-                f"  - {one.condition} ({report_words.about(one)}): {report_words.answer(one)}"
-                for one in every
+                f"  - {one.condition} ({words.about(one)}): {words.answer(one)}" for one in every
             ]
     return "\n".join(lines)
 

@@ -16,9 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bench.communication import tables as communication_tables
 from bench.reporting import charts as report_charts
 from bench.reporting import communication as report_communication
-from bench.reporting import cost_charts as report_cost_charts
+from bench.reporting import cost_charts, words
 from bench.reporting import tables as report_tables
-from bench.reporting import words as report_words
 from bench.reporting.content import Content
 from bench.reporting.tables import Cell
 from bench.studies.comparison import Comparison
@@ -53,7 +52,7 @@ def page(content: Content) -> str:
         counts={word: sum(v.verdict == word for v in content.verdicts) for word in SIGNS},
         topics=topics(content.verdicts),
         records=len({run.file for run in runs}),
-        made=report_words.environment(run.record for run in runs),
+        made=words.environment(run.record for run in runs),
         experiments=[experiment(content, every) for every in content.comparisons.values()],
         steps=[step(name, one) for name, one in content.steps.items()],
         communication=communication(content) if content.shared else None,
@@ -116,11 +115,11 @@ def experiment(content: Content, every: list[Comparison]) -> dict[str, Any]:
     there = {one.condition for one in every}
     return {
         "study": study,
-        "answers": [(one.condition, report_words.answer(one)) for one in every],
+        "answers": [(one.condition, words.answer(one)) for one in every],
         "chart": spec(report_charts.differences(every)),
         "conditions": [condition(content, one) for one in every],
         "absent": [name for name in study.conditions if name not in there],
-        "made": report_words.environment(run.record for run in runs),
+        "made": words.environment(run.record for run in runs),
     }
 
 
@@ -128,21 +127,21 @@ def condition(content: Content, one: Comparison) -> dict[str, Any]:
     charts = [
         *(report_charts.loss(one, against) for against in ("steps", "units", "seconds")),
         *(report_charts.tuning(one), report_charts.accuracy(one)),
-        *(report_cost_charts.share(one), report_cost_charts.memory(one)),
+        *(cost_charts.share(one), cost_charts.memory(one)),
     ]
     by_arm = {arm: [run for run in one.runs if run.arm == arm] for arm in one.study.arms}
     return {
         "name": one.condition,
-        "about": report_words.about(one),
+        "about": words.about(one),
         "table": report_tables.arms(one),
-        "notes": report_words.notes(one),
-        "missing": report_words.missing(one),
+        "notes": words.notes(one),
+        "missing": words.missing(one),
         "charts": [spec(chart) for chart in charts if chart],
         "routing": report_tables.routing(one),
         "sources": [
             {
                 "arm": arm,
-                "commands": report_words.commands(own),
+                "commands": words.commands(own),
                 "records": sorted({content.results.place(run.file) for run in own}),
             }
             for arm, own in by_arm.items()
@@ -155,9 +154,9 @@ def step(name: str, record: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "record": record,
-        "chart": spec(report_cost_charts.overhead(record)),
+        "chart": spec(cost_charts.overhead(record)),
         "table": report_tables.steps(record),
-        "made": report_words.environment([record]),
+        "made": words.environment([record]),
     }
 
 
@@ -165,7 +164,7 @@ def communication(content: Content) -> dict[str, Any]:
     return {
         "lead": report_communication.LEAD,
         "measured": communication_tables.measured(content.shared),
-        "made": report_words.environment(content.shared.values()),
+        "made": words.environment(content.shared.values()),
         "commands": [one["command"] for one in content.shared.values()],
         "lead_extrapolated": report_communication.lead_extrapolated(),
         "chart": spec(report_communication.extrapolated_chart(content.extrapolated)),

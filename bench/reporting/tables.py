@@ -7,7 +7,7 @@ from typing import Any
 from bench.display.tables import megabytes, number
 from bench.records.archive import Run
 from bench.reporting import words as report_words
-from bench.stepping import tables as step_tables
+from bench.stepping import tables
 from bench.studies.comparison import Arm, Comparison
 from bench.verdicts import evidence
 
@@ -127,7 +127,7 @@ def steps(record: dict[str, Any]) -> Table:
     sizes = [size * record["units_per_example"] for size in record["batches"]]
     heads = [Cell("optimizer"), Cell("ms of a step", "p10–p90")]
     heads += [Cell("overhead", f"at {size:,} {unit}") for size in sizes]
-    heads += [Cell(f"{level} from", unit) for level in step_tables.LEVELS.values()]
+    heads += [Cell(f"{level} from", unit) for level in tables.LEVELS.values()]
     heads += [Cell("state"), Cell("temporary", "memory"), Cell("FLOP rate", "of the GEMM peak")]
     rows = []
     for label, one in record["optimizers"].items():
@@ -137,13 +137,13 @@ def steps(record: dict[str, Any]) -> Table:
             continue
         points = {point["units"]: point["value"] for point in one["overhead"]}
         texts = [f"{points[size]:+.1%}".replace("-", "−") for size in sizes]
-        ends = [one["units_at"][level] for level in step_tables.LEVELS]
-        texts += [step_tables.reached(end, least) for end in ends]
+        ends = [one["units_at"][level] for level in tables.LEVELS]
+        texts += [tables.reached(end, least) for end in ends]
         rows.append(
             [
                 Cell(label),
-                split(step_tables.milliseconds(one["step_ms"])),
-                *map(split, step_tables.compared(record, label, texts)),
+                split(tables.milliseconds(one["step_ms"])),
+                *map(split, tables.compared(record, label, texts)),
                 Cell(megabytes(one["state_bytes"]["total"])),
                 Cell(megabytes(one["peak_temporary_bytes"])),
                 Cell(report_words.percent(one["gemm_share"], places=0)),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from bench.communication import model as communication
+from bench.communication import model
 from bench.communication.model import Forecast, Moved
 from bench.measuring import meter
 from bench.processes.world import World
@@ -109,7 +109,7 @@ def predicted_ms(by_rank: list[dict[str, dict[str, Any]]], links: Links) -> floa
     """By the model, at the latency and bandwidth that were measured; None without links."""
     if not links:
         return None
-    return communication.milliseconds(
+    return model.milliseconds(
         forecast(by_rank),
         lambda kind: links[kind]["latency_s"],
         lambda kind: links[kind]["bytes_per_second"] or math.inf,

@@ -13,9 +13,7 @@ from bench.measuring import flops, link, meter, turns
 from bench.processes import parallel
 from bench.records import record
 from bench.settings.errors import UserError
-from bench.stepping import chart as step_chart
-from bench.stepping import communication as step_communication
-from bench.stepping import summary as step_summary
+from bench.stepping import chart, communication, summary
 from bench.stepping import tables as step_tables
 from bench.stepping.arms import Arm, Subject
 from bench.stepping.communication import one_line, slowest, together
@@ -50,7 +48,7 @@ def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
     replaced = path.exists()
     record.write_json(path, content)
     content = json.loads(path.read_text())  # what is shown is what is written
-    picture = step_chart.write(content, path.with_suffix(".svg"))
+    picture = chart.write(content, path.with_suffix(".svg"))
     step_tables.show(content)
     if "parallel" in content:
         communication_tables.show(content)
@@ -150,8 +148,8 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
             say("no room for the states of all optimizers: each is made anew for every turn")
         every_turn = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
     times = {name: [slowest(turn) for turn in rounds] for name, rounds in every_turn.items()}
-    measured = step_summary.Measured(facts, times, list(subject.batches), work, rows, peaks)
-    found = step_summary.summary(measured, errors)
+    measured = summary.Measured(facts, times, list(subject.batches), work, rows, peaks)
+    found = summary.summary(measured, errors)
     found["optimizers"] = {label: found["optimizers"][label] for label in benchmark.arms}
     if world.strategy != "none":
         found |= communicated(subject, found["optimizers"], every, every_turn, peaks)
@@ -173,7 +171,7 @@ def communicated(
             continue
         peak = peaks.get(one["flops_dtype"], {}).get("model_shapes")
         gemm = peak and peak["flops_per_second"]
-        one["communication"] = step_communication.block(
+        one["communication"] = communication.block(
             every[label], forward_backward, every_turn[label], links, gemm
         )
     return {"links": links}

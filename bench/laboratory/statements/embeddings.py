@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from bench.data import batches as data
+from bench.data import batches
 from bench.laboratory.statements import updates
 from bench.laboratory.statements.coefficients import SEED_1, Check, verdict
 from models import gpt2
@@ -26,7 +26,7 @@ def checks(seed: int) -> Iterator[Check]:
 def embedding_updates_sparse(seed: int) -> Check:
     """Of a table that is also the head and of one that is not, small batches and large ones."""
     block = OmegaConf.to_container(OmegaConf.load(DATA))
-    text = data.load(block, seed=seed, sequence_length=SEQUENCE, tokenizer=TOKENIZER)
+    text = batches.load(block, seed=seed, sequence_length=SEQUENCE, tokenizer=TOKENIZER)
     moved, figures = [], []
     for tied, examples in product((False, True), SEQUENCES):
         gradient, update = reached(text, tied, examples, seed)
@@ -49,7 +49,7 @@ def embedding_updates_sparse(seed: int) -> Check:
     )
 
 
-def reached(text: data.Tokens, tied: bool, examples: int, seed: int) -> tuple[float, float]:
+def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple[float, float]:
     """The shares of the token table's rows in AdamW's last gradient and its last update."""
     torch.manual_seed(seed)
     model = gpt2.build(vocab_size=text.vocab_size, tied=tied, **SIZES)

@@ -9,16 +9,18 @@ from rich.table import Table
 from bench.display import tables
 from bench.laboratory import matrices, search, spectra
 from bench.laboratory.settings import Settings, Source
-from bench.laboratory.statements import basis as basis_checks
-from bench.laboratory.statements import coefficients as statements
-from bench.laboratory.statements import compiling as compile_checks
-from bench.laboratory.statements import convergence
-from bench.laboratory.statements import cost as cost_checks
-from bench.laboratory.statements import embeddings as embedding_checks
-from bench.laboratory.statements import msign as msign_checks
-from bench.laboratory.statements import official as official_checks
-from bench.laboratory.statements import output as output_checks
-from bench.laboratory.statements import shards as shard_checks
+from bench.laboratory.statements import (
+    basis,
+    coefficients,
+    compiling,
+    convergence,
+    cost,
+    embeddings,
+    msign,
+    official,
+    output,
+    shards,
+)
 from bench.laboratory.statements.coefficients import SAMPLES, SIDE, STARTS, STEPS, Check
 from bench.records import record
 
@@ -48,13 +50,13 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
 
 def checks(samples: int, seed: int) -> Iterator[Check]:
     """samples: spectra of the seed's own figures; the other checks take fewer."""
-    yield statements.products_a_step()
-    yield statements.products_in_five_steps()
+    yield coefficients.products_a_step()
+    yield coefficients.products_in_five_steps()
     rows, unseen = (spectra.gaussian(SIDE, SIDE, samples, s) for s in (seed, seed + 1))
-    yield statements.official_mse(rows)
+    yield coefficients.official_mse(rows)
     fit = search.single(rows, STEPS, STARTS, seed=0)
-    yield statements.fitted_mse(fit, unseen)
-    yield statements.taylor_mse(rows)
+    yield coefficients.fitted_mse(fit, unseen)
+    yield coefficients.taylor_mse(rows)
     yield convergence.taylor_converges(rows)
     steep = spectra.prescribed("condition", SIDE, 1e6, 1, seed)
     for tolerance in (1e-2, 1e-6):
@@ -65,20 +67,20 @@ def checks(samples: int, seed: int) -> Iterator[Check]:
     yield convergence.slope_and_error(rows, TRIPLES, seed)
     gaussian = Source("gaussian")
     by_shape = {shape: matrices.random(gaussian, shape, None, seed).spectra for shape in SHAPES}
-    yield statements.uniform(by_shape)
-    yield statements.stable_over_shapes(by_shape)
-    yield from official_checks.checks(rows, unseen, by_shape, fit)
-    yield from output_checks.checks(by_shape, seed)
+    yield coefficients.uniform(by_shape)
+    yield coefficients.stable_over_shapes(by_shape)
+    yield from official.checks(rows, unseen, by_shape, fit)
+    yield from output.checks(by_shape, seed)
     for source in (gaussian, Source("condition", 1e6)):
         forms = [matrices.random(source, shape, None, seed).form for shape in MATRIX_SHAPES]
-        yield statements.precision([form() for form in forms], str(source))
-    yield from msign_checks.checks(seed)
-    yield from basis_checks.checks(seed)
-    yield from cost_checks.checks(seed)
-    yield from embedding_checks.checks(seed)
-    yield from shard_checks.checks(seed)
-    yield from compile_checks.checks(seed)
-    yield statements.exactness()
+        yield coefficients.precision([form() for form in forms], str(source))
+    yield from msign.checks(seed)
+    yield from basis.checks(seed)
+    yield from cost.checks(seed)
+    yield from embeddings.checks(seed)
+    yield from shards.checks(seed)
+    yield from compiling.checks(seed)
+    yield coefficients.exactness()
 
 
 def table(found: list[Check]) -> Table:
