@@ -2,14 +2,13 @@
 
 import os
 import runpy
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+
+pytest.register_assert_rewrite("tests.helpers")
 
 ROOT = Path(__file__).resolve().parent.parent
 if "BF16" in os.environ:  # `auto` as it would be on another processor, in the commands too
@@ -20,32 +19,8 @@ if "BF16" in os.environ:  # `auto` as it would be on another processor, in the c
 
 # What they import asks for the answer.
 from bench.records import cell, record  # noqa: E402
-from bench.settings import config  # noqa: E402
 from bench.training import run  # noqa: E402
-
-# As many threads in the commands as here: the models are too small for more than one, and the
-# workers share the machine.
-THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
-
-# What a shell starts in the background ignores Ctrl-C, and so would the commands under test.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-FP32 = ["train.precision=fp32", "orthogonalizer.dtype=fp32", "train.device=cpu"]
-TINY = [  # the same numbers, up to rounding, on every machine
-    *FP32,
-    "model.layers=2",
-    "model.width=32",
-    "model.heads=4",
-    "train.steps=6",
-    "train.batch_size=2",
-    "train.sequence_length=32",
-    "train.eval_every=3",
-    "train.checkpoint_every=2",
-    "train.reference_steps=2",
-    "schedule.warmup_steps=1",
-    "data.eval_sequences=4",
-]
+from tests.helpers.commands import THREADS, TINY, settle  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,12 +44,6 @@ def threads():
     torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(old)
-
-
-def settle(*overrides: str) -> config.Settings:
-    """The settings that a command line gives, checked and resolved."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return config.settle(compose("train", overrides=list(overrides)))
 
 
 @pytest.fixture
@@ -115,28 +84,3 @@ def logged(monkeypatch):
     monkeypatch.setattr(wandb, "init", spy)
     yield runs
     wandb.teardown()
-
-
-def command(*arguments: str, entry: str = "train", **options) -> subprocess.CompletedProcess:
-    """`python bench/ENTRY.py …` as a person types it, from the checkout."""
-    return subprocess.run(
-        [sys.executable, f"bench/{entry}.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
-def torchrun(processes: int, *arguments: str, entry: str = "train") -> subprocess.CompletedProcess:
-    """The command under torchrun, a thread for each process."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run(
-        [*launch, f"--nproc-per-node={processes}", f"bench/{entry}.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )

@@ -1,8 +1,8 @@
 """Which numbers training computes, as an integer: runs that differ in it are never compared.
 
 Whoever changes a number that training computes (an update, a loss, the order of the data, initial
-weights), beyond rounding, adds a line to CHANGES in the same commit. tests/test_mathematics.py
-notices most such changes.
+weights), beyond rounding, adds a line to CHANGES in the same commit; its test notices
+most such changes.
 """
 
 CHANGES = {

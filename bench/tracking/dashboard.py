@@ -1,7 +1,7 @@
 """The W&B dashboard: one workspace and one report, built from the list of charts below.
 
-The names of what runs log stand in this file alone; tests/test_dashboard.py compares each with what
-runs really log. Needs `wandb-workspaces` (extra `dashboard`). Only `save()` of what is returned
+The names of what runs log stand in this file alone; its test compares each with what runs really
+log. Needs `wandb-workspaces` (extra `dashboard`). Only `save()` of what is returned
 here wants an account and the network.
 """
 

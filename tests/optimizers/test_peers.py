@@ -1,0 +1,126 @@
+"""Other people's optimizers, where they are installed: the common suite, recipe and checkpoints."""
+
+import math
+import sys
+import tomllib
+
+import pytest
+import torch
+
+from bench.data import batches
+from bench.measuring.meter import copies, update_rms
+from bench.processes.world import ALONE
+from bench.settings.errors import UserError
+from optimizers.routing import route
+from tests.helpers.commands import ROOT
+from tests.helpers.runs import same_result, stop_at
+from tests.helpers.suite import (  # noqa: F401 - run here with the fixtures below
+    test_a_schedule_multiplies_the_base_rates,
+    test_the_block_is_not_changed_so_that_it_can_be_used_again,
+    test_the_partition_is_exact,
+    test_the_rates_are_the_rules_times_the_scales,
+    test_the_same_start_gives_the_same_bits,
+    test_the_table_tells_what_the_optimizers_hold,
+    test_twenty_steps_learn_and_stay_finite,
+    test_zero_grad_forgets_the_gradients,
+)
+from tests.helpers.zoo import (
+    PEERS,
+    distance,
+    package,
+    settings,
+    tiny_gpt2,
+    weights,
+)
+from tests.helpers.zoo import train as learn
+
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def ready(name, monkeypatch):
+    """Skip what cannot run here; spare heavyball the minute that it would compile."""
+    module = pytest.importorskip(package(name))
+    if module.__name__ == "gram_newton_schulz" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    if module.__name__ == "heavyball":
+        monkeypatch.setattr("heavyball.utils.compile_mode", None)
+
+
+@pytest.fixture(params=PEERS)
+def optimizer(request, monkeypatch):
+    ready(request.param, monkeypatch)
+    return request.param
+
+
+def test_a_run_that_failed_goes_on_to_the_same_end(optimizer, train, tmp_path, monkeypatch):
+    override = f"optimizer={optimizer}"
+    _, whole, _ = train(override, results=tmp_path / "whole")
+    assert whole["status"] == "finished" and whole["overhead"]["n"] == 2
+    assert whole["optimizer_state_bytes"]["predicted"] is None
+    assert whole["optimizer_state_bytes"]["total"] > 0
+    stop_at(monkeypatch, 5, RuntimeError("the machine is on fire"))
+    assert train(override)[0]["how"] == "failed"
+    outcome, resumed, said = train(override)
+    assert outcome["how"] == "finished" and any("from step 4" in line for line in said)
+    assert same_result(whole, resumed)
+
+
+def test_weights_decay_as_much_as_in_the_other_arms(optimizer):
+    """Where every gradient is zero a step is the decay alone: by 2e-3 x 0.1, or not at all."""
+    model = tiny_gpt2()
+    routing = route(model, settings(optimizer))
+    for _ in range(2):  # the first step of some only collects statistics
+        before = copies(routing.roles)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        routing.step()
+    for role, tensors in routing.roles.items():
+        for p, old in zip(tensors, before[role], strict=True):
+            decay = 0.0 if role in ("vector", "position") else 2e-4
+            if optimizer == "optimuon" and role == "hidden":
+                decay *= 0.2 * 0.2 * math.sqrt(max(p.shape))  # 0.02, times the update's scale
+            assert torch.allclose(p, (1 - decay) * old, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["pytorch_optimizer_muon", "optimuon", "gram_newton_schulz"])
+def test_a_muons_update_has_the_rms_of_the_recipe(name, monkeypatch):
+    ready(name, monkeypatch)
+    model = tiny_gpt2()
+    routing = route(model, settings(name))
+    before = copies(routing.roles)
+    learn(model, routing, 1)
+    assert update_rms(before, routing.roles, ALONE)["hidden"] == pytest.approx(0.2 * 2e-3, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "same_iteration"),
+    [
+        ("pytorch_optimizer_muon", {}),
+        ("optimuon", {"ns_coefficients": [3.4445, -4.775, 2.0315], "ns_norm_scale": 1.0}),
+    ],
+)
+def test_a_muon_equals_torchs_where_the_iteration_is_the_same(name, same_iteration, monkeypatch):
+    ready(name, monkeypatch)
+    start, theirs, ours = weights(tiny_gpt2()), tiny_gpt2(), tiny_gpt2()
+    changes = {f"optimizer__roles__hidden__{key}": v for key, v in same_iteration.items()}
+    losses = learn(ours, route(ours, settings(name, **changes)), 10)
+    assert losses == pytest.approx(
+        learn(theirs, route(theirs, settings("torch_muon")), 10), rel=0.01
+    )
+    assert distance(theirs, start, ours) < 0.05
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_that_is_not_installed_is_one_sentence_before_any_work(name, train, monkeypatch):
+    monkeypatch.setitem(sys.modules, package(name), None)
+    monkeypatch.setattr(batches, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    with pytest.raises(UserError) as caught:
+        train(f"optimizer={name}")
+    extra = "peers-cuda" if name == "gram_newton_schulz" else "peers"
+    distribution = package(name).replace("_", "-")
+    assert f"{package(name)}." in str(caught.value)
+    assert str(caught.value).endswith(
+        f": the package {distribution} is not installed; pip install -e '.[{extra}]'"
+    )
+    assert any(line.startswith(distribution) for line in EXTRAS[extra])
+    assert f"\n{distribution}==" in (ROOT / "constraints.txt").read_text()

@@ -1,0 +1,82 @@
+"""`bench/report.py` and its Markdown: from whatever there is, the same from the same records."""
+
+import json
+
+import pytest
+
+from bench import report
+from bench.reporting import markdown
+from bench.reporting.content import gather
+from bench.reporting.tables import Cell
+from bench.studies.results import Results
+from tests.helpers import fake_results
+
+
+def made(folder, *arguments) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["report.py", "--results", str(folder), *arguments])
+        return report.main()
+
+
+def test_an_empty_folder_gives_a_report_that_says_what_is_missing(tmp_path, capsys):
+    assert made(tmp_path) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "- `optimizers`: At equal steps" in text and "not enough evidence" in text
+    assert "No file was left out" in text
+
+
+def test_damaged_files_are_named_and_the_report_still_comes(tmp_path, capsys):
+    fake_results.fill(tmp_path, "optimizers", ["language"])
+    fake_results.step(tmp_path, "whole", ("hybrid",))
+    (tmp_path / "steps" / "torn.json").write_text('{"optim')
+    (tmp_path / "steps" / "half.json").write_text("{}")
+    (tmp_path / "ortho").mkdir()
+    (tmp_path / "ortho" / "checks.json").write_text("[1")
+    (tmp_path / "records" / "optimizers" / "torn.json").write_text("{")
+    assert made(tmp_path) == 0
+    said, text = capsys.readouterr().err, (tmp_path / "README.md").read_text()
+    for name in ("steps/torn.json", "steps/half.json", "ortho/checks.json", "optimizers/torn.json"):
+        assert name in said and name in text
+    assert "A step: whole" in text and "### optimizers, language" in text
+    assert (tmp_path / "pictures" / "optimizers.svg").stat().st_size > 1000
+
+
+def test_the_same_records_give_the_same_bytes_and_others_are_noticed(tmp_path, capsys):
+    fake_results.fill(tmp_path, "qkv", ["vision"])
+    made(tmp_path)
+    names = ("README.md", "records.csv", "verdicts.json", "report.html")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    assert made(tmp_path, "--check") == 0
+    made(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    file = next((tmp_path / "records" / "qkv").glob("*-s0-*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"test_loss": 1.0}))
+    assert made(tmp_path, "--check") == 1
+    assert "README.md is not what the records say" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert made(tmp_path / "nowhere") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_text_of_records_cannot_end_a_cell_or_a_line():
+    assert markdown.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
+
+
+def test_the_readme_leads_with_the_main_experiment_and_names_what_is_missing(tmp_path):
+    fake_results.fill(tmp_path, "optimizers", ["language"], seeds=[0, 1, 2])
+    content = gather(Results(tmp_path))
+    text = markdown.filled("<!-- finding: from results -->\nold\n<!-- end -->\n", content)
+    assert "old" not in text and "**language**" in text
+    assert "Missing: adamw with seed 3, 4" in text
+    assert markdown.filled(text, content) == text
+
+
+def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp_path):
+    fake_results.fill(tmp_path, "optimizers", ["language"])
+    fake_results.fill(tmp_path, "aux_lr", ["language"])
+    content = gather(Results(tmp_path))
+    text = markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
+    assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
+    assert "optimizers" not in text

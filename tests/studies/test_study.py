@@ -1,0 +1,212 @@
+"""A study: what it declares, which runs it plans, how it chooses rates, and what it refuses."""
+
+import json
+import math
+
+import pytest
+
+from bench.records import owner, record
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
+from bench.studies import protocol, study
+from tests.helpers.commands import command
+
+BLOCK = {
+    "question": "?",
+    "baseline": "a",
+    "conditions": {"x": ["train.steps=5"], "y": []},
+    "arms": {"a": ["optimizer=adamw"], "b": ["optimizer=hybrid"], "c": ["optimizer=torch_muon"]},
+    "rates_of": {"c": "b"},
+    "grid": [0.5, 1, 2],
+    "tune_seeds": [9],
+    "final_seeds": [0, 1],
+}
+
+
+@pytest.mark.parametrize("name", study.declared())
+def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
+    overrides = [f"experiment={name}", "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(protocol.read(overrides))
+    declared = campaign.study
+    sweeps = [*study.tuning(declared), *study.final(declared, {})]
+    arms = {(s.condition, s.arm) for s in sweeps if s.stage == study.FINAL}
+    assert arms == {(c, a) for c in declared.conditions for a in declared.arms}
+    if declared.equal_time_of:
+        with pytest.raises(UserError, match=f"run experiment={declared.equal_time_of} first"):
+            campaign.plan(sweeps[-1])
+        return
+    cells = [cell for sweep in sweeps for cell in campaign.plan(sweep).cells]
+    assert len(set(cells)) == len(cells)  # no two arms of an experiment are the same run
+
+
+@pytest.mark.parametrize("name", ["optimizers", "qkv"])
+def test_the_published_studies_follow_the_full_protocol(name):
+    declared = study.load(name)
+    assert len(declared.conditions) == 2 and len(declared.final_seeds) >= 5 and declared.margin
+    assert name != "optimizers" or len(declared.grid) >= 7
+
+
+def test_every_tuned_arm_gets_the_same_trials_on_seeds_of_their_own():
+    declared = study.parse("s", BLOCK)
+    sweeps = list(study.tuning(declared))
+    assert [(s.condition, s.arm) for s in sweeps] == [(c, a) for c in "xy" for a in "ab"]
+    assert {(s.rates, s.seeds) for s in sweeps} == {((0.5, 1, 2), (9,))}
+    finals = list(study.final(declared, {("x", "b"): 2, ("y", "b"): 0.5, ("x", "a"): 1}))
+    rates = {(s.condition, s.arm): s.rates for s in finals}
+    assert rates["x", "b"] == rates["x", "c"] == (2,) and rates["y", "c"] == (0.5,)
+    assert {s.seeds for s in finals} == {(0, 1)}
+
+
+def test_the_best_rate_is_flagged_at_the_edge_and_divergence_ranks_last():
+    found = study.best({1: [3.0], 0.5: [4.0], 2: [None]})
+    assert found.rate == 1 and not found.at_edge and found.losses[2] == math.inf
+    assert list(found.losses) == [0.5, 1, 2]
+    assert study.best({1: [3.0], 2: [2.0]}).at_edge
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"baseline": "z"}, ["study.baseline=z", "a, b, c"]),
+        ({"question": ""}, ["study.question"]),
+        ({"colour": 1}, ["study.colour", "no such setting", "margin"]),
+        ({"rates_of": {"z": "a"}}, ["study.rates_of.z", "a, b, c"]),
+        ({"rates_of": {"b": "c", "c": "b"}}, ["study.rates_of"]),
+        ({"tune_seeds": [1]}, ["tune_seeds", "final_seeds", "1"]),
+        ({"tune_seeds": []}, ["tune_seeds"]),
+        ({"grid": [2, 1]}, ["study.grid", "rising"]),
+        ({"grid": [0, 1]}, ["study.grid", "above 0"]),
+        ({"margin": 0}, ["study.margin=0"]),
+    ],
+)
+def test_a_mistake_in_a_study_is_named(change, words):
+    with pytest.raises(UserError) as caught:
+        study.parse("s", BLOCK | change)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["experiment=smoke"], True),
+        (["-m", "experiment=smoke", "stage=tune"], True),
+        (["-m", "experiment=smoke", "stage=tune", "condition=text", "arm=hybrid"], False),
+        (["experiment=smoke", "--help"], False),
+        (["experiment=smokee"], False),
+        (["optimizer=adamw"], False),
+    ],
+)
+def test_which_command_lines_ask_for_a_study(words, whole):
+    assert protocol.asked(words) == whole
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stage=tuned", ["stage=tuned", "tune, final"]),
+        ("arm=adam", ["arm=adam", "adamw, hybrid"]),
+        ("condition=speech", ["condition=speech", "text, images"]),
+        ("seed=3", ["seed=3", "study.final_seeds"]),
+        ("optimizer.lr_scale=1,2", ["optimizer.lr_scale=1,2", "one rate"]),
+        ("study.grid=[2,1]", ["study.grid"]),
+        ("train.stepz=1", ["train.stepz"]),
+        ("optimizer=muon", ["optimizer=muon", "arm="]),
+        ("model=gpt3", ["gpt3"]),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(override, words):
+    with pytest.raises(UserError) as caught:
+        protocol.Campaign(protocol.read(["experiment=smoke", override]))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_command_of_a_sweep_is_one_a_person_can_type():
+    declared = study.parse("s", BLOCK)
+    sweep = next(study.tuning(declared))
+    words = sweep.arguments("s")
+    assert words[:2] == ["-m", "experiment=s"]
+    assert {"train.steps=5", "optimizer.lr_scale=0.5,1,2", "seed=9", "arm=a"} <= set(words)
+
+
+def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
+    def one(arm, seed, overhead):
+        folder = tmp_path / "runs" / f"{arm}{seed}"
+        folder.mkdir(parents=True)
+        part = dict(experiment="optimizers", stage="final", condition="language", arm=arm)
+        whole = dict(schema=1, cell=f"{arm}{seed}", status="finished", seed=seed, steps=600)
+        config = {"train": {"device": "cpu"}}
+        whole |= dict(
+            model="m", optimizer=arm, lr_scale=1, config=config, curve=[{"step": 1}], val_loss=1.0
+        )
+        whole |= dict(environment={}, command="", precision="fp32", parameters=1)
+        whole |= dict(test_loss=1.0, overhead={"value": overhead}, **part)
+        record.write_json(folder / "record.json", whole)
+
+    for seed in range(3):
+        one("adamw", seed, 0.0)
+        one("hybrid", seed, 0.4 + 0.1 * seed)
+    words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(protocol.read(words))
+    steps = {}
+    for sweep in study.tuning(campaign.study):
+        if sweep.condition == "language" and sweep.arm != "muon":
+            planned = campaign.plan(sweep)
+            steps[sweep.arm] = {s.train.steps for s in planned.cells.values()}
+    assert steps == {"adamw": {600}, "hybrid": {400}}
+
+
+def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
+    words = ["experiment=smoke", "condition=text", "arm=adamw", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(protocol.read(words))
+    (tuning,) = (s for s in study.tuning(campaign.study) if campaign.tunes(s))
+    first, *_ = campaign.plan(tuning).cells
+    (tmp_path / "runs" / first).mkdir(parents=True)
+    with owner.Ownership(tmp_path / "runs" / first):
+        assert campaign.running(campaign.plan(tuning)) == 1
+        with pytest.raises(UserError, match="1 of 3 tuning runs are running elsewhere"):
+            campaign.best(asked=True)
+    with pytest.raises(UserError, match="3 of 3 tuning runs have not ended"):
+        campaign.best(asked=True)
+
+
+def test_a_study_is_trained_once_and_reported(tmp_path):
+    words = ["experiment=smoke", "condition=text", "tracker=none", f"results_dir={tmp_path}"]
+    with pytest.raises(UserError, match="stage=tune"):
+        protocol.Campaign(protocol.read([*words, "arm=torch_muon"])).best(asked=True)
+    first = command(*words, "stage=tune")
+    assert first.returncode == 0, first.stderr
+    tuned = sorted((tmp_path / "runs").glob("*/record.json"))
+    assert len(tuned) == 6
+    times = {f: f.stat().st_mtime for f in tuned}
+    assert "?" in first.stderr and "6 runs are left" in first.stderr
+
+    whole = command(*words)
+    assert whole.returncode == 0, whole.stderr
+    assert "6 runs are left" in whole.stderr
+    files = sorted((tmp_path / "runs").glob("*/record.json"))
+    assert len(files) == 12
+    assert {f: f.stat().st_mtime for f in tuned} == times
+    parts = [record.parts(f.parent) for f in files]
+    assert all(len(p) == 1 and p[0]["experiment"] == "smoke" for p in parts)
+    commands = {record.read(f.parent)["command"] for f in files}
+    assert all("-m experiment=smoke stage=" in c and "arm=" in c for c in commands)
+
+    again = command(*words)
+    assert again.returncode == 0 and "0 runs are left" in again.stderr
+    assert "validation loss by optimizer.lr_scale" in again.stdout
+
+    report = command("--results", str(tmp_path), entry="report")
+    assert report.returncode == 0, report.stderr
+    assert "12 runs" in report.stdout
+    verdicts = {v["claim"]: v for v in json.loads((tmp_path / "verdicts.json").read_text())}
+    assert verdicts.keys() == {file.stem for file in (CONF / "claim").glob("*.yaml")}
+    for verdict in verdicts.values():
+        assert verdict["verdict"] in ("confirmed", "refuted", "depends", "not enough evidence")
+        assert verdict["verdict"] != "not enough evidence" or verdict["condition"]
+    text = (tmp_path / "README.md").read_text()
+    assert "### smoke, text" in text and "| hybrid |" in text and "- `optimizers`: " in text
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "pictures" / "smoke-text-loss.svg").exists()
+    assert len((tmp_path / "records.csv").read_text().splitlines()) == 13
+    checked = command("--results", str(tmp_path), "--check", entry="report")
+    assert checked.returncode == 0, checked.stderr

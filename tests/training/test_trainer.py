@@ -1,0 +1,226 @@
+"""The loop: what a run leaves, what resuming changes (nothing), and how runs end."""
+
+import errno
+import json
+import math
+
+import pytest
+import torch
+
+from bench.records import cell, record
+from bench.records.record import Metrics
+from bench.training import checkpoint, prepare, run, trainer
+from tests.helpers.commands import TINY, settle
+from tests.helpers.runs import same_result, stop_at
+
+RECORD_KEYS = """
+schema cell status diverged_step error command experiment model optimizer qkv data seed steps
+lr_scale precision parameters tokens_per_step val_loss best_val_loss test_loss target_step
+target_seconds train_seconds throughput forward_backward_ms optimizer_ms optimizer_share overhead
+optimizer_state_bytes peak_memory_bytes curve routing environment config mathematics
+""".split()  # noqa: SIM905 - easier to read and to compare with the contract
+
+
+def test_a_run_leaves_every_file_and_key(train, tmp_path):
+    outcome, record, _ = train()
+    folder = tmp_path / "runs" / record["cell"]
+    assert outcome["how"] == record["status"] == "finished"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.yaml",
+        "metrics.jsonl",
+        "record.json",
+        "routing.json",
+    ]
+    for key in RECORD_KEYS:
+        assert key in record, key
+    assert record["tokens_per_step"] == 64
+    assert record["overhead"]["n"] == 2
+    assert set(record["overhead"]) == {"value", "units_per_step", "n"}
+    state = record["optimizer_state_bytes"]
+    assert state["total"] == state["predicted"] == sum(state["by_role"].values())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "train_loss" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert set(steps[0]) == {
+        *("step", "tokens", "seconds", "train_loss", "lr", "grad_norm"),
+        *("forward_backward_ms", "optimizer_ms"),
+    }
+    evaluations = [line for line in lines if "val_loss" in line]
+    assert [line["step"] for line in evaluations] == [3, 6]
+    assert set(evaluations[0]) == {"step", "seconds", "val_loss", "update_rms"}
+    assert evaluations[-1]["val_loss"] == record["val_loss"]
+
+
+def test_images_have_accuracies(train):
+    _, record, _ = train("model=vit_nano", "train.steps=20", "train.batch_size=16")
+    assert "tokens_per_step" not in record and record["images_per_step"] == 16
+    assert 0 <= record["test_accuracy"] <= 1 and 0 <= record["val_accuracy"] <= 1
+
+
+def test_a_finished_cell_is_skipped_and_rerun_trains_it_again(train):
+    _, first, _ = train()
+    outcome, _, said = train()
+    assert outcome["how"] == "skipped" and "skipped" in said[-1]
+    outcome, again, _ = train("rerun=true")
+    assert outcome["how"] == "finished" and same_result(first, again)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "hybrid", "torch_muon"])
+def test_a_run_that_failed_goes_on_to_the_same_end(train, tmp_path, monkeypatch, optimizer):
+    override = f"optimizer={optimizer}"
+    _, whole, _ = train(override, results=tmp_path / "whole")
+    stop_at(monkeypatch, 5, RuntimeError("the machine is on fire"))
+    outcome, failed, said = train(override)
+    assert outcome["how"] == failed["status"] == "failed"
+    assert "on fire" in failed["error"] and any("on fire" in line for line in said)
+    outcome, resumed, said = train(override)
+    assert outcome["how"] == "finished" and any("from step 4" in line for line in said)
+    assert same_result(whole, resumed)
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(train, tmp_path, monkeypatch):
+    _, whole, _ = train(results=tmp_path / "whole")
+    stop_at(monkeypatch, 5, RuntimeError("gone"))
+    train()
+    newest = sorted(tmp_path.glob("runs/*/checkpoint/step-*"))[-1] / "tensors.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 1
+    newest.write_bytes(content)
+    _, resumed, said = train()
+    assert any("damaged" in line for line in said) and any("from step 2" in line for line in said)
+    assert same_result(whole, resumed)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(train, tmp_path, monkeypatch):
+    _, whole, _ = train(results=tmp_path / "whole")
+    original = checkpoint.save
+
+    def full(folder, step, *rest):
+        if step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        return original(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    outcome, _, said = train()
+    assert outcome["how"] == "failed" and any("disk full" in line for line in said)
+    monkeypatch.setattr(checkpoint, "save", original)
+    _, resumed, said = train()
+    assert any("from step 2" in line for line in said) and same_result(whole, resumed)
+
+
+def test_accumulation_equals_the_large_batch(train):
+    _, large, _ = train("train.batch_size=4")
+    _, small, _ = train("train.batch_size=2", "train.accumulate=2")
+    assert large["tokens_per_step"] == small["tokens_per_step"]
+    assert small["val_loss"] == pytest.approx(large["val_loss"], abs=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_a_result(train):
+    outcome, record, _ = train("optimizer.lr_scale=1e30", "train.clip_norm=null")
+    assert outcome["how"] == record["status"] == "diverged"
+    assert record["diverged_step"] >= 1 and record["test_loss"] is None
+    json.dumps(record, allow_nan=False)
+    assert train("optimizer.lr_scale=1e30", "train.clip_norm=null")[0]["how"] == "skipped"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_reported_with_its_name(value, train, monkeypatch):
+    whole = trainer.Trainer.output
+
+    def spoilt(self, forward, batch):
+        weight = self.model.transformer.h[0].mlp.c_fc.weight
+        if self.state["step"] == 2:
+            weight.register_hook(lambda grad: torch.full_like(grad, value))
+        return whole(self, forward, batch)
+
+    monkeypatch.setattr(trainer.Trainer, "output", spoilt)
+    outcome, record, said = train()
+    assert outcome["how"] == "diverged" and record["diverged_step"] == 3
+    assert any("not finite in transformer.h.0.mlp.c_fc.weight" in line for line in said)
+
+
+def test_a_run_that_ends_above_its_start_has_diverged(train):
+    outcome, record, said = train("optimizer=adamw", "optimizer.lr_scale=400", "schedule=constant")
+    assert outcome["how"] == "diverged" and record["val_loss"] > record["start_loss"]
+    assert any("at the end" in line for line in said)
+
+
+def test_time_limit_ends_a_run_and_target_loss_is_noted(train):
+    _, record, _ = train(
+        "train.steps=null", "train.time_limit=0.2", "train.target_loss=8.5", "schedule=cosine"
+    )
+    assert record["status"] == "finished" and record["train_seconds"] >= 0.2
+    assert record["target_step"] is not None
+    assert 0 <= record["target_seconds"] <= record["train_seconds"]
+
+
+def test_no_clipping_still_reports_the_norm(train):
+    _, clipped, _ = train("train.clip_norm=1e-3")
+    _, free, _ = train("train.clip_norm=null")
+    norms = [r["curve"][0]["grad_norm"] for r in (clipped, free)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0] > 1e-3
+
+
+def test_momentum_is_saved_where_asked_for(train, tmp_path):
+    from safetensors.torch import load_file
+
+    _, record, _ = train("optimizer=muon", "train.save_momentum_every=3")
+    files = sorted(tmp_path.glob("runs/*/momentum/*.safetensors"))
+    assert [f.stem for f in files] == ["3", "6"]
+    saved = load_file(files[-1])
+    assert set(saved) == {row["name"] for row in record["routing"]}
+
+
+def test_the_overhead_reference_does_not_touch_the_run(train):
+    _, with_it, _ = train("train.reference_steps=3")
+    _, without, _ = train("train.reference_steps=0", "rerun=true")
+    assert without["overhead"] is None and same_result(with_it, without)
+
+
+def test_the_reference_is_gone_before_peak_memory_counts(train):
+    """Its scratch copies are three times the weights: far more than the runs differ by."""
+    big = ["model.width=512", "rerun=true", "train.steps=6"]
+    peaks = [
+        train(f"train.reference_steps={n}", *big)[1]["peak_memory_bytes"] for n in (0, 4, 0, 20)
+    ]
+    assert max(peaks) < 1.5 * min(peaks)
+
+
+def test_an_experiment_counts_a_cell_that_was_trained_before_it(train, tmp_path):
+    train()
+    for _ in range(2):
+        outcome, saved, _ = train("experiment=smoke", "stage=final", "condition=text", "arm=hybrid")
+        assert outcome["how"] == "skipped"
+    part = {"experiment": "smoke", "stage": "final", "condition": "text", "arm": "hybrid"}
+    assert record.parts(tmp_path / "runs" / saved["cell"]) == [part]
+
+
+def test_bf16_autocast_trains(train):
+    _, record, _ = train("train.precision=bf16")
+    assert record["precision"] == "bf16" and math.isfinite(record["val_loss"])
+
+
+def test_metrics_are_cut_back_and_survive_a_torn_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
+    metrics = Metrics(tmp_path, keep_up_to=1)
+    metrics.write({"step": 2, "train_loss": math.nan})
+    metrics.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "train_loss": 2.0},
+        {"step": 2, "train_loss": None},
+    ]
+
+
+def test_too_little_disk_is_said_before_training(tmp_path, monkeypatch):
+    settings = settle(*TINY, f"results_dir={tmp_path}", "tracker=none")
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(prepare.UserError, match="MB free"):
+        run.run(settings, cell.name(settings), lambda line: None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_trains(train):
+    _, record, _ = train("train.device=cuda")
+    assert record["environment"]["gpu"] and math.isfinite(record["val_loss"])
