@@ -32,6 +32,7 @@ results: setup  ## tables, pictures and the page, from the committed records
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
 test: lint  ## lint and tests (under 6 minutes)
 	$(PYTEST)

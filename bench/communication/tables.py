@@ -7,9 +7,9 @@ from rich.table import Table as Shown
 from bench.communication import extrapolation
 from bench.communication.extrapolation import LEVELS, Point
 from bench.communication.model import sent_bytes
-from bench.display import tables
-from bench.display.tables import number
-from bench.reporting.tables import NONE, Cell, Table
+from bench.display import terminal
+from bench.display.cells import NONE, Cell, Table
+from bench.display.numbers import number
 
 MB = 1e6
 PARTS = ("communication", "orthogonalization")
@@ -23,7 +23,7 @@ def show(record: dict[str, Any]) -> None:
         shown.add_column("\n".join(text for text in (head.text, head.small) if text))
     for row in found.rows:
         shown.add_row(*("\n".join(t for t in (cell.text, cell.small) if t) for cell in row[1:]))
-    tables.show(shown)
+    terminal.show(shown)
 
 
 # measured -----------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from bench.display import tables
+from bench.display import terminal
+from bench.display.numbers import number
 from bench.laboratory import iteration, matrices, recursion, search
 from bench.laboratory import settings as ortho_config
 from bench.laboratory.matrices import Matrices, Problem
@@ -68,10 +69,10 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     errors = recursion_errors(sets, unseen)
     ranked = errors if asked.dtype == "fp64" else matrix_errors(sets, unseen, asked, settings.seed)
     chosen = min((name for name in fits if name.startswith(asked.kind)), key=lambda k: ranked[k])
-    tables.show(fits_table(fits, errors))
-    tables.show(ranking_table(ranked, unseen, asked))
+    terminal.show(fits_table(fits, errors))
+    terminal.show(ranking_table(ranked, unseen, asked))
     travelled = travel(sets, settings.seed)
-    tables.show(travel_table(travelled, sets))
+    terminal.show(travel_table(travelled, sets))
     found = {
         "asked": {**asked._asdict(), "source": seen.source},
         "seed": settings.seed,
@@ -191,8 +192,8 @@ def fits_table(fits: dict[str, Fit], errors: dict[str, Estimate]) -> Table:
             coefficients_text(fit),
             f"{fit.low:.2g} to {fit.high:.2g}",
             f"{fit.agreeing} of {fit.starts}",
-            tables.number(fit.spread, ".1e"),
-            tables.number(fit.condition, ".1e"),
+            number(fit.spread, ".1e"),
+            number(fit.condition, ".1e"),
             "yes" if fit.certain else "no",
             f"{fit.mse:.4g}",
             mse(errors[name]._asdict()),

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from bench.display import tables
+from bench.display import terminal
+from bench.display.numbers import number
 from bench.laboratory import dynamics, recursion, search, spectra, stability_chart
 from bench.laboratory.dynamics import KINDS, LongRun, Place
 from bench.laboratory.settings import Settings
@@ -51,9 +52,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     solutions = [steepest(plane, epsilon) for epsilon in EPSILONS]
     frontier = [(low, *dynamics.tightest(low, STEPS)) for low in LOWS]
     official = official_compared(plane)
-    tables.show(sets_table(sets))
-    tables.show(steepest_table(solutions))
-    tables.show(frontier_table(frontier, sets))
+    terminal.show(sets_table(sets))
+    terminal.show(steepest_table(solutions))
+    terminal.show(frontier_table(frontier, sets))
     for line in (*bounded_lines(), *official_lines(official)):
         say(line)
     folder = Path(settings.results_dir) / "ortho"
@@ -194,11 +195,11 @@ def sets_table(sets: dict[str, Triple]) -> Table:
         table.add_row(
             name,
             ", ".join(f"{k:.4g}" for k in triple),
-            *(tables.number(where.get(k), ".3f") for k in Place._fields),
-            tables.number(one["escapes_beyond"], ".3f"),
+            *(number(where.get(k), ".3f") for k in Place._fields),
+            number(one["escapes_beyond"], ".3f"),
             one["kind"],
             *values_text(one["low"], one["high"]),
-            tables.number(one["epsilon_rescaled"], ".3f"),
+            number(one["epsilon_rescaled"], ".3f"),
         )
     return table
 

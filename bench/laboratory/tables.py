@@ -5,8 +5,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from bench.display import tables
-from bench.display.tables import number
+from bench.display import terminal
+from bench.display.numbers import number
 from bench.laboratory.matrices import Problem
 
 MOST = 40  # rows; where there are more cases, only those on the Pareto front are shown
@@ -30,7 +30,7 @@ def show(problem: Problem, records: list[dict[str, Any]]) -> None:
     order = lambda r: (r["dtype"], r["form"] != "recursion", r["flops"] or 0)  # noqa: E731
     for one in sorted(shown, key=order):
         table.add_row(*row(one), style="dim" if one["status"] == "diverged" else None)
-    tables.show(table)
+    terminal.show(table)
 
 
 def row(one: dict[str, Any]) -> list[str]:

@@ -27,10 +27,10 @@ from bench.reporting.style import (
     tips,
     told_apart,
 )
-from bench.reporting.words import unit_of
 from bench.studies import comparison, stats
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.stats import Estimate
+from bench.studies.words import unit_of
 
 WIDTH = 640  # pixels of a static chart; in the page a chart is as wide as its place
 HEIGHT = 260

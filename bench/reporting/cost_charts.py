@@ -21,9 +21,9 @@ from bench.reporting.style import (
     tips,
     told_apart,
 )
-from bench.reporting.words import batch
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.stats import Estimate
+from bench.studies.words import batch
 
 LEVELS = (0.05, 0.02, 0.01)  # of overhead: those that claims name
 FOOT = 1e-4  # the least overhead on a logarithmic axis

@@ -8,11 +8,12 @@ from functools import partial
 import altair as alt
 
 from bench.communication import tables as communication_tables
-from bench.reporting import charts, cost_charts, words
+from bench.display.cells import Cell, Table
+from bench.reporting import charts, cost_charts
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
-from bench.reporting.tables import Cell, Table
+from bench.studies import words
 from bench.studies.comparison import Comparison
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
 

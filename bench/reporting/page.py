@@ -14,12 +14,13 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.communication import tables as communication_tables
+from bench.display.cells import Cell
 from bench.reporting import charts as report_charts
 from bench.reporting import communication as report_communication
-from bench.reporting import cost_charts, words
+from bench.reporting import cost_charts
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
-from bench.reporting.tables import Cell
+from bench.studies import words
 from bench.studies.comparison import Comparison
 from bench.verdicts import claims
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict

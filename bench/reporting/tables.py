@@ -1,33 +1,15 @@
 """The tables of the report: rows of cells, which the page and the Markdown each write."""
 
 import statistics
-from dataclasses import dataclass
 from typing import Any
 
-from bench.display.tables import megabytes, number
+from bench.display.cells import NONE, Cell, Table
+from bench.display.numbers import megabytes, number
 from bench.records.archive import Run
-from bench.reporting import words as report_words
 from bench.stepping import tables
+from bench.studies import words as report_words
 from bench.studies.comparison import Arm, Comparison
 from bench.verdicts import evidence
-
-
-@dataclass(frozen=True)
-class Cell:
-    """text with a smaller line below; tone: the class of its colour."""
-
-    text: str
-    small: str = ""
-    tone: str = ""
-
-
-NONE = Cell("–")
-
-
-@dataclass(frozen=True)
-class Table:
-    heads: list[Cell]
-    rows: list[list[Cell]]
 
 
 def arms(one: Comparison) -> Table:

@@ -5,15 +5,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.display import tables
-from bench.display.tables import megabytes, number, short
+from bench.display import terminal
+from bench.display.numbers import megabytes, number, short
 
 LEVELS = {"0.05": "5 %", "0.02": "2 %", "0.01": "1 %"}
 
 
 def show(record: dict[str, Any]) -> None:
     for table in (times(record), levels(record), roles(record), work(record)):
-        tables.show(table)
+        terminal.show(table)
 
 
 def start(title: str, headings: list[str], note: str) -> Table:

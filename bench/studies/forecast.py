@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.display import tables
+from bench.display.numbers import duration
 from bench.processes import parallel
 from bench.records import cell
 from bench.settings.config import Settings
@@ -39,7 +39,7 @@ class Forecast:
 
     def summary(self) -> str:
         runs = sum(self.left.values())
-        return f"{runs} runs are left, about {tables.duration(self._of(self.left))} on this machine"
+        return f"{runs} runs are left, about {duration(self._of(self.left))} on this machine"
 
     def line(self, sweep: Sweep, cells: list[Settings]) -> str:
         """What comes now and how much of the study is left, this sweep included."""
@@ -51,8 +51,8 @@ class Forecast:
         now = self.seconds[sweep.condition, sweep.arm] * len(cells)
         rest = now + self._of(self.left)
         return (
-            f"{', '.join(part)}: {len(cells)} runs, about {tables.duration(now)} of "
-            f"{tables.duration(rest)} that are left"
+            f"{', '.join(part)}: {len(cells)} runs, about {duration(now)} of "
+            f"{duration(rest)} that are left"
         )
 
     def _of(self, left: dict[Sweep, int]) -> float:

@@ -16,15 +16,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from bench.display import tables
+from bench.display import terminal
 from bench.records import archive, cell, owner, record
-from bench.reporting.words import answer
 from bench.settings import config
 from bench.settings.config import CONF, Settings
 from bench.settings.errors import UserError
-from bench.studies import comparison, study
+from bench.studies import comparison, study, tables
 from bench.studies.forecast import Forecast
 from bench.studies.study import FINAL, TUNE, Best, Sweep
+from bench.studies.words import answer
 
 Key = tuple[str, str]  # condition, arm
 PARTS = ("stage", "condition", "arm")  # as overrides they choose a part of the study
@@ -85,7 +85,7 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
         campaign.train(planned, job, clock, say)
     best = campaign.best(asked=request.stage != TUNE)
     if best:
-        tables.show(tables.tuning(best))
+        terminal.show(tables.tuning(best))
     finals = [campaign.plan(sweep) for sweep in campaign.finals(best)]
     for planned in finals:
         campaign.train(planned, job, clock, say)

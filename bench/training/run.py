@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.display import tables
+from bench.display import terminal
 from bench.measuring import meter, reference
 from bench.processes import parallel
 from bench.processes.world import World
@@ -17,7 +17,7 @@ from bench.records.owner import Held, Lost, Ownership
 from bench.settings.config import Settings
 from bench.settings.errors import UserError
 from bench.tracking import tracker as tracking
-from bench.training import prepare
+from bench.training import prepare, tables
 from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
 from optimizers.state import state_bytes
@@ -30,7 +30,7 @@ LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
 def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     """Print the routing table and stop."""
     routing = prepare.routing(settings, prepare.model(settings, prepare.data(settings)))
-    tables.show(tables.routing(routing.table))
+    terminal.show(tables.routing(routing.table))
     say(tables.who_takes_what(settings.optimizer["name"], routing.table))
     return {"how": "inspected"}
 
@@ -251,5 +251,5 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
         remove(folder / "checkpoint")
     if facts["status"] == "diverged":
         say(f"diverged: {facts['error']}")
-    tables.show(tables.run(facts))
+    terminal.show(tables.run(facts))
     say(f"{facts['status']}; {written}")

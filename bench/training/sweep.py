@@ -196,9 +196,10 @@ class Summary(Callback):
             raise KeyboardInterrupt
 
     def show(self, found: list[dict[str, Any]]) -> None:
-        from bench.display import tables
+        from bench.display import terminal
+        from bench.training import tables
 
-        tables.show(tables.sweep(found))
+        terminal.show(tables.sweep(found))
         counts: dict[str, int] = {}
         for outcome in found:
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1

@@ -14,9 +14,9 @@ import pytest
 from bench.reporting import charts
 from bench.reporting import content as report_content
 from bench.reporting import page as report_page
-from bench.reporting import words as report_words
 from bench.reporting.style import GREY, styles
 from bench.studies import study
+from bench.studies import words as report_words
 from bench.verdicts import evidence
 from bench.verdicts.claims import Claim, Verdict
 from bench.verdicts.evidence import Finding

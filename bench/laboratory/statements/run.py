@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.display import tables
+from bench.display import terminal
+from bench.display.numbers import number
 from bench.laboratory import matrices, search, spectra
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.statements import (
@@ -35,7 +36,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     for check in checks(settings.samples or SAMPLES, settings.seed):
         say(f"{check.name}: {check.verdict}")
         found.append(check)
-    tables.show(table(found))
+    terminal.show(table(found))
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)
     whole = {
@@ -90,7 +91,7 @@ def table(found: list[Check]) -> Table:
     for check in found:
         shown.add_row(
             check.statement,
-            f"{tables.number(check.value, '.5g')} {check.unit}",
+            f"{number(check.value, '.5g')} {check.unit}",
             "–" if check.low is None else f"{check.low:.5g} to {check.high:.5g}",
             str(check.n or "–"),
             check.verdict,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from bench.display.tables import duration
+from bench.display.numbers import duration
 from bench.records.archive import Run
 from bench.studies import stats
 from bench.studies.comparison import Arm, Comparison, Difference

@@ -1,51 +1,10 @@
-"""The tables a run and a sweep end with, and the routing table, all for the terminal."""
+"""The tables that a run and a sweep end with, and the routing table."""
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from bench.processes import world
-from bench.studies.study import Best
-
-MB = 1e6
-
-
-def show(table: Table) -> None:
-    width = None if Console().is_terminal else 160
-    Console(width=width, quiet=world.rank() > 0).print(table)
-
-
-def number(value: float | None, form: str = ".4f") -> str:
-    return "–" if value is None else format(value, form)
-
-
-def megabytes(value: float | None) -> str:
-    return "–" if value is None else f"{value / MB:,.1f} MB"
-
-
-def short(value: float) -> str:
-    """Three digits and k, M, G or T: 46.3k."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{float(f'{value / size:.3g}'):g}{letter}"
-    return f"{float(f'{value:.3g}'):g}"
-
-
-def duration(seconds: float) -> str:
-    """40 s, 12 min, 3.4 h."""
-    for size, word in ((3600, "h"), (60, "min")):
-        if seconds >= 0.95 * size:
-            value = seconds / size
-            return f"{value:.1f} {word}" if word == "h" else f"{value:.0f} {word}"
-    return f"{seconds:.0f} s"
-
-
-def spread(times: dict[str, Any]) -> str:
-    if not times["n"]:
-        return "–"
-    low, high = times["p10"], times["p90"]
-    return f"{times['median']:,.1f} ms  (p10–p90 {low:,.1f}–{high:,.1f}, n={times['n']})"
+from bench.display.numbers import MB, megabytes, number, spread
 
 
 def run(record: dict[str, Any]) -> Table:
@@ -121,20 +80,6 @@ def sweep(outcomes: list[dict[str, Any]]) -> Table:
             "–" if cost is None else f"{cost['value']:+.1%}",
             megabytes((record.get("optimizer_state_bytes") or {}).get("total")),
         )
-    return table
-
-
-def tuning(best: dict[tuple[str, str], Best]) -> Table:
-    """The validation loss of each arm at each rate; the best one stands out."""
-    rates = sorted({rate for one in best.values() for rate in one.losses})
-    table = Table(title="validation loss by optimizer.lr_scale", title_justify="left")
-    for heading in ("condition", "arm", *(f"{rate:g}" for rate in rates), ""):
-        table.add_column(heading)
-    for (condition, arm), one in best.items():
-        shown = {rate: number(loss) for rate, loss in one.losses.items()}
-        shown[one.rate] = f"[bold]{shown[one.rate]}[/bold]"
-        edge = "[red]best rate at the edge of the grid[/red]" if one.at_edge else ""
-        table.add_row(condition, arm, *(shown.get(rate, "–") for rate in rates), edge)
     return table
 
 
