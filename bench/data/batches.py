@@ -11,13 +11,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.data import cache, sources, tokenizer
 from bench.settings.errors import UserError
 
-Batch = dict[str, "torch.Tensor"]  # noqa: F821 - torch is imported where it is needed
+if TYPE_CHECKING:
+    from torch import Tensor  # otherwise imported where it is needed
+
+Batch = dict[str, "Tensor"]
 
 FORMAT = 1  # of the prepared arrays; part of every cache key
 DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once during preparation

@@ -30,7 +30,7 @@ class RandomBatches:
         """input_ids and labels, int64 (B, T); or pixel_values fp32 (B, C, H, W), labels (B,)."""
         generator = torch.Generator().manual_seed(seed)
         if self.task == "text":
-            shape = (examples, self.sequence_length)
+            shape: tuple[int, ...] = (examples, self.sequence_length)
             ids = torch.randint(self.facts["vocab_size"], shape, generator=generator)
             return {"input_ids": ids, "labels": ids}
         size = self.facts["image_size"]

@@ -42,8 +42,8 @@ def fingerprint(block: dict) -> dict:
 def documents(block: dict) -> Iterator[tuple[str, Iterator[str], int | None]]:
     """(part, texts, tokens to take or None for all); a document ends with <|endoftext|>."""
     if block["source"] == "text_files":
-        for part, texts in split_files(block["path"]).items():
-            yield part, iter(texts), None
+        for part, own in split_files(block["path"]).items():
+            yield part, iter(own), None
         return
     for part, stream, limits in parts(block):
         texts = (value(row, block, "column") for row in stream)

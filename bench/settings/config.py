@@ -9,7 +9,7 @@ import shutil
 import textwrap
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -123,9 +123,10 @@ def settle(config: DictConfig) -> Settings:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """All settings as plain values. Raises UserError where one is missing or cannot be resolved."""
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(_missing_or_broken(error)) from None
+    return cast(dict[str, Any], plain)
 
 
 def _missing_or_broken(error: OmegaConfBaseException) -> str:
@@ -142,7 +143,7 @@ def refuse_unknown_keys(config: DictConfig) -> None:
         block = config[group]
         file = CONF / group / f"{block.get('name')}.yaml"
         if file.exists():
-            known = OmegaConf.to_container(OmegaConf.load(file))
+            known = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
             known = known.get(group, known)
             compare_keys(f"{group}.", block, [k for k in known if k != "defaults"])
             for key, inner in known.items():
@@ -153,7 +154,7 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
     """Raise UserError for a key that is not known, and for a known one that was removed."""
-    keys = list(node.keys())  # `in` would not see those that still need a value
+    keys = cast(list[str], list(node.keys()))  # `in` would not see those that need a value
     for key in keys:
         if key not in known:
             accepted = ", ".join(sorted(known))
