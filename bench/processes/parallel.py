@@ -95,14 +95,13 @@ def connect(device: str, limit: timedelta) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     if size() == 1:  # fully_shard wants a group, of one
-        store = dist.HashStore()
+        store: dist.Store = dist.HashStore()
     else:
         shared, _, _ = next(dist.rendezvous("env://", timeout=limit))
         # After a restart torchrun's store still has the addresses of the processes before.
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"restart {restart}", shared)
-    group = {"rank": rank(), "world_size": size(), "timeout": limit}
-    dist.init_process_group(backend, store=store, **group)
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=size(), timeout=limit)
 
 
 @functools.cache
@@ -118,7 +117,9 @@ def device_mesh(device: str, shape: tuple[tuple[str, int], ...], limit: timedelt
     names, sizes = zip(*shape, strict=True)
     numbers = torch.arange(size()).view(sizes)
     if len(sizes) == 1:
-        return DeviceMesh.from_group(dist.group.WORLD, device, mesh_dim_names=names)
+        everyone = dist.group.WORLD
+        assert everyone is not None  # connect() came before
+        return DeviceMesh.from_group(everyone, device, mesh_dim_names=names)
     groups = []
     for dim in range(len(sizes)):
         rows = numbers.movedim(dim, -1).reshape(-1, sizes[dim]).tolist()
