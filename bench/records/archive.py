@@ -57,7 +57,9 @@ class Archive:
     runs: list[Run]
     left_out: list[tuple[Path, str]]
 
-    def of(self, experiment: str, stage: str | None = None, condition: str | None = None):
+    def of(
+        self, experiment: str, stage: str | None = None, condition: str | None = None
+    ) -> list[Run]:
         """The runs of an experiment, of one stage and under one condition where named."""
         return [
             run
@@ -85,9 +87,9 @@ def read(results: Path, published: bool = False) -> Archive:
             left_out.append((file, one))
             continue
         for part in _parts(one, file):
-            key = (one["cell"], *part)
+            key = (one["cell"], *part.values())
             if key not in runs:
-                runs[key] = Run(*part, one, file)
+                runs[key] = Run(**part, record=one, file=file)
             elif runs[key].file.parent.parent == file.parent.parent:
                 left_out.append((file, f"duplicate: the same cell as {runs[key].file.name}"))
     return Archive(list(runs.values()), left_out)
@@ -117,15 +119,15 @@ def load(file: Path) -> dict[str, Any] | str:
     return one
 
 
-def _parts(one: dict[str, Any], file: Path) -> list[tuple]:
+def _parts(one: dict[str, Any], file: Path) -> list[dict[str, str | None]]:
     """The parts of experiments that a record is: published ones say so, a run's folder knows."""
     found = one.get("part_of") or parts(file.parent) or [one]
-    return [tuple(part.get(key) for key in PART) for part in found]
+    return [{key: part.get(key) for key in PART} for part in found]
 
 
-def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs by arm, in order of seed and rate."""
-    found: dict[str, list[Run]] = {}
+def by_arm(runs: Iterable[Run]) -> dict[str | None, list[Run]]:
+    """Runs by arm, in order of seed and rate; None: a run that is no part of an experiment."""
+    found: dict[str | None, list[Run]] = {}
     for run in sorted(runs, key=lambda r: (r.record["seed"], r.record["lr_scale"])):
         found.setdefault(run.arm, []).append(run)
     return found
@@ -169,7 +171,7 @@ def orthogonalized_in(record: dict[str, Any]) -> str | None:
     return next((block.get("dtype") for block in found if block), None)
 
 
-def relative_times(runs: Iterable[Run]) -> dict[str, float]:
+def relative_times(runs: Iterable[Run]) -> dict[str | None, float]:
     """The time of an arm's step in AdamW's, by arm: the median over runs of 1 + overhead."""
     return {
         arm: statistics.median(measured)

@@ -10,6 +10,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
+from wandb_workspaces.reports.v2.interface import BlockTypes
 
 from bench.tracking.tracker import AXES
 
@@ -165,7 +166,7 @@ def workspace(entity: str, project: str) -> ws.Workspace:
 
 def report(entity: str, project: str) -> wr.Report:
     """The same charts, each section with a text that says how to read it."""
-    blocks = []
+    blocks: list[BlockTypes] = []
     for part in parts():
         for i, chart in enumerate(part.charts):
             row, column = divmod(i, COLUMNS)

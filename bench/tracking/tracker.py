@@ -157,7 +157,7 @@ def _note(run: Any, record: dict) -> None:
 
 def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
     """Numbers, words and truth values by name, `a/b` for b inside a; lists and None left out."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}/")
