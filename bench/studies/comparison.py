@@ -35,7 +35,7 @@ class Difference:
 
     def verdict(self) -> str:
         """In words, for tables."""
-        within = f"within ±{self.equivalence.margin:g}" if self.small else ""
+        within = f"within ±{self.equivalence.margin:g}" if self.equivalence else ""
         if self.p < LEVEL:
             side = "lower" if self.estimate.mean < 0 else "higher"
             return f"{side}, but {within}" if self.small else side
@@ -148,7 +148,7 @@ def compare(
     )
 
 
-def tuning(runs: list[Run], declared: Study) -> dict[str, Best]:
+def tuning(runs: list[Run], declared: Study) -> dict[str | None, Best]:
     """The rates of the arms whose tuning is whole."""
     found = {}
     for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():

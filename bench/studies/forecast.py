@@ -14,7 +14,6 @@ from bench.settings.errors import UserError
 from bench.studies.study import Sweep
 
 STEPS = 4  # the first two warm up
-UNMEASURED = dict(checkpoint_every=None, reference_steps=0, save_momentum_every=None)
 FORWARD = 1 / 3  # of forward + backward: an evaluation's share, by FLOPs
 
 
@@ -76,7 +75,14 @@ def seconds(settings: Settings) -> float:
             rerun=False,
             results_dir=folder,
             tracker={"name": "none"},
-            train=replace(train, steps=STEPS, eval_every=STEPS, **UNMEASURED),
+            train=replace(
+                train,
+                steps=STEPS,
+                eval_every=STEPS,
+                checkpoint_every=None,
+                reference_steps=0,
+                save_momentum_every=None,
+            ),
         )
         name = cell.name(short)
         null = stack.enter_context(open(os.devnull, "w"))
@@ -87,6 +93,7 @@ def seconds(settings: Settings) -> float:
         one = world.agreed(lambda: record.read(run.run_folder(short, name)))
     if outcome["how"] == "failed":
         raise UserError(f"{settings.condition}, {settings.arm}: {outcome['error']}")
+    assert one is not None  # a run that has not failed has a record
     if one["status"] == "diverged":
         return 0.0
     forward_backward = one["forward_backward_ms"]["median"] / 1e3

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -106,15 +106,17 @@ def read(arguments: list[str]) -> Request:
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "seed" in given:
         raise UserError(f"seed={given['seed']}: use study.tune_seeds=[…] and study.final_seeds=[…]")
-    rate = given.get("optimizer.lr_scale")
+    typed = given.get("optimizer.lr_scale")
     try:
-        rate = float(rate) if rate else None
+        rate = float(typed) if typed else None
     except ValueError:
-        raise UserError(f"optimizer.lr_scale={rate}: in a study, one rate for all runs") from None
+        raise UserError(f"optimizer.lr_scale={typed}: in a study, one rate for all runs") from None
     aside = ("experiment", "optimizer.lr_scale", *PARTS)
     return Request(
         given["experiment"],
-        *(given.get(part) for part in PARTS),
+        given.get("stage"),
+        given.get("condition"),
+        given.get("arm"),
         rate,
         tuple(word for word in words if word.split("=", 1)[0] not in aside),
     )
@@ -126,7 +128,7 @@ class Campaign:
     def __init__(self, request: Request) -> None:
         self.request = request
         whole = _composed([f"experiment={request.experiment}", *request.overrides])
-        declared = OmegaConf.to_container(whole.study, resolve=True)
+        declared = cast(dict[str, Any], OmegaConf.to_container(whole.study, resolve=True))
         self.study = study.parse(request.experiment, declared)
         self.settings = config.settle(whole)
         self.runs = Path(self.settings.results_dir) / "runs"
@@ -173,7 +175,9 @@ class Campaign:
         sweep = replace(sweep, overrides=(*sweep.overrides, *self.request.overrides))
         settings = self._settle(sweep)
         if self.study.equal_time_of:
-            steps = round(settings.train.steps / self.relative_time(sweep, settings))
+            relative = self.relative_time(sweep, settings)
+            assert settings.train.steps is not None  # equal time is given in steps
+            steps = round(settings.train.steps / relative)
             sweep = replace(sweep, overrides=(*sweep.overrides, f"train.steps={steps}"))
             settings = self._settle(sweep)
         cells = {}
@@ -198,6 +202,7 @@ class Campaign:
     def relative_time(self, sweep: Sweep, settings: Settings) -> float:
         """The time of an arm's step in steps of the baseline, as another experiment measured."""
         other, condition, arm = self.study.equal_time_of, sweep.condition, sweep.arm
+        assert other is not None  # or nobody would ask
         timed = self.records.of(other, FINAL, condition)
         times = archive.relative_times(archive.alike(timed, archive.planned(settings))[0])
         for needed in (arm, self.study.baseline):
@@ -242,7 +247,8 @@ class Campaign:
         All arms get the same trials: where one is missing there is no best rate, which raises
         UserError if the final runs are asked for.
         """
-        r, found = self.request, {}
+        r = self.request
+        found: dict[Key, Best] = {}
         if r.rate is not None:
             return found
         wanted = [r.arm] if r.arm else list(self.study.arms)
@@ -267,7 +273,9 @@ class Campaign:
             if not missing:
                 for name, settings in cells.items():
                     rate = settings.optimizer["lr_scale"]
-                    losses.setdefault(rate, []).append(study.loss(self.ended(name)))
+                    one = self.ended(name)
+                    assert one is not None  # none is missing
+                    losses.setdefault(rate, []).append(study.loss(one))
                 found[sweep.condition, sweep.arm] = study.best(losses)
         return found
 

@@ -9,7 +9,7 @@ part. Nothing here trains or reads results.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -90,7 +90,7 @@ def declared() -> list[str]:
 def load(name: str) -> Study:
     """The experiment as its file declares it."""
     file = CONF / "experiment" / f"{name}.yaml"
-    block = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    block = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file), resolve=True))
     return parse(name, block["study"])
 
 
@@ -170,9 +170,10 @@ class Best:
 def best(losses: dict[float, list[float | None]]) -> Best:
     """The best rate; losses: by rate, of each seed, None for a run that diverged."""
     means = {
-        rate: math.inf if None in of else sum(of) / len(of) for rate, of in sorted(losses.items())
+        rate: sum(math.inf if value is None else value for value in of) / len(of)
+        for rate, of in sorted(losses.items())
     }
-    rate = min(means, key=means.get)
+    rate = min(means, key=means.__getitem__)
     return Best(rate, rate in (min(means), max(means)), means)
 
 

@@ -71,14 +71,14 @@ def answer(one: Comparison) -> str:
     "adamw reaches a test loss of 4.213 (…). Lower: hybrid −0.310 (95 % −0.330 to −0.290, n=5)."
     """
     base = one.arm(one.study.baseline)
-    compared = [arm for arm in one.arms if arm.difference]
+    compared = [(arm.name, arm.difference) for arm in one.arms if arm.difference]
     if base is None or not compared:
         return f"no arm can be compared with {one.study.baseline}."
     groups: dict[str, list[str]] = {}
-    for arm in sorted(compared, key=lambda arm: arm.difference.estimate.mean):
-        kind = verdict(arm.difference).split(";")[0]
-        number = "{} ({})".format(*span(arm.difference.estimate, "+"))
-        groups.setdefault(kind[0].upper() + kind[1:], []).append(f"{arm.name} {number}")
+    for name, difference in sorted(compared, key=lambda pair: pair[1].estimate.mean):
+        kind = verdict(difference).split(";")[0]
+        number = "{} ({})".format(*span(difference.estimate, "+"))
+        groups.setdefault(kind[0].upper() + kind[1:], []).append(f"{name} {number}")
     sentences = ["{} reaches a test loss of {} ({})".format(base.name, *span(base.test_loss))]
     sentences += [f"{kind}: {'; '.join(arms)}" for kind, arms in groups.items()]
     edges = [arm.name for arm in one.arms if arm.at_edge and not arm.noise]
