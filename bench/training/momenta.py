@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from bench.processes.world import World
 from optimizers.routing import Routing
 from optimizers.sharding.regions import mesh_of
 from optimizers.state import momentum, views
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def save(folder: Path, step: int, routing: Routing, model: nn.Module, world: World) -> None:
@@ -29,4 +33,4 @@ def save(folder: Path, step: int, routing: Routing, model: nn.Module, world: Wor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    return tensor if mesh_of(tensor) is None else tensor.full_tensor()
+    return tensor if mesh_of(tensor) is None else cast("DTensor", tensor).full_tensor()

@@ -124,7 +124,7 @@ def routing(
         return route(built, settings.optimizer, settings.structure, shard, sharding)
 
 
-def take_parameters(model: nn.Module, *_, of: nn.Module) -> None:
+def take_parameters(model: nn.Module, parameters: list, *, of: nn.Module) -> None:
     """Put another model's parameters in the places of this one's."""
     others = dict(of.named_parameters(remove_duplicate=False))
     for name, _ in list(model.named_parameters(remove_duplicate=False)):

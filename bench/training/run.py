@@ -172,8 +172,9 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
     The first training loss is a cheap stand-in for that; only where a run ended above it is the
     untrained model, which follows from the seed, made again and evaluated.
     """
-    end = trainer.state["val_loss"]
-    if end < trainer.world.agreed(lambda: trainer.metrics.training("train_loss")[0]):
+    end, metrics = trainer.state["val_loss"], trainer.metrics
+    assert metrics is not None  # the run has ended
+    if end < trainer.world.agreed(lambda: metrics.training("train_loss")[0]):
         return
     start, _ = trainer.evaluation("validation", prepare.model(settings, trainer.data).eval())
     if not end < start:
@@ -200,6 +201,7 @@ def results(trainer: Trainer) -> dict[str, Any]:
     fb = meter.timed(metrics.training("forward_backward_ms"))
     own = meter.timed(metrics.training("optimizer_ms"))
     fb_ms, own_ms = meter.summary(fb), meter.summary(own)
+    assert fb_ms["median"] is not None and own_ms["median"] is not None  # of one step or more
     step_ms = fb_ms["median"] + own_ms["median"]
     found = {
         "steps": state["step"],

@@ -12,6 +12,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
@@ -23,7 +24,9 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
     """
     simple = {name: _simply_cut(tensor) for name, tensor in tensors.items()}
     try:
-        dcp.save(simple, storage_writer=HuggingFaceStorageWriter(folder, save_distributed=True))
+        dcp.save(
+            simple, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        )
     except dcp.api.CheckpointException as error:
         for cause, _ in error.failures.values():
             if isinstance(cause, OSError):
@@ -37,10 +40,11 @@ def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, 
 
     processes: how many read, each calling this.
     """
-    reader = HuggingFaceStorageReader(folder)
+    reader = HuggingFaceStorageReader(str(folder))
     tensors: dict[str, Tensor] = {}
     targets: dict[str, DTensor] = {}
     for name, stored in reader.read_metadata().state_dict_metadata.items():
+        assert isinstance(stored, TensorStorageMetadata)  # `write` takes nothing else
         tensors[name] = torch.empty(stored.size, dtype=stored.properties.dtype)
         target = like.get(name, like.get(name.rpartition("/")[0]))
         if isinstance(target, DTensor) and target.shape == stored.size:
@@ -53,7 +57,9 @@ def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, 
         warnings.simplefilter("ignore", UserWarning)
         dcp.load(tensors, storage_reader=reader, no_dist=processes == 1)
     for name, target in targets.items():
-        tensors[name] = tensors[name].redistribute(placements=target.placements)
+        read_as = tensors[name]
+        assert isinstance(read_as, DTensor)
+        tensors[name] = read_as.redistribute(placements=target.placements)
     return tensors
 
 

@@ -109,6 +109,7 @@ def stop_workers(number: int, frame: object) -> None:
     if not workers:
         raise KeyboardInterrupt
     for worker in workers:
+        assert worker.pid is not None  # it was started
         os.kill(worker.pid, signal.SIGTERM)
 
 
@@ -116,7 +117,7 @@ def refuse_missing_launcher() -> None:
     """End the command in one line where the plugin of the launcher it names is not installed."""
     for word in sys.argv[1:]:
         group, _, name = word.partition("=")
-        extra, package = PLUGINS.get(name.split("_")[0], (None, None))
+        extra, package = PLUGINS.get(name.split("_")[0], ("", ""))
         if group == "hydra/launcher" and extra:
             try:
                 version(package)

@@ -109,6 +109,7 @@ class Trainer:
             if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
                 self.save()
                 raise KeyboardInterrupt
+        assert tested is not None  # a run that stops has raised
         return tested
 
     def progress(self) -> float:
@@ -138,7 +139,7 @@ class Trainer:
         self.routing.scale_rates(self.factor(state["step"], self.progress()))
         rates = self.routing.rates()
         began = meter.clock(device)
-        loss, norm = self.gradients()
+        here, norm = self.gradients()
         middle = meter.clock(device)
         if measure_update:
             self.memory.pause()
@@ -153,7 +154,7 @@ class Trainer:
             del before
             self.memory.resume()
         loss, forward_backward, own, asked = self.world.means(
-            loss.item(), middle - began, ended - resumed, self.interrupt.asked
+            here.item(), middle - began, ended - resumed, self.interrupt.asked
         )
         self.stops = asked > 0
         self._time_reference(1e3 * forward_backward, 1e3 * own)
@@ -254,6 +255,7 @@ class Trainer:
         return loss, accuracy if self.data.task == "images" else None
 
     def _write(self, line: dict[str, Any]) -> None:
+        assert self.metrics is not None  # fit() opened them
         self.metrics.write(line)
         self.tracker.log(line)
 
@@ -290,7 +292,9 @@ class Trainer:
 
     def owners(self) -> dict[str, Tensor]:
         """The parameter that tensors of the tree belong to, by what their names begin with."""
-        found = {f"/model/{name}": p for name, p in self.model.named_parameters()}
+        found: dict[str, Tensor] = {
+            f"/model/{name}": p for name, p in self.model.named_parameters()
+        }
         for i, optimizer in enumerate(self.routing.optimizers):
             params = [p for group in optimizer.param_groups for p in group["params"]]
             found |= {f"/optimizers/{i}/state/{number}": p for number, p in enumerate(params)}
