@@ -6,6 +6,7 @@ python bench/step.py -m model=gpt2_nano,vit_nano
 """
 
 import sys
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,8 @@ from bench.training import sweep
 def job(cfg: DictConfig) -> None:
     """One benchmark."""
     with sweep.job() as outcome:
-        benchmark = settings.settle(cfg, HydraConfig.get())
+        own = cast(DictConfig, HydraConfig.get())  # what it is, unlike what Hydra declares
+        benchmark = settings.settle(cfg, own)
         from bench.stepping import (
             run,  # imports torch: only once the settings are known to be good
         )
