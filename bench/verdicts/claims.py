@@ -74,7 +74,7 @@ def read(file: Path) -> Claim:
     """Raises UserError naming what a claim's file has too much or too little of."""
     where = f"conf/claim/{file.name}"
     try:
-        block = OmegaConf.to_container(OmegaConf.load(file))
+        block: Any = OmegaConf.to_container(OmegaConf.load(file))
     except YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from None
     if not isinstance(block, dict):

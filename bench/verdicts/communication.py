@@ -81,7 +81,9 @@ def spared_by_heads(results: Results, *, parallel: list[str]) -> list[Finding]:
         if split and heads is not None:
             share = 1 - heads / split
             unit = "share of the bytes of a step that qkv=per_head spares"
-            found.append(Finding(_where(record), *[share] * 3, n=1, unit=unit, records=[file]))
+            found.append(
+                Finding(_where(record), share, share, share, n=1, unit=unit, records=[file])
+            )
     return found or [Finding("", missing=MISSING.format(parallel="|".join(parallel)))]
 
 

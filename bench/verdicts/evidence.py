@@ -103,6 +103,7 @@ def equality(
         if isinstance(pair, Finding):
             found.append(pair)
             continue
+        assert pair.equivalence is not None  # there is a margin
         equal, interval = pair.equivalence.equal, pair.equivalence.interval
         holds = equal or (or_better and interval.high < margin)
         fails = interval.low >= margin or (not or_better and interval.high <= -margin)
@@ -132,10 +133,11 @@ def saving(
     """
     found = []
     for one in results.comparisons(experiment, conditions):
-        ours, base = _arms(one, arm)
-        if ours is None or base is None:
+        both = _arms(one, arm)
+        if len(both) < 2:
             found.append(_missing(one, arm))
             continue
+        ours, base = both
         where = f"{ours.runs[0].record['model']}, {arm}"
         shares = saved(ours, base, of)
         if not shares:
@@ -155,11 +157,14 @@ def saving(
 def saved(ours: Arm, base: Arm, of: str) -> list[float]:
     """The share of `of` that an arm saves: of the peak by seed, else one; none without records."""
     if of == "peak":
-        own, theirs = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
-        return [1 - own[seed] / theirs[seed] for seed in sorted(own.keys() & theirs.keys())]
+        peaks, whole = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
+        return [1 - peaks[seed] / whole[seed] for seed in sorted(peaks.keys() & whole.keys())]
     own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
-    aside = BYTES[of] * ours.median("parameters")
-    return [] if None in (own, theirs) else [1 - (own + aside) / (theirs + aside)]
+    parameters = ours.median("parameters")
+    if own is None or theirs is None or parameters is None:
+        return []
+    aside = BYTES[of] * parameters
+    return [1 - (own + aside) / (theirs + aside)]
 
 
 def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
@@ -220,11 +225,12 @@ def nothing(results: Results, *, needs: str) -> list[Finding]:
 
 def _pair(one: Comparison, arm: str) -> Difference | Finding:
     """An arm's difference from the baseline, or a finding that says what is missing."""
-    if None in _arms(one, arm):
+    both = _arms(one, arm)
+    if len(both) < 2:
         return _missing(one, arm)
-    pair = one.arm(arm).difference
+    pair = both[0].difference
     seeds = pair.estimate.n if pair else 0
-    if seeds >= 2:
+    if pair and seeds >= 2:
         return pair
     missing = f"two seeds that both {arm} and {one.study.baseline} finished, {seeds} so far, "
     missing += f"of experiment={one.study.name}, {one.condition}"
@@ -242,8 +248,10 @@ def _against(results: Results, one: Comparison, arm: str, estimate: Estimate, **
     )
 
 
-def _arms(one: Comparison, arm: str) -> list[Arm | None]:
-    return [one.arm(arm), one.arm(one.study.baseline)]
+def _arms(one: Comparison, arm: str) -> list[Arm]:
+    """The arm and the baseline; fewer than two where one has no runs."""
+    names = (arm, one.study.baseline)
+    return [found for name in names if (found := one.arm(name))]
 
 
 def _flags(one: Comparison, arm: str, lead: str = "") -> str:
