@@ -43,7 +43,7 @@ def static(drawn: alt.LayerChart, path: Path) -> Path:
     """Write a chart as SVG or PNG, by the suffix, whole or not at all; the path."""
     temporary = path.with_name(f".{path.name}")
     try:
-        drawn.properties(width=WIDTH).save(temporary, format=path.suffix[1:], ppi=144)
+        drawn.properties(width=WIDTH).save(temporary, ppi=144)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
         "units": (lambda arm: arm.median(f"{unit}_per_step"), f"{unit} seen", unit),
         "seconds": (lambda arm: seconds.get(arm.name), "seconds of training", "seconds"),
     }[against]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"arm": arm.name, "x": rounded(step * by), "step": step, **interval(estimate)}
         for arm in shown(one)
         if (by := factor(arm))
@@ -108,11 +108,12 @@ def around(rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 def tuning(one: Comparison) -> alt.LayerChart | None:
     """Validation loss at each rate of the grid; the best is ringed, and named at the edge."""
-    tuned = [arm for arm in shown(one) if arm.tuned and arm.name in one.study.tuned()]
-    trials = [
+    own = one.study.tuned()
+    tuned = [(arm, arm.tuned) for arm in shown(one) if arm.tuned and arm.name in own]
+    trials: list[dict[str, Any]] = [
         {"arm": arm.name, "rate": rate, "loss": value}
-        for arm in tuned
-        for rate, value in arm.tuned.losses.items()
+        for arm, best in tuned
+        for rate, value in best.losses.items()
     ]
     rows = [row | {"loss": rounded(row["loss"])} for row in trials if math.isfinite(row["loss"])]
     if not rows:
@@ -121,9 +122,9 @@ def tuning(one: Comparison) -> alt.LayerChart | None:
     diverged = [row | {"loss": top} for row in trials if not math.isfinite(row["loss"])]
     rings = [
         row | {"note": "edge of the grid" if arm.at_edge else ""}
-        for arm in tuned
+        for arm, best in tuned
         for row in rows
-        if (row["arm"], row["rate"]) == (arm.name, arm.tuned.rate)
+        if (row["arm"], row["rate"]) == (arm.name, best.rate)
     ]
     x = alt.X(
         "rate:Q",
@@ -137,12 +138,12 @@ def tuning(one: Comparison) -> alt.LayerChart | None:
     only_color = {"color": encoded["color"]}
     tooltip = [alt.Tooltip("arm:N"), alt.Tooltip("rate:Q"), alt.Tooltip("loss:Q", format=".4~g")]
     curves = alt.Chart(data(rows)).encode(x, y, tooltip=tooltip, **encoded)
-    best = alt.Chart(data(rings)).encode(x, y)
+    ringed = alt.Chart(data(rings)).encode(x, y)
     layers = [
         curves.mark_line().encode(BRIGHT),
         curves.mark_point(filled=True, size=40).encode(BRIGHT).add_params(CHOSEN),
-        best.mark_point(size=190, strokeWidth=2, shape="circle").encode(**only_color),
-        best.mark_text(dy=-16, fontWeight="bold", color=WARNING).encode(text="note:N"),
+        ringed.mark_point(size=190, strokeWidth=2, shape="circle").encode(**only_color),
+        ringed.mark_text(dy=-16, fontWeight="bold", color=WARNING).encode(text="note:N"),
     ]
     notes = f"{one.condition}: ring: the best rate"
     if diverged:
@@ -158,7 +159,7 @@ def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
     A row an arm, under all conditions. A/A arms are grey: what they differ from the arm they
     repeat is noise. None where no pair has two seeds: a number without an interval shows nothing.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"arm": arm, "row": name if len(comparisons) == 1 else f"{one.condition}: {name}"}
         | interval(estimate)
         for one in comparisons
@@ -191,8 +192,8 @@ def _differences(one: Comparison) -> Iterator[tuple[str, str, Estimate]]:
         if arm.difference:
             yield arm.name, arm.name, arm.difference.estimate
     for again, source in one.study.again().items():
-        arms = [arm for name in (again, source) if (arm := one.arm(name))]
-        losses = [comparison.by_seed(arm.runs, "test_loss") for arm in arms]
+        pair = [found for name in (again, source) if (found := one.arm(name))]
+        losses = [comparison.by_seed(arm.runs, "test_loss") for arm in pair]
         if len(losses) == 2 and len(values := stats.paired(*losses)):
             yield again, f"{source} again (A/A)", stats.mean_interval(values)
 

@@ -1,5 +1,7 @@
 """The report on what many processes communicate: measured, predicted, and extrapolated."""
 
+from typing import Any
+
 import altair as alt
 
 from bench.communication import extrapolation
@@ -45,7 +47,7 @@ def lead_extrapolated() -> str:
 
 def extrapolated_chart(points: list[Point]) -> alt.LayerChart:
     """The share that communication takes, against the number of GPUs."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "arm": f"{point.model} {point.strategy}",
             "x": point.gpus,

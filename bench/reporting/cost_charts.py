@@ -32,7 +32,7 @@ MB = 1e6
 
 def share(one: Comparison) -> alt.LayerChart | None:
     """The optimizer's share of a step's time, the median over runs."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"arm": arm.name, "to": rounded(value), "text": f"{value:.1%}"}
         for arm in shown(one)
         if (value := arm.median("optimizer_share")) is not None
@@ -60,7 +60,8 @@ def memory(one: Comparison) -> alt.LayerChart | None:
     states = {arm.name: state(arm) for arm in shown(one)}
     if len({tuple(sorted(parts.items())) for parts in states.values()}) < 2:
         return None
-    rows, totals = [], []
+    rows: list[dict[str, Any]] = []
+    totals: list[dict[str, Any]] = []
     for name, parts in {"weights (fp32)": weights(one), **states}.items():
         end = 0.0
         for role in sorted(parts, key=lambda role: (*ROLES, role).index(role)):
@@ -118,7 +119,7 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
         for name, one in step["optimizers"].items()
         if not one["error"] and not one["difference_ms"]["within_noise"]
     ]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "arm": name,
             "x": point["units"],

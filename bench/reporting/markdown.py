@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import altair as alt
@@ -21,7 +21,10 @@ HEADLINE = "optimizers"  # the experiment that README.md leads with
 SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
 STEP = "gpt2-cpu"  # the step benchmark that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
-KINDS = {"loss": partial(charts.loss, against="steps"), "tuning": charts.tuning}
+KINDS: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
+    "loss": partial(charts.loss, against="steps"),
+    "tuning": charts.tuning,
+}
 
 
 def results_page(content: Content, shown: Collection[str]) -> str:
@@ -89,8 +92,8 @@ def pictures(content: Content) -> dict[str, alt.LayerChart]:
         for one in every if len(every[0].study.final_seeds) > 1 else []:
             for kind, draw in KINDS.items():
                 found[picture(name, one.condition, kind)] = draw(one)
-    for name, one in content.steps.items():
-        found[picture(name)] = cost_charts.overhead(one)
+    for name, record in content.steps.items():
+        found[picture(name)] = cost_charts.overhead(record)
     if content.shared:
         found[picture(EXTRAPOLATED)] = report_communication.extrapolated_chart(content.extrapolated)
     return {place: chart for place, chart in found.items() if chart}
@@ -159,7 +162,7 @@ def verdicts(content: Content) -> str:
     return f"{tally(content.verdicts)}\n\n{summary}\n\n{every}\n\n</details>"
 
 
-PARTS = {
+PARTS: dict[str, Callable[[Content], str]] = {
     "finding": partial(answers, experiment=HEADLINE),
     "qkv": partial(answers, experiment="qkv"),
     "orthogonalizer": partial(answers, experiment="orthogonalizer"),
@@ -172,14 +175,8 @@ PARTS = {
 
 def filled(readme: str, content: Content) -> str:
     """README.md, each part from `<!-- NAME: from results -->` to `<!-- end -->` made anew."""
-    for name, make in PARTS.items():
-        pattern = rf"(<!-- {name}: from results[^>]*-->\n).*?(<!-- end -->)"
-        if re.search(pattern, readme, flags=re.S):
-            text = make(content)
-            readme = re.sub(
-                pattern, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", readme, flags=re.S
-            )
-    return readme
+    pattern = rf"(<!-- ({'|'.join(PARTS)}): from results[^>]*-->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{PARTS[m[2]](content)}\n{m[3]}", readme, flags=re.S)
 
 
 # tables and lists --------------------------------------------------------------------------------

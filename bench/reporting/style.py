@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 
@@ -59,7 +59,7 @@ def styles(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, Style]:
     of that; other names have theirs by their place among the names. A/A arms (again) are grey.
     """
     found: dict[str, Style] = {}
-    variants = Counter()
+    variants: Counter[str] = Counter()
     for number, name in enumerate(names):
         optimizer = name.split(" ")[0]
         if name in again:
@@ -70,8 +70,8 @@ def styles(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, Style]:
             found[name] = Style(shade(own.color, count), own.dash, shape)
             variants[optimizer] += 1
         else:
-            color, dash, shape = (of[number % len(of)] for of in (OTHERS, DASHES, SHAPES))
-            found[name] = Style(color, dash, shape)
+            color, shape = (of[number % len(of)] for of in (OTHERS, SHAPES))
+            found[name] = Style(color, DASHES[number % len(DASHES)], shape)
     return found
 
 
@@ -91,7 +91,7 @@ def told_apart(
     names = list(style)
     columns = max(1, min(4, 44 // (4 + max(map(len, names), default=1))))
     box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=250)
-    kinds = {
+    kinds: dict[str, tuple[type[alt.Color | alt.StrokeDash | alt.Shape], list]] = {
         "color": (alt.Color, [one.color for one in style.values()]),
         "strokeDash": (alt.StrokeDash, [list(one.dash) for one in style.values()]),
         "shape": (alt.Shape, [one.shape for one in style.values()]),
@@ -135,7 +135,7 @@ CONFIG = alt.Config(
 
 def chart(layers: list[alt.Chart], title: str, notes: str, height: Any) -> alt.LayerChart:
     """One chart of layers: a title, notes below it in lines that fit, as wide as its place."""
-    return alt.layer(
+    drawn = alt.layer(
         *layers,
         title=alt.Title(title, subtitle=wrap(notes, LINE)),
         description=f"{title}. {notes}",
@@ -144,6 +144,7 @@ def chart(layers: list[alt.Chart], title: str, notes: str, height: Any) -> alt.L
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         config=CONFIG,
     )
+    return cast(alt.LayerChart, drawn)  # no layer has facets
 
 
 def data(rows: list[dict[str, Any]]) -> alt.Data:

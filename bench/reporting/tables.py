@@ -66,7 +66,9 @@ def memory(every: list[Comparison]) -> Table:
     rows = []
     for one in every:
         base = one.arm(one.study.baseline)
-        for arm in one.arms if base else []:
+        if base is None:
+            continue
+        for arm in one.arms:
             share = report_words.percent(arm.median("optimizer_share"))
             state = arm.median("optimizer_state_bytes", "total")
             row = [Cell(one.condition), Cell(arm.name), Cell(share)]
