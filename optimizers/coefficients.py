@@ -157,7 +157,7 @@ def per_step(coefficients: str | Sequence[Triple], steps: int) -> list[Triple]:
     if coefficients == "polar_express":
         return list(polar_express(steps))
     if not isinstance(coefficients, str):
-        triples = _checked(coefficients)
+        triples: Sequence[Triple] = _checked(coefficients)
     elif coefficients in SETS:
         triples = SETS[coefficients]
     else:

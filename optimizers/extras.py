@@ -17,7 +17,9 @@ def missing(error: Exception) -> str | None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     for extra, requirements in extras.items():
         for requirement in requirements:
-            name = re.match(r"[\w-]+", requirement)[0]
+            match = re.match(r"[\w-]+", requirement)
+            assert match is not None  # a requirement begins with its package
+            name = match[0]
             if name.replace("-", "_") == error.name:
                 return f"the package {name} is not installed; pip install -e '.[{extra}]'"
     return None

@@ -12,7 +12,7 @@ from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import neurons, normalized
 from optimizers.sharding.exchange import deliver, fetch
 from optimizers.sharding.plan import Work, count_processes, work
-from optimizers.sharding.regions import local, mesh_of, outline
+from optimizers.sharding.regions import is_dtensor, local, outline
 from optimizers.stacks import shards
 from optimizers.views import strips, whole
 
@@ -174,6 +174,7 @@ class Muon(torch.optim.Optimizer):
                 target = strips(params[move.segment.member], move.view, move.segment)
                 apply(target, stack.part(X, move), move.scale, group)
         for batch in work.batches:  # the same, but directions and updates travel
+            assert work.processes is not None
             parts = [torch.empty_like(params[member], dtype=dtype) for member in batch.members]
             for part, member in zip(parts, batch.members, strict=True):
                 accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
@@ -210,8 +211,10 @@ def gradient(p: Tensor) -> Tensor:
     """Of the parameter's placements, which backward does not promise."""
     if p.grad is None:
         return torch.zeros_like(p)
-    if mesh_of(p) is not None and p.grad.placements != p.placements:
-        return p.grad.redistribute(placements=p.placements)
+    if is_dtensor(p):
+        assert is_dtensor(p.grad)
+        if p.grad.placements != p.placements:
+            return p.grad.redistribute(placements=p.placements)
     return p.grad
 
 

@@ -87,7 +87,8 @@ def route(
     if shard is not None:
         shard(model, parameters)
     tensors = dict(model.named_parameters())
-    optimizers, rows, roles = [], {}, {}
+    optimizers, roles = [], {}
+    rows: dict[str, dict[str, Any]] = {}
     for role, rule, members, views in chosen:
         members = [replace(p, tensor=tensors[p.name]) for p in members]
         optimizer, table = _build(role, members, rule, views, block, sharding)
@@ -161,7 +162,8 @@ def _build(
             "use optimizer=hybrid"
         )
     try:
-        optimizer = cls([group], lr=rate, **rule)
+        build: Callable[..., torch.optim.Optimizer] = cls  # each takes settings of its own
+        optimizer = build([group], lr=rate, **rule)
     except (TypeError, ValueError) as error:
         if isinstance(error, ValueError) and issubclass(cls, Muon):
             raise  # it names its setting

@@ -8,7 +8,8 @@ TAKE_SPARSE = (torch.optim.SparseAdam, torch.optim.SGD, torch.optim.Adagrad)
 
 def sparse_parameters(model: nn.Module) -> set[int]:
     """The ids of the parameters that only sparse embeddings use; a tie to a head adds up dense."""
-    sparse, dense = set(), set()
+    sparse: set[int] = set()
+    dense: set[int] = set()
     for module in model.modules():
         is_sparse = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
         (sparse if is_sparse else dense).update(id(p) for p in module.parameters(recurse=False))

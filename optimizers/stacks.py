@@ -1,6 +1,7 @@
 """Views sorted into stacks of equal matrices that are orthogonalized together."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -116,7 +117,8 @@ def _cut(moves: list[Move], slots: int, n: int, m: int, transposed: bool, most: 
             start, stop = max(low, move.slot), min(high, move.slot + move.segment.count)
             if start < stop:
                 skipped = start - move.slot
-                segment = move.segment._replace(
+                segment = replace(
+                    move.segment,
                     start=move.segment.start + skipped * move.segment.size,
                     count=stop - start,
                     block=move.segment.block + skipped,

@@ -10,8 +10,9 @@ columns = fan-in). It is plain data, so that it travels in a param group and thr
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 from torch import Tensor
 
@@ -42,7 +43,8 @@ class View(TypedDict):
     blocks: list[list[list[int]]]
 
 
-class Segment(NamedTuple):
+@dataclass(frozen=True)
+class Segment:
     """`count` equal strips of one tensor, next to each other, each a part of its own block.
 
     block: the first block it belongs to; offset: where in the block a strip begins.
@@ -149,9 +151,9 @@ def segments(view: View) -> list[Segment]:
         for member, start, stop in block:
             size = stop - start
             last = found[-1] if found else None
-            alone = len(block) == 1 and last is not None and len(view["blocks"][number - 1]) == 1
-            if alone and _continues(last, member, start, size):
-                found[-1] = last._replace(count=last.count + 1)
+            alone = len(block) == 1 and len(view["blocks"][number - 1]) == 1
+            if alone and last is not None and _continues(last, member, start, size):
+                found[-1] = replace(last, count=last.count + 1)
             else:
                 found.append(Segment(member, start, size, 1, number, offset))
             offset += size

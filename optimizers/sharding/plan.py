@@ -13,9 +13,10 @@ blockwise  each process's part of a matrix is a matrix of its own: no communicat
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -35,6 +36,9 @@ from optimizers.sharding.regions import (
 )
 from optimizers.stacks import Stack, plan, update_scale
 from optimizers.views import View, as_matrix, as_stored, block_shapes
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 STRATEGIES = ("replicate", "distribute", "gather", "blockwise")
 ELEMENTS = 2**24  # that a process holds of the whole tensors of one batch, if it can be so few
@@ -91,7 +95,9 @@ def count_processes(params: list[Tensor]) -> int:
 def process_group(params: list[Tensor]) -> dist.ProcessGroup:
     mesh = mesh_of(params[0])
     if mesh is None or mesh.size() == dist.get_world_size():
-        return dist.group.WORLD
+        everyone = dist.group.WORLD
+        assert everyone is not None  # several processes have initialized it
+        return everyone
     return mesh.get_group() if mesh.ndim == 1 else mesh._flatten().get_group()
 
 
@@ -133,11 +139,12 @@ def regions(params: list[Tensor], processes: dist.ProcessGroup) -> list[list[Reg
         return [[everything(p.shape) for p in params]] * dist.get_world_size(processes)
     ranks = dist.get_process_group_ranks(processes)
     places = [(mesh.mesh == rank).nonzero()[0].tolist() for rank in ranks]
-    known = {(p.shape, p.placements) for p in params}
+    kinds = [(p.shape, p.placements) for p in cast("list[DTensor]", params)]  # all on the mesh
     found = {
-        key: [region(*key, tuple(mesh.mesh.shape), place) for place in places] for key in known
+        kind: [region(*kind, tuple(mesh.mesh.shape), place) for place in places]
+        for kind in set(kinds)
     }
-    return [[found[p.shape, p.placements][i] for p in params] for i in range(len(ranks))]
+    return [[found[kind][i] for kind in kinds] for i in range(len(ranks))]
 
 
 def stays(view: View, params: list[Tensor], sharding: str, held_by: list[list[Region]]) -> bool:
@@ -190,7 +197,7 @@ def _batches(
     params, count = group["params"], len(held_by)
     shapes = [p.shape for p in params]
     everyone = group["sharding"] == "gather"
-    owners: list[int | None] = [None] * len(views)
+    owners: Sequence[int | None] = [None] * len(views)
     if not everyone:
         owners = longest_first([cost(view, group) for view in views], count)
 
@@ -228,8 +235,9 @@ def _batch(
     for view, owner in units:
         if owner in (None, me):
             blocks = [[[place[k], *ends] for k, *ends in block] for block in view["blocks"]]
-            renumbered = {"members": [place[k] for k in view["members"]], "blocks": blocks}
-            owned.append(View(**{**view, **renumbered, "layout": dense(view["layout"])}))
+            renumbered = [place[k] for k in view["members"]]
+            layout = dense(view["layout"])
+            owned.append(View(members=renumbered, layout=layout, axis=view["axis"], blocks=blocks))
         scaled, layout = _scaled(view, params, group["scale"]), _layout(view, params)
         runs = View(**{**view, "blocks": [[run] for run, _ in scaled]})
         for held, (_, scale) in zip(held_blocks(runs, shapes, held_by[me]), scaled, strict=True):

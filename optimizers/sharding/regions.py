@@ -8,12 +8,15 @@ regions of all others without asking.
 import functools
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from optimizers.views import View, axes, matrix_shape
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Runs = tuple[tuple[int, int], ...]
 Region = tuple[Runs, ...]
@@ -28,9 +31,13 @@ def mesh_of(tensor: Tensor) -> Any:
     return getattr(tensor, "device_mesh", None)
 
 
+def is_dtensor(tensor: Tensor) -> TypeGuard["DTensor"]:
+    return mesh_of(tensor) is not None
+
+
 def local(tensor: Tensor) -> Tensor:
     """What this process holds of it, sharing its storage; a plain tensor itself."""
-    return tensor if mesh_of(tensor) is None else tensor.to_local()
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def outline(tensor: Tensor) -> Tensor:
@@ -111,8 +118,8 @@ def lines(found: Region, shape: Sequence[int], layout: str, axis: int) -> Tensor
     """The rows (axis 0) or columns (1) of the whole matrix that the local one has, ascending."""
     numbers = torch.zeros(1, dtype=torch.int64)
     for dim in axes(layout, len(shape))[axis]:
-        held = [torch.arange(start, stop) for start, stop in found[dim]]
-        held = torch.cat(held) if held else torch.zeros(0, dtype=torch.int64)
+        runs = [torch.arange(start, stop) for start, stop in found[dim]]
+        held = torch.cat(runs) if runs else torch.zeros(0, dtype=torch.int64)
         numbers = (numbers.unsqueeze(1) * shape[dim] + held).flatten()
     return numbers
 

@@ -40,9 +40,10 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
         rows = {weight: heads for weight, heads in call.rows.items() if weight in names}
         where = _common_parent([names[weight] for weight in rows])
         known = modules.setdefault(where, [])
-        if rows.keys() not in known:
-            known.append(set(rows))
-        number = known.index(rows.keys())
+        weights = set(rows)
+        if weights not in known:
+            known.append(weights)
+        number = known.index(weights)
         where += f" ({number + 1})" if number else ""
         for weight, heads in rows.items():
             stored = parameters[names[weight]]
@@ -55,9 +56,9 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
             if bias is not None:
                 facts[id(bias)] = fact
         for weight, columns in call.outputs.items():
-            fact = _output(list(columns.values()))
-            if fact is not None:
-                facts.setdefault(weight, fact)
+            output = _output(list(columns.values()))
+            if output is not None:
+                facts.setdefault(weight, output)
     return facts
 
 
@@ -102,7 +103,7 @@ def unseen(model: nn.Module, facts: dict[int, Fact]) -> set[int]:
 
 def runs(rows: list[int]) -> Iterator[tuple[int, int]]:
     """The numbers as ranges [start, stop) of neighbours, ascending."""
-    start = previous = None
+    start, previous = None, 0
     for row in sorted(rows):
         if start is None:
             start = row

@@ -138,7 +138,9 @@ def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
         return Seen()
 
 
-def _said(trainable: dict[str, Tensor], patterns: Mapping[str, Any]) -> dict[str, tuple]:
+def _said(
+    trainable: Mapping[str, Tensor], patterns: Mapping[str, Any]
+) -> dict[str, tuple[Mark, str]]:
     """By name what patterns and marks say: (Mark, "pattern ..." or "marked")."""
     said = {n: (getattr(p, MARK), "marked") for n, p in trainable.items() if hasattr(p, MARK)}
     for pattern, value in patterns.items():

@@ -12,7 +12,7 @@ or any other arithmetic does not give a number of something else.
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +87,7 @@ def one_token(model: nn.Module) -> Callable[[], Any] | None:
             inputs["decoder_input_ids"] = inputs[name]
         if "labels" in wanted and wanted["labels"].default is inspect.Parameter.empty:
             inputs["labels"] = inputs[name]
-    elif name == "pixel_values" and getattr(config, "image_size", None):
+    elif name == "pixel_values" and config is not None and getattr(config, "image_size", None):
         size = config.image_size
         height, width = size if isinstance(size, list | tuple) else (size, size)
         shape = (1, config.num_channels, height, width)
@@ -118,7 +118,9 @@ def _norms_pass_on(model: nn.Module):
 @contextmanager
 def _first_position_unchanged(model: nn.Module):
     """Inside, rotary embeddings do not scale (YaRN's do, arXiv 2309.00071)."""
-    scaled = [m for m in model.modules() if isinstance(getattr(m, "attention_scaling", 0), float)]
+    scaled: list[Any] = [
+        m for m in model.modules() if isinstance(getattr(m, "attention_scaling", 0), float)
+    ]
     before = [m.attention_scaling for m in scaled]
     for module in scaled:
         module.attention_scaling = 1.0
@@ -225,7 +227,8 @@ class _Watch(TorchFunctionMode):
             return None
         first_tokens = tensor.reshape(-1, *tensor.shape[-3:])[0, :, 0, :].double()
         sources = [self._sources(values) for values in first_tokens]
-        return None if None in sources else list(map(list, dict.fromkeys(map(tuple, sources))))
+        known = [tuple(head) for head in sources if head is not None]
+        return list(map(list, dict.fromkeys(known))) if len(known) == len(sources) else None
 
     def _sources(self, values: Tensor) -> Sources | None:
         """Some models scale q, or q and k alike, before they meet."""
@@ -233,12 +236,12 @@ class _Watch(TorchFunctionMode):
         for scale in (1.0, width**0.5, width**0.25):
             numbers = (values * scale).round()
             if torch.allclose(values * scale, numbers, rtol=3e-7, atol=1e-4):
-                found = [self.given.get(number) for number in numbers.tolist()]
-                if None not in found:
+                found = [self.given[n] for n in numbers.tolist() if n in self.given]
+                if len(found) == width:
                     return found
         return None
 
-    def _attended(self, result: Tensor, parts: dict[str, list[Sources] | None]) -> Tensor:
+    def _attended(self, result: Tensor, parts: Mapping[str, list[Sources] | None]) -> Tensor:
         """Note a call of attention; gives a number of its own for each head of its result."""
         call = Attention()
         for part, heads in parts.items():
@@ -246,11 +249,11 @@ class _Watch(TorchFunctionMode):
                 for weight, row in sources:
                     call.rows.setdefault(weight, {}).setdefault((part, head), []).append(row)
         self.seen.attentions.append(call)
-        heads = result.shape[-3]
+        count = result.shape[-3]
         first = len(self.heads) + 1
-        self.heads += [(call, head) for head in range(heads)]
-        numbers = -torch.arange(first, first + heads, dtype=result.dtype, device=result.device)
-        return numbers.view(heads, 1, 1).expand(result.shape).clone()
+        self.heads += [(call, head) for head in range(count)]
+        numbers = -torch.arange(first, first + count, dtype=result.dtype, device=result.device)
+        return numbers.view(count, 1, 1).expand(result.shape).clone()
 
     def _attention_by_hand(self, left: Tensor, right: Tensor, result: Tensor) -> Tensor:
         """q kᵀ, then a softmax, then its product with v."""
@@ -261,7 +264,7 @@ class _Watch(TorchFunctionMode):
                 return self._attended(result, parts)
         q = self._heads(left)
         k = self._heads(right.mT) if q is not None else None
-        if k is not None:
+        if q is not None and k is not None:
             self.scores, self.softmax = {"q": q, "k": k}, False
         return result
 

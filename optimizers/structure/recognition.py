@@ -100,7 +100,7 @@ def _gate_and_up(name: str) -> str:
     return "; gate and up in one, by its name, kept whole" if fused else ""
 
 
-def _kernel(module: nn.Module, tensor: Tensor) -> Reading:
+def _kernel(module: nn.modules.conv._ConvNd, tensor: Tensor) -> Reading:
     """A convolution is a map from a patch, (in * kernel), to (out); a transposed one is a map from
     (in) to a patch, (out * kernel), as where its stride is its size. Groups do not mix."""
     kind, groups = type(module).__name__, module.groups
