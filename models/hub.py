@@ -6,6 +6,7 @@ Only a configuration is read: weights are never downloaded and code from the hub
 import json
 import os
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +33,8 @@ ACCEPTED = (
 REACH_SECONDS = 5.0
 CONFIG_NAMES = {"channels": "num_channels", "classes": "num_labels"}
 
+Auto = type[AutoModelForCausalLM] | type[AutoModelForImageClassification]
+
 
 def build(
     *,
@@ -52,20 +55,22 @@ def build(
     Raises ValueError where the source is not found, needs code from the hub, has no head for
     the task, or cannot be built with these sizes.
     """
-    from_data = {
+    given = {
         "vocab_size": vocab_size,
         "image_size": image_size,
         "channels": channels,
         "classes": classes,
         "patch_size": patch_size,
     }
-    from_data = {name: size for name, size in from_data.items() if size is not None}
+    from_data = {name: size for name, size in given.items() if size is not None}
     check_positive("data", **from_data)
     if image_size and patch_size:
         check_divides("data.patch_size", patch_size, "data.image_size", image_size)
     sizes = {CONFIG_NAMES.get(name, name): size for name, size in from_data.items()}
 
     config = _read_config(source)
+    auto: Auto
+    heads: Mapping[str, str | Sequence[str]]
     if vocab_size is None:
         auto, heads = AutoModelForImageClassification, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         task = "image classification, and the data are images"
@@ -95,7 +100,7 @@ def build(
     return model
 
 
-def _refuse_too_large(auto, config: PreTrainedConfig) -> None:
+def _refuse_too_large(auto: Auto, config: PreTrainedConfig) -> None:
     """Raise ValueError for a model whose weights, gradients and AdamW state cannot fit here."""
     with torch.device("meta"):
         count = sum(p.numel() for p in auto.from_config(config).parameters())

@@ -7,6 +7,7 @@ fan-in, so that a pair needs one all-reduce forward and one backward (Megatron-L
 
 from collections.abc import Callable
 from fnmatch import fnmatch
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     plan = styles(model)
     refuse_uneven(model, plan, mesh.size())
     parallelize_module(model, mesh, plan)
+    module: Any
     for module in model.modules():
         if hasattr(module, "split_size"):  # GPT-2 cuts the fan-out of its joined map by it
             module.split_size //= mesh.size()
@@ -85,10 +87,10 @@ def refuse_uneven(model: nn.Module, plan: dict[str, ParallelStyle], processes: i
     for name in plan:
         module = model.get_submodule(name)
         cut = fan_out(module) if isinstance(plan[name], Columns) else fan_in(module)
-        if module.weight.shape[cut] % processes:
+        units = module.get_parameter("weight").shape[cut]
+        if units % processes:
             raise ValueError(
-                f"parallel: the {module.weight.shape[cut]} units of {name} do not divide over "
-                f"{processes} processes"
+                f"parallel: the {units} units of {name} do not divide over {processes} processes"
             )
 
 
@@ -114,8 +116,9 @@ class Columns(ParallelStyle):
         own = own_part(module, mesh, self.parts)
 
         def forward(x: Tensor) -> Tensor:
-            bias = None if module.bias is None else own(summed_backward(module.bias, mesh))
-            return linear(module, summed_backward(x, mesh), bias)
+            bias = module.bias
+            part = own(summed_backward(bias, mesh)) if isinstance(bias, Tensor) else None
+            return linear(module, summed_backward(x, mesh), part)
 
         module.forward = forward
         return module
@@ -129,7 +132,7 @@ class Rows(ParallelStyle):
 
         def forward(x: Tensor) -> Tensor:
             out = summed_forward(linear(module, x, None), mesh)
-            return out if module.bias is None else out + module.bias
+            return out + module.bias if isinstance(module.bias, Tensor) else out
 
         module.forward = forward
         return module
@@ -137,9 +140,9 @@ class Rows(ParallelStyle):
 
 def place(module: nn.Module, mesh: DeviceMesh, placement: Placement) -> None:
     """Make the weight a DTensor: each process keeps its part of what all of them have."""
-    whole = module.weight.detach()
-    part = distribute_tensor(whole, mesh, [placement], src_data_rank=None)
-    module.weight = nn.Parameter(part, requires_grad=module.weight.requires_grad)
+    whole = module.get_parameter("weight")
+    part = distribute_tensor(whole.detach(), mesh, [placement], src_data_rank=None)
+    module.weight = nn.Parameter(part, requires_grad=whole.requires_grad)
 
 
 def own_part(module: nn.Module, mesh: DeviceMesh, parts: int) -> Callable[[Tensor], Tensor]:
@@ -154,6 +157,7 @@ def own_part(module: nn.Module, mesh: DeviceMesh, parts: int) -> Callable[[Tenso
 
 def linear(module: nn.Module, x: Tensor, bias: Tensor | None) -> Tensor:
     """The map with the part of its weight that this process has."""
+    assert isinstance(module.weight, DTensor)  # place made it one
     weight = module.weight.to_local()
     return F.linear(x, weight.T if isinstance(module, Conv1D) else weight, bias)
 

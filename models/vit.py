@@ -28,7 +28,7 @@ def build(
     )
     check_divides("model.heads", heads, "model.width", width)
     check_divides("data.patch_size", patch_size, "data.image_size", image_size)
-    config = ViTConfig(
+    config = ViTConfig(  # type: ignore[call-arg]  # its stub hides the keywords of every config
         image_size=image_size,
         num_channels=channels,
         num_labels=classes,
