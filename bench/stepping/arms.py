@@ -168,6 +168,12 @@ class Arm:
         if not all(norm.isfinite() for norm in norms):
             raise UserError("a step at rate zero leaves parameters that are not finite")
 
+    @property
+    def built(self) -> Routing:
+        """The routing, where there is one."""
+        assert self.routing is not None
+        return self.routing
+
     def free(self) -> None:
         self.routing = None
         meter.release()
@@ -179,7 +185,7 @@ class Arm:
         spent: dict[str, float] = {}
         with traffic.watched(device) if shared else nullcontext() as watch:
             began = meter.clock(device)
-            for optimizer in self.routing.optimizers:
+            for optimizer in self.built.optimizers:
                 optimizer.step()
                 ended = meter.clock(device)
                 role = role_of(optimizer)
@@ -204,13 +210,13 @@ class Arm:
         self.build()
         counts = []
         self.subject.lend_gradients()
-        for optimizer in self.routing.optimizers:
+        for optimizer in self.built.optimizers:
             counts.append((role_of(optimizer), flops.count(optimizer.step)))
         held = []
         for _ in range(PEAKS):
             self.subject.lend_gradients()
-            held.append(meter.held(self.subject.device, self.routing.step))
-        state = state_bytes(self.routing.optimizers)
+            held.append(meter.held(self.subject.device, self.built.step))
+        state = state_bytes(self.built.optimizers)
         found = {
             "state_bytes": state,
             "peak_temporary_bytes": max(one.peak for one in held[1:]),
@@ -230,9 +236,9 @@ class Arm:
         if self.subject.world.strategy == "none":
             return None
         self.subject.lend_gradients()
-        counted = traffic.count(self.routing.step)
-        predicted = communication_facts.step(self.routing.optimizers)
-        groups = [g for optimizer in self.routing.optimizers for g in optimizer.param_groups]
+        counted = traffic.count(self.built.step)
+        predicted = communication_facts.step(self.built.optimizers)
+        groups = [g for optimizer in self.built.optimizers for g in optimizer.param_groups]
         sharding = next((g["sharding"] for g in groups if "sharding" in g), None)
         return {"collectives": counted, "predicted": predicted, "sharding": sharding}
 
@@ -240,14 +246,14 @@ class Arm:
         """The shapes of the matrices that a Muon of this arm orthogonalizes."""
         shapes = {
             (rows, columns)
-            for row in self.routing.table
+            for row in self.built.table
             for _, rows, columns in row["matrices"] or []
         }
         return sorted(shapes)
 
     def _iterations(self) -> int | None:
         """Steps of the iteration that orthogonalizes; None where it is not known, or is none."""
-        for optimizer in self.routing.optimizers:
+        for optimizer in self.built.optimizers:
             for group in optimizer.param_groups:
                 if "orthogonalizer" in group:
                     asked = Orthogonalizer(**group["orthogonalizer"])
@@ -265,8 +271,8 @@ def _flops(counts: list[tuple[str, flops.Count]]) -> dict[str, Any]:
     """The counts of a step's parts put together; None where one of them is."""
     by_role: dict[str, int | None] = {}
     for role, count in counts:
-        before = by_role.get(role, 0)
-        by_role[role] = None if None in (before, count.flops) else before + count.flops
+        before, own = by_role.get(role, 0), count.flops
+        by_role[role] = None if before is None or own is None else before + own
     _, busiest = max(counts, key=lambda pair: pair[1].flops or 0)
     return {
         "flops": None if None in by_role.values() else sum(by_role.values()),

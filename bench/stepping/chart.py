@@ -21,6 +21,8 @@ FOOT = 1e-4  # the least overhead that is shown
 APART = 0.05  # height of a label's line, as a share of the picture's
 WRAP = 32  # characters of a line: names with overrides are long
 
+Label = tuple[tuple[float, float], str, str]  # where its line ends, text, colour
+
 
 def write(record: dict[str, Any], path: Path) -> Path:
     """Draw a record of results/steps as .svg or .png, by the name; the path."""
@@ -42,16 +44,16 @@ def draw(record: dict[str, Any]) -> Figure:
         for label, one in record["optimizers"].items()
         if not one["error"] and not one["difference_ms"]["within_noise"]
     }
-    labels = []
+    labels: list[Label] = []
     for number, (label, one) in enumerate(shown.items()):
         color = COLORS[number % len(COLORS)]
         end = line(axes, one["overhead"], color)
         at = one["units_at"]["0.01"]["units"]
-        labels.append((end, f"{label}: 1 % at {short(at)}" if at else label, color))
+        if end is not None:
+            labels.append((end, f"{label}: 1 % at {short(at)}" if at else label, color))
     labels += theory(axes, shown, record["rows_per_unit"])
     for level in LEVELS:
         axes.axhline(level, color=GREY, linewidth=0.8, alpha=0.5, zorder=1)
-    labels = [label for label in labels if label[0] is not None]
     if not labels:
         text = "none costs more than AdamW beyond the noise"
         axes.annotate(text, (0.1, 0.5), xycoords="axes fraction")
@@ -70,12 +72,13 @@ def line(axes: Axes, points: list[dict[str, Any]], color: str) -> tuple[float, f
     for part, style in ((measured, "o-"), (beyond, "--")):
         units, values = [p["units"] for p in part], [p["value"] for p in part]
         axes.plot(units, values, style, color=color, markersize=5)
-    ends = [[max(p[key], FOOT) for p in points] for key in ("low", "high")]
-    axes.fill_between([p["units"] for p in points], *ends, color=color, alpha=0.15, linewidth=0)
+    units = [p["units"] for p in points]
+    low, high = ([max(p[key], FOOT) for p in points] for key in ("low", "high"))
+    axes.fill_between(units, low, high, color=color, alpha=0.15, linewidth=0)
     return (points[-1]["units"], points[-1]["value"]) if points else None
 
 
-def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> list[tuple]:
+def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> list[Label]:
     """The bound T m / B on FLOPs, once for each T and m; its labels. rows: tokens of one unit."""
     bounds = {
         (one["theory"]["iterations"], one["theory"]["dimension"]): one["overhead"]
@@ -94,7 +97,7 @@ def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> 
     return labels
 
 
-def write_labels(axes: Axes, labels: list[tuple[tuple[float, float], str, str]]) -> None:
+def write_labels(axes: Axes, labels: list[Label]) -> None:
     """Names right of their lines' ends, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
     labels = sorted(labels, key=lambda label: label[0][1])

@@ -66,8 +66,9 @@ def block(
     """
     traffic = [one["traffic"] for one in facts]
     flops = [one["flops"] for one in facts]
-    ms = {part: over_ranks(rounds, part) for part in rounds[0][0].parts}
-    if any(flops) and not ms["orthogonalization"]["most"]["median"]:
+    parts = {part: over_ranks(rounds, part) for part in rounds[0][0].parts}
+    ms: dict[str, dict[str, Any] | None] = {**parts}
+    if any(flops) and not parts["orthogonalization"]["most"]["median"]:
         ms["orthogonalization"] = None  # somebody else's Muon: its parts are not told apart
     return {
         "sharding": traffic[0]["sharding"],

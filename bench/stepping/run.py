@@ -1,5 +1,6 @@
 """One step benchmark, from its settings to its record, picture and tables."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -180,7 +181,7 @@ def communicated(
 def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any, turns.Turn]:
     """Forward+backward at every batch, then every optimizer: the pair's halves far apart."""
     found: dict[Any, turns.Turn] = {
-        units: lambda units=units: subject.time(units) for units in subject.batches
+        units: functools.partial(subject.time, units) for units in subject.batches
     }
     for label, arm in arms.items():
         found[label] = arm.turn_alone if by_turns else arm.turn

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra import compose
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
@@ -63,7 +64,7 @@ class Benchmark:
     arms: dict[str, Settings]
 
 
-def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
+def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     """Check everything that can be checked without work; `hydra` is Hydra's own block.
 
     To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
@@ -72,7 +73,7 @@ def settle(cfg: DictConfig, hydra: DictConfig) -> Benchmark:
     refuse_unused(cfg, hydra.overrides.task)
     refuse_few(cfg.rounds, cfg.batches)
     shared = shared_overrides(cfg, hydra)
-    cut = hydra.runtime.choices.parallel not in ("none", "ddp")
+    cut = hydra.runtime.choices["parallel"] not in ("none", "ddp")
     usual = [name for name in USUAL if not cut or name not in WHOLE_ONLY]
     entries = read_entries(usual if cfg.optimizers is None else cfg.optimizers)
     composed = {label: arm(label, entries[label], shared) for label in entries}  # without torch
@@ -133,7 +134,7 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").split("=", 1)[0].split("@")[0]
 
 
-def shared_overrides(cfg: DictConfig, hydra: DictConfig) -> dict[str, str]:
+def shared_overrides(cfg: DictConfig, hydra: HydraConf) -> dict[str, str]:
     """What makes conf/train.yaml's model, data and defaults those of this benchmark, by key."""
     choices = hydra.runtime.choices
     shared = {group: f"{group}={choices[group]}" for group in SHARED}

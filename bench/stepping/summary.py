@@ -1,5 +1,6 @@
 """From what a step benchmark measured to what its record holds."""
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ def work_of(measured: Measured, label: str) -> dict[str, Any]:
     """What was measured without turns, with the FLOP rate and the theory that follow from it."""
     facts = {k: v for k, v in measured.facts[label].items() if k not in UNSHOWN}
     rounds = measured.times[label]
-    median = meter.summary([sum(parts.values()) for parts in rounds])["median"]
+    median = statistics.median(sum(parts.values()) for parts in rounds)
     return {
         **facts,
         **gemm_shares(facts, median, measured.peaks),
@@ -120,9 +121,10 @@ def at_bound(theory: dict[str, int] | None, rows: float | None, units: int) -> f
 def flop_share(own: int | None, work: dict[int, flops.Count], units: int) -> float | None:
     """Optimizer FLOPs / forward+backward FLOPs; beyond the largest batch these grow with it."""
     counted = units if units in work else max(work)
-    if own is None or not work[counted].flops:
+    of_model = work[counted].flops
+    if own is None or not of_model:
         return None
-    return own / (work[counted].flops * units / counted)
+    return own / (of_model * units / counted)
 
 
 def gemm_shares(one: dict[str, Any], ms: float, peaks: dict[str, Any]) -> dict[str, float | None]:
