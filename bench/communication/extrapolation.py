@@ -44,7 +44,8 @@ class Point:
 
 
 def assumptions() -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.load(CONF / "communication.yaml"))
+    given: Any = OmegaConf.to_container(OmegaConf.load(CONF / "communication.yaml"))
+    return given
 
 
 @functools.cache

@@ -1,11 +1,12 @@
 """What the plain model of communication.py has to know of a model and its optimizers."""
 
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.placement_types import Shard, _StridedShard
 from torch.nn import ModuleList
 
 from bench.communication import model as communication
@@ -94,7 +95,7 @@ def units(model: nn.Module, data: int) -> tuple[list[int], int]:
     }
     root = 0
     for name, p in model.named_parameters():
-        size = _part(p, data) * p.element_size()
+        size = _part(cast(DTensor, p), data) * p.element_size()
         inside = [prefix for prefix in layers if name.startswith(prefix)]
         if inside:
             layers[min(inside, key=len)] += size
@@ -107,10 +108,11 @@ def _part(p: DTensor, data: int) -> int:
     """Numbers of one process's part over the mesh's first dimension, with its padding."""
     shape = list(p.shape)
     for placement, size in zip(p.placements[1:], p.device_mesh.shape[1:], strict=True):
-        if hasattr(placement, "dim"):
+        if isinstance(placement, Shard | _StridedShard):
             shape[placement.dim] //= size
-    dim = p.placements[0].dim
-    shape[dim] = -(-shape[dim] // data)
+    first = p.placements[0]
+    assert isinstance(first, Shard | _StridedShard)  # fully_shard cuts every parameter
+    shape[first.dim] = -(-shape[first.dim] // data)
     return prod(shape)
 
 
@@ -119,10 +121,13 @@ def cut_maps(model: nn.Module) -> tuple[list[tuple[int, int, bool]], list[int]]:
     columns, rows = [], []
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if not isinstance(weight, DTensor) or "tensor" not in weight.device_mesh.mesh_dim_names:
+        if not isinstance(weight, DTensor):
+            continue
+        if "tensor" not in (weight.device_mesh.mesh_dim_names or ()):
             continue
         out = fan_out(module)
         last = weight.placements[-1]
+        assert isinstance(last, Shard | _StridedShard)  # of a map that is cut
         if last.dim == out:
             bias = module.bias is not None
             columns.append((weight.shape[1 - out], weight.shape[out], bias))
