@@ -117,7 +117,7 @@ SECONDS, CALLS = 0.1, 3  # a product is repeated for at least both
 
 def matmul_peak(
     shapes: Iterable[tuple[int, int]], dtype: torch.dtype, device: str
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Any] | None]:
     """The best rate of torch.mm and torch.bmm, in FLOP/s, and the product that reached it.
 
     model_shapes: for matrices X (n, m) of `shapes` and stacks of them, over the products that

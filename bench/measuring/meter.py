@@ -150,6 +150,7 @@ def update_rms(
     for role, old in before.items():
         pairs = zip(after[role], old, strict=True)
         here = sum(local(p.detach() - q).float().square().sum() for p, q in pairs)
+        assert isinstance(here, Tensor)  # a role has at least one
         squares.append(here.item() / world.holders(old[0]))
     means = zip(before.items(), world.means(*squares), strict=True)
     return {

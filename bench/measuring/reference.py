@@ -29,14 +29,15 @@ class Reference:
     def time(self, forward_backward_ms: float, own_ms: float) -> None:
         """One step of both; the copies go with the last one."""
         first = self.adamw is None
-        if first:
+        if self.adamw is None:
             copies = [local(p.detach()).clone() for p in self.parameters]
             self.adamw = torch.optim.AdamW(copies, weight_decay=0.1, fused=True)
         copies = self.adamw.param_groups[0]["params"]
         for copy, p in zip(copies, self.parameters, strict=True):
-            sparse = p.grad is not None and p.grad.is_sparse
-            grad = p.grad.to_dense() if sparse else p.grad
-            copy.grad = None if grad is None else local(grad)
+            grad = p.grad
+            if grad is not None:
+                grad = local(grad.to_dense() if grad.is_sparse else grad)
+            copy.grad = grad
         began = meter.clock(self.device)
         self.adamw.step()
         adamw_ms = 1e3 * (meter.clock(self.device) - began)
