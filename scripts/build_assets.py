@@ -55,7 +55,7 @@ SMALL_VOCABULARY = 4096
 
 
 def main() -> None:
-    digests = {}
+    digests: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as work:
         parts = build_sotu(Path(work), digests)
         build_fashion_mnist(Path(work), digests)
@@ -76,7 +76,7 @@ def build_sotu(work: Path, digests: dict[str, str]) -> dict[str, list[str]]:
     files = sorted((work / "package" / "data").glob("*.txt"))
     raw = [file.read_text("utf-8").strip() for file in files]
     check("State of the Union", "\n\n".join(raw).encode(), SOTU_SHA256)
-    rows = {"train": [], "validation": [], "test": []}
+    rows: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
     for index, (file, text) in enumerate(zip(files, raw, strict=True)):
         part = {9: "validation", 19: "test"}.get(index % 20, "train")
         rows[part].append({"name": file.stem, "text": text.replace("\x02", "")})  # a stray byte

@@ -43,7 +43,7 @@ def run(name: str, threads: int, answer: str, busy: bool) -> subprocess.Complete
     environment = os.environ | SETS[name] | {"OMP_NUM_THREADS": str(threads), "BF16": answer}
     command = [sys.executable, "-m", "pytest", "-m", "cpu", "-n", str(max(1, 2 // threads))]
     with ExitStack() as others:
-        for _ in range(os.cpu_count() if busy else 0):
+        for _ in range((os.cpu_count() or 1) if busy else 0):
             spin = others.enter_context(subprocess.Popen([sys.executable, "-c", SPIN]))
             others.callback(spin.kill)
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

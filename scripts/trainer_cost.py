@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -28,6 +29,7 @@ from bench.training.trainer import Trainer
 def bare_loop(settings: Settings, ready: prepare.Ready) -> float:
     """Seconds of a plain loop: no schedule, no metrics, no progress bar."""
     model, data, train = ready.model, ready.data, settings.train
+    assert train.steps is not None and train.clip_norm is not None
     parameters = list(model.parameters())
     began = time.perf_counter()
     for step in range(train.steps):
@@ -47,16 +49,16 @@ def through_trainer(settings: Settings, ready: prepare.Ready, folder: Path) -> t
     """Seconds of the trainer's loop without its evaluations, and of one checkpoint."""
     facts = record.about(settings, "cost") | run.facts_of(ready, settings)
     tracker = tracking.start(settings.tracker, facts, folder, warn=print)
-    trainer = Trainer(settings, ready, folder, tracker, print, ALONE, lambda: None)
-    evaluate, spent = trainer.evaluate, []
+    spent: list[float] = []
 
-    def timed_evaluate():
-        began = time.perf_counter()
-        line = evaluate()
-        spent.append(time.perf_counter() - began)
-        return line
+    class Timed(Trainer):
+        def evaluate(self) -> dict[str, Any]:
+            began = time.perf_counter()
+            line = super().evaluate()
+            spent.append(time.perf_counter() - began)
+            return line
 
-    trainer.evaluate = timed_evaluate
+    trainer = Timed(settings, ready, folder, tracker, print, ALONE, lambda: None)
     began = time.perf_counter()
     trainer.fit()
     seconds = time.perf_counter() - began - sum(spent)

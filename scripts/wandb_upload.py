@@ -59,6 +59,7 @@ def upload_all(files: list[Path], block: dict, results: Path) -> Counter:
 
 def main() -> int:
     block = OmegaConf.to_container(OmegaConf.load(CONF / "tracker" / "wandb.yaml"))
+    assert isinstance(block, dict)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--results", type=Path, default=Path("results"), help="has runs/ and wandb/")
