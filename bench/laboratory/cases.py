@@ -123,10 +123,11 @@ def measured(
         outcome = iteration.on_spectra(s_bk, triples)
         counted = cost.count("newton_schulz", problem.shape, triples, case.dtype)
     else:
+        assert matrices is not None  # `forms` asks for none where there are none
         s_bk = matrices.s_bk
         outcome = iteration.on_matrices(matrices, triples, case.form, case.dtype)
         counted = cost.count(case.form, problem.shape, triples, case.dtype)
-    diverged = isinstance(outcome, int)
+    diverged_step, ended = (outcome, None) if isinstance(outcome, int) else (None, outcome)
     return {
         "case": case.name(problem),
         "method": case.method,
@@ -139,9 +140,9 @@ def measured(
         **problem.details,
         "samples": len(s_bk),
         "seed": settings.seed,
-        "status": "diverged" if diverged else "ok",
-        "diverged_step": outcome if diverged else None,
-        **(quality(None) if diverged else quality(outcome, s_bk > 0)),
+        "status": "diverged" if ended is None else "ok",
+        "diverged_step": diverged_step,
+        **quality(ended, s_bk > 0),
         "before": distribution(s_bk[s_bk > 0]),
         **(agreement(outcome, s_bk, triples) if case.form not in (RECURSION, "exact") else {}),
         **analysis(case.triples),
@@ -152,7 +153,7 @@ def measured(
     }
 
 
-def quality(outcome: Outcome | None, present: np.ndarray | None = None) -> dict[str, Any]:
+def quality(outcome: Outcome | None, present: np.ndarray) -> dict[str, Any]:
     """How far from msign, with 95 % intervals over the samples; all null where it diverged.
 
     Only as many singular values count as the matrix has that are not zero: the largest.

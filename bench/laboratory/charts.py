@@ -48,7 +48,7 @@ def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> No
     found = [r for r in found if r["steps"] == steps]
     figure, axes = grid(len(found) + 1, width=2.6, height=2.0)
     values = problem.spectra[problem.spectra > 0]
-    bins = np.geomspace(values.min() * 0.999, values.max() * 1.001, 40)
+    bins = np.geomspace(values.min() * 0.999, values.max() * 1.001, 40).tolist()
     axes[0].hist(values, bins, weights=np.full(len(values), 1 / len(values)), color="0.5")
     axes[0].set(xscale="log", title="before", xlabel="s", ylabel="share")
     for i, (ax, one) in enumerate(zip(axes[1:], found, strict=False)):

@@ -121,10 +121,11 @@ def samples(asked: Asked, settings: Settings) -> tuple[Problem, Problem]:
     if asked.source.kind == "momentum":
         pooled = momentum_of_shape(asked.shape, settings)
         return pooled, pooled
-    return tuple(
+    seen, unseen = (
         matrices.random(asked.source, asked.shape, asked.samples, settings.seed + shift)
         for shift in (0, 1)
     )
+    return seen, unseen
 
 
 def momentum_of_shape(shape: tuple[int, int], settings: Settings) -> Problem:
@@ -137,7 +138,7 @@ def momentum_of_shape(shape: tuple[int, int], settings: Settings) -> Problem:
         raise UserError(f"fitting.shape={n}x{m}: no momentum matrix has it; there is {shapes}")
 
     def form() -> Matrices:
-        X, Q, s = zip(*(problem.form() for problem in same), strict=True)
+        X, Q, s = zip(*(problem.matrices() for problem in same), strict=True)
         return Matrices(torch.cat(X), torch.cat(Q), np.concatenate(s))
 
     rows = np.concatenate([problem.spectra for problem in same])
@@ -152,7 +153,7 @@ def matrix_errors(sets: Sets, problem: Problem, asked: Asked, seed: int) -> dict
     """Mean (s-1)^2 of each set by the iteration itself, in the asked dtype, on fewer matrices."""
     if asked.source.kind != "momentum":
         problem = matrices.random(asked.source, asked.shape, None, seed + 1)
-    few = problem.form()
+    few = problem.matrices()
     return {name: matrix_error(few, triples, asked.dtype) for name, triples in sets.items()}
 
 

@@ -45,6 +45,11 @@ class Problem:
     form: Callable[[], Matrices] | None  # None where the shape is too large for matrices
     details: dict[str, Any] = field(default_factory=dict)
 
+    def matrices(self) -> Matrices:
+        """Formed: only of a shape that is not too large."""
+        assert self.form is not None
+        return self.form()
+
 
 def problems(settings: Settings) -> Iterator[Problem]:
     """Every source in every shape, one at a time; momentum in its own shapes.
@@ -71,11 +76,17 @@ def random(source: Source, shape: tuple[int, int], samples: int | None, seed: in
     if source.kind == "gaussian":
         rows = spectra.gaussian(n, m, count, seed)
     else:
-        rows = spectra.prescribed(source.kind, k, source.value, count, seed)
+        rows = prescribed(source, k, count, seed)
     few = min(samples or min(8, max(2, WORK // (k * n * m))), MEMORY // (n * m))
     formable = k <= LARGEST and few > 0
     form = (lambda: formed(source, shape, few, seed)) if formable else None
     return Problem(str(source), shape, rows, form)
+
+
+def prescribed(source: Source, n: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """Spectra of a source that has a number, which its law needs."""
+    assert source.value is not None
+    return spectra.prescribed(source.kind, n, source.value, samples, seed)
 
 
 def formed(source: Source, shape: tuple[int, int], samples: int, seed: int) -> Matrices:
@@ -89,7 +100,7 @@ def formed(source: Source, shape: tuple[int, int], samples: int, seed: int) -> M
 
     if source.kind == "gaussian":
         return decomposed(normal(n, m))
-    s = spectra.prescribed(source.kind, k, source.value, samples, seed)
+    s = prescribed(source, k, samples, seed)
     U = torch.linalg.qr(normal(n, k)).Q
     V = torch.linalg.qr(normal(m, k)).Q
     S = torch.from_numpy(s).unsqueeze(-2)
@@ -116,20 +127,22 @@ def momentum(settings: Settings) -> Iterator[Problem]:
     """The matrices that a run's optimizer saw, by role, layer and shape."""
     file = momentum_file(settings.momentum, settings.results_dir)
     rows = routing(file)
-    roles = {row["name"]: row["role"] for row in rows}
-    groups: dict[tuple, list[tuple[str, Tensor]]] = {}
+    roles: dict[str, str] = {row["name"]: row["role"] for row in rows}
+    groups: dict[tuple[str, int | None, tuple[int, int]], list[tuple[str, Tensor]]] = {}
     with opened(file) as saved:
         views = json.loads((saved.metadata() or {}).get("views", "[]"))
         seen = {name for entry in views for name in entry["names"]}
         views += [{"names": [name]} for name in sorted(set(saved.keys()) - seen)]
         for entry in views:
             name = entry["names"][0]
-            key = roles.get(name), layer_of(name)
-            if key[0] in settings.roles and key[1] in (settings.layers or [key[1]]):
-                for matrix in read(entry, [saved.get_tensor(n) for n in entry["names"]]):
-                    groups.setdefault((*key, tuple(matrix.shape)), []).append((name, matrix))
+            role, layer = roles.get(name), layer_of(name)
+            asked = role in settings.roles and layer in (settings.layers or [layer])
+            if role is not None and asked:
+                for matrix in read(entry, [saved.get_tensor(one) for one in entry["names"]]):
+                    n, m = matrix.shape
+                    groups.setdefault((role, layer, (n, m)), []).append((name, matrix))
     if not groups:
-        layers = sorted({layer_of(name) for name in roles} - {None})
+        layers = sorted({k for name in roles if (k := layer_of(name)) is not None})
         raise UserError(
             f"roles={','.join(settings.roles)} layers={settings.layers}: no matrix of {file} is "
             f"that; it has the roles {', '.join(sorted(set(roles.values())))} and layers {layers}"

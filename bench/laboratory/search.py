@@ -159,8 +159,9 @@ def _descend(s: Array, start: Array, steps: int) -> tuple[float, Array]:
 
 def _residuals(p: Array, s: Array, steps: int) -> Array:
     """What is squared and added: the errors, and the excess of any input over the ceiling."""
-    errors = recursion.iterate(s, [p] * steps) - 1
-    excess = np.maximum(recursion.iterate(INPUTS, [p] * steps) - CEILING, 0)
+    a, b, c = p
+    errors = recursion.iterate(s, [(a, b, c)] * steps) - 1
+    excess = np.maximum(recursion.iterate(INPUTS, [(a, b, c)] * steps) - CEILING, 0)
     return np.concatenate([errors / np.sqrt(len(s)), excess * np.sqrt(WEIGHT / len(INPUTS))])
 
 

@@ -105,6 +105,7 @@ def settle(config: DictConfig) -> Settings:
 def refuse_unknown_keys(config: DictConfig) -> None:
     """A leading + gets a key past Hydra, so every key is compared with the schema and the file."""
     file = OmegaConf.load(CONF / "ortho.yaml")
+    assert isinstance(file, DictConfig)
     compare_keys("", config, [f.name for f in fields(Settings)])
     for block in BLOCKS:
         compare_keys(f"{block}.", config[block], list(file.get(block, {})))
@@ -142,7 +143,7 @@ def _named(name: str) -> str | tuple[Triple, ...]:
         return name
     file = CONF / "orthogonalizer" / f"{name}.yaml"
     block = OmegaConf.to_container(OmegaConf.load(file)) if name and file.is_file() else {}
-    if "coefficients" not in block:
+    if not isinstance(block, dict) or "coefficients" not in block:
         hint = "; exact is a form: forms=exact" if name == "exact" else ""
         raise UserError(
             f"methods={name}: no such set; there is {', '.join(_names())}, or a triple [a, b, c]"

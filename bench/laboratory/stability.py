@@ -103,7 +103,9 @@ def steepest(plane: Map, epsilon: float) -> Steepest:
     row = int(np.flatnonzero(fine[:, column])[0])
     stay = dynamics.steepest_staying(epsilon)
     if stay[0] > plane.slopes[column]:
-        return Steepest(epsilon, stay, dynamics.place(stay))
+        where = dynamics.place(stay)
+        assert where is not None  # what stays near 1 has a fixed point there
+        return Steepest(epsilon, stay, where)
     slope, multiplier = float(plane.slopes[column]), float(plane.multipliers[row])
     long_run = dynamics.long_run(*dynamics.triple_at(slope, multiplier))
     scale = float(2 / (long_run.low + long_run.high))  # puts the values in the band's middle
@@ -116,6 +118,7 @@ def official_compared(plane: Map) -> dict[str, Any]:
     own = float(max(long_run.high - 1, 1 - long_run.low))
     after = dynamics.epsilon_after(KELLER, 0.1, STEPS)
     low = recursion.threshold([KELLER] * STEPS, 1 - after - 1e-9, 1 + after + 1e-9)
+    assert low is not None  # 1 ends in its own range
     best, triple = dynamics.tightest(low, STEPS)
     same_slope = dynamics.epsilon_of_slope(KELLER[0])
     fine = (plane.slopes >= KELLER[0]) & (plane.long_run.kind >= dynamics.ONE)
@@ -185,7 +188,7 @@ def described(triple: Triple) -> dict[str, Any]:
 
 def sets_table(sets: dict[str, Triple]) -> Table:
     table = Table(title="one triple, applied again and again", title_justify="left")
-    headings = ("set", "a, b, c", "slope at 0", "slope at fixed point", "fixed point")
+    headings = ["set", "a, b, c", "slope at 0", "slope at fixed point", "fixed point"]
     headings += ("escapes beyond", "in the long run", "values", "e", "e if rescaled")
     for heading in headings:
         table.add_column(heading)

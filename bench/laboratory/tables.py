@@ -23,7 +23,7 @@ def show(problem: Problem, records: list[dict[str, Any]]) -> None:
         if any(r["status"] == "diverged" for r in shown):
             title += ", or diverged"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    headings = ("method", "T", "form", "mean (s−1)²", "s", "relative\nerror", "off\nrecursion")
+    headings = ["method", "T", "form", "mean (s−1)²", "s", "relative\nerror", "off\nrecursion"]
     headings += ("slope\nat 0", "0.5–1.5 /\n0.7–1.3 from", "matmuls", "GFLOP", "ms", "of\npeak")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("method", "form") else "right")

@@ -5,6 +5,7 @@ changes of basis leave as it is; Muon respects it. A basis is a pair of rotation
 outputs, Q for the inputs, which turn the weights W into P W Q and their gradient G into P G Q.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ ROUNDING = 1e-10  # what is below it in fp64 is rounding
 ELEMENTWISE: dict[str, Make] = {
     "SGD": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
     **{
-        name: lambda params, name=name: getattr(torch.optim, name)(params, lr=0.1)
+        name: functools.partial(getattr(torch.optim, name), lr=0.1)
         for name in ("Adagrad", "RMSprop", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
     },
     "Adam": lambda params: torch.optim.Adam(params, lr=0.1),

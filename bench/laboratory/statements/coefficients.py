@@ -8,6 +8,7 @@ returns what was measured, the verdict, and the rule that gives it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +57,18 @@ class Check:
     source: str
 
 
-def over(values: Sequence[float]) -> dict[str, float]:
+class Over(TypedDict):
+    """The part of a Check that `over` gives."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def over(values: Sequence[float]) -> Over:
     """What a Check says of several cases alike: their median, extremes and number."""
-    return dict(value=float(np.median(values)), low=min(values), high=max(values), n=len(values))
+    return Over(value=float(np.median(values)), low=min(values), high=max(values), n=len(values))
 
 
 def verdict(confirmed: bool, refuted: bool) -> str:
@@ -86,7 +96,9 @@ def _products(name: str, statement: str, steps: int, claimed: int) -> Check:
     """Counted while the iteration runs, in its plain form and in the others."""
 
     def count(coefficients: str, form: str, shape: tuple[int, int]) -> int:
-        return cost.count(form, shape, per_step(coefficients, steps), "fp32").matmuls
+        matmuls = cost.count(form, shape, per_step(coefficients, steps), "fp32").matmuls
+        assert matmuls is not None  # only the exact form has no count
+        return matmuls
 
     plain = count("keller", "newton_schulz", (SIDE, SIDE))
     cubic = count("cubic5", "newton_schulz", (SIDE, SIDE))
@@ -227,13 +239,13 @@ def stable_over_shapes(by_shape: Spectra) -> Check:
 
 def precision(stacks: list[Matrices], kind: str) -> Check:
     """How much the official set's mse changes when the iteration runs in fewer digits."""
-    changes = {dtype: [] for dtype in ("fp32", "fp16", "bf16")}
+    changes: dict[str, list[float]] = {dtype: [] for dtype in ("fp32", "fp16", "bf16")}
     for stack in stacks:
         exact = _mse_by_matrix(stack, "fp64")
         for dtype, found in changes.items():
             found += list(_mse_by_matrix(stack, dtype) / exact - 1)
     worst = {dtype: max(map(abs, found)) for dtype, found in changes.items()}
-    dtype = max(worst, key=worst.get)
+    dtype = max(worst, key=worst.__getitem__)
     every = changes[dtype]
     figures = ", ".join(f"{dtype} {change:.1%}" for dtype, change in worst.items())
     return Check(
@@ -253,6 +265,7 @@ def precision(stacks: list[Matrices], kind: str) -> Check:
 
 def _mse_by_matrix(stack: Matrices, dtype: str) -> Array:
     outcome = iteration.on_matrices(stack, [KELLER] * STEPS, "newton_schulz", dtype)
+    assert not isinstance(outcome, int)  # it diverges in no dtype
     return np.mean((outcome.s_bk - 1) ** 2, axis=1, where=stack.s_bk > 0)
 
 

@@ -1,5 +1,6 @@
 """The statement that static shapes suit compilers: recompilations counted, the gain timed."""
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -119,7 +120,9 @@ def times(compiled: Method, shapes: tuple[tuple[int, ...], ...], seed: int) -> d
     def failed(name: str, error: Exception) -> None:
         raise error
 
-    timed = {name: lambda method=method: turn(method) for name, method in methods.items()}
+    timed: dict[str, turns.Turn] = {
+        name: functools.partial(turn, method) for name, method in methods.items()
+    }
     kept = turns.take(timed, ROUNDS, lambda _: None, failed)
     return {name: np.array(taken) for name, taken in kept.items()}
 

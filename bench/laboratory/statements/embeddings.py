@@ -15,7 +15,6 @@ from models import gpt2
 
 DATA, TOKENIZER = Path(__file__).parents[3] / "conf/data/sotu.yaml", "sotu4096"
 SEQUENCE, SEQUENCES, STEPS = 128, (8, 64), 5  # tokens, sequences a step, steps
-SIZES = dict(layers=1, heads=2, width=64, positions=SEQUENCE)
 HALF = 0.5  # of the rows: from there on an update is not sparse
 
 
@@ -26,7 +25,9 @@ def checks(seed: int) -> Iterator[Check]:
 def embedding_updates_sparse(seed: int) -> Check:
     """Of a table that is also the head and of one that is not, small batches and large ones."""
     block = OmegaConf.to_container(OmegaConf.load(DATA))
+    assert isinstance(block, dict)
     text = batches.load(block, seed=seed, sequence_length=SEQUENCE, tokenizer=TOKENIZER)
+    assert isinstance(text, batches.Tokens)
     moved, figures = [], []
     for tied, examples in product((False, True), SEQUENCES):
         gradient, update = reached(text, tied, examples, seed)
@@ -52,7 +53,9 @@ def embedding_updates_sparse(seed: int) -> Check:
 def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple[float, float]:
     """The shares of the token table's rows in AdamW's last gradient and its last update."""
     torch.manual_seed(seed)
-    model = gpt2.build(vocab_size=text.vocab_size, tied=tied, **SIZES)
+    model = gpt2.build(
+        vocab_size=text.vocab_size, tied=tied, layers=1, heads=2, width=64, positions=SEQUENCE
+    )
     table = model.transformer.wte.weight
     optimizer = updates.adamw(list(model.parameters()), lr=1e-3, weight_decay=0.0)
     for step in range(STEPS):
@@ -60,6 +63,7 @@ def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple
         model.zero_grad()
         model(**text.batch(step, examples)).loss.backward()
         optimizer.step()
+    assert table.grad is not None
     return rows(table.grad), rows(table.detach() - before)
 
 

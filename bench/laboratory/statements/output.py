@@ -6,7 +6,8 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from bench.laboratory import iteration, matrices, recursion, search, spectra
+from bench.laboratory import iteration, matrices, recursion, search
+from bench.laboratory.iteration import Outcome
 from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
 from bench.laboratory.statements.coefficients import (
@@ -34,10 +35,7 @@ Cases = dict[str, Array]  # spectra by name
 
 def checks(by_shape: Spectra, seed: int) -> Iterator[Check]:
     cases = {f"{n}x{m}": rows for (n, m), rows in by_shape.items()}
-    cases |= {
-        str(source): spectra.prescribed(source.kind, STEEP_SIDE, source.value, 1, seed)
-        for source in STEEP
-    }
+    cases |= {str(source): matrices.prescribed(source, STEEP_SIDE, 1, seed) for source in STEEP}
     yield sprime_range(cases)
     yield main_directions(cases)
     yield nearly_orthogonal(cases)
@@ -77,7 +75,7 @@ def main_directions(cases: Cases) -> Check:
         larger = np.cumsum(rows**2, axis=1) - rows**2
         ends = recursion.iterate(rows[larger < MAIN], [KELLER] * STEPS)
         shares[name] = float(np.mean((ends > 0.5) & (ends < 1.5)))
-    cosines = [iteration.on_spectra(r, [KELLER] * STEPS).cosine_b.mean() for r in cases.values()]
+    cosines = [ended(rows).cosine_b.mean() for rows in cases.values()]
     return _over_cases(
         "main_directions",
         "the official coefficients keep the main directions",
@@ -93,10 +91,7 @@ def main_directions(cases: Cases) -> Check:
 
 def nearly_orthogonal(cases: Cases) -> Check:
     """The yardstick is what values uniform on (0.5, 1.5) would have."""
-    errors = {
-        name: float(iteration.on_spectra(rows, [KELLER] * STEPS).orthogonality_error_b.mean())
-        for name, rows in cases.items()
-    }
+    errors = {name: float(ended(rows).orthogonality_error_b.mean()) for name, rows in cases.items()}
     uniform = np.sqrt(stats.uniform(0.5, 1).expect(lambda s: (s**2 - 1) ** 2))
     return _over_cases(
         "nearly_orthogonal",
@@ -108,6 +103,13 @@ def nearly_orthogonal(cases: Cases) -> Check:
         rule=f"confirmed if nowhere above {uniform:.3f}, that of values uniform on (0.5, 1.5), "
         "refuted if everywhere",
     )
+
+
+def ended(rows: Array) -> Outcome:
+    """What the official steps make of spectra: they diverge on none."""
+    outcome = iteration.on_spectra(rows, [KELLER] * STEPS)
+    assert not isinstance(outcome, int)
+    return outcome
 
 
 def _over_cases(

@@ -73,8 +73,8 @@ def checks(samples: int, seed: int) -> Iterator[Check]:
     yield from official.checks(rows, unseen, by_shape, fit)
     yield from output.checks(by_shape, seed)
     for source in (gaussian, Source("condition", 1e6)):
-        forms = [matrices.random(source, shape, None, seed).form for shape in MATRIX_SHAPES]
-        yield coefficients.precision([form() for form in forms], str(source))
+        posed = [matrices.random(source, shape, None, seed) for shape in MATRIX_SHAPES]
+        yield coefficients.precision([problem.matrices() for problem in posed], str(source))
     yield from msign.checks(seed)
     yield from basis.checks(seed)
     yield from cost.checks(seed)
