@@ -1,4 +1,4 @@
-"""Verdicts: conf/claim/*.yaml says what is claimed, what measures it, and by which rule."""
+"""Verdicts: conf/claim/<topic>/*.yaml says what is claimed, what measures it, and by which rule."""
 
 import inspect
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +16,7 @@ from bench.verdicts.evidence import Finding
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
 OPEN = "not enough evidence"
+# The folders of conf/claim/, in the order of the report.
 TOPICS = ("cost", "memory", "distribution", "structure", "coefficients")
 
 
@@ -65,34 +66,49 @@ class Verdict:
 
 
 def load() -> list[Claim]:
-    """All claims, by topic and name."""
-    found = [read(file) for file in (CONF / "claim").glob("*.yaml")]
+    """All claims, by topic and name, which no two of them share.
+
+    Raises UserError for a file that is no claim, and for one that lies in no topic's folder.
+    """
+    files: dict[str, Path] = {}
+    for file in sorted((CONF / "claim").rglob("*.yaml")):
+        if file.stem in files:
+            both = " and ".join(
+                one.relative_to(CONF.parent).as_posix() for one in (files[file.stem], file)
+            )
+            raise UserError(f"{both}: two claims of one name")
+        files[file.stem] = file
+    found = [read(file) for file in files.values()]
     return sorted(found, key=lambda claim: (TOPICS.index(claim.topic), claim.name))
 
 
 def read(file: Path) -> Claim:
-    """Raises UserError naming what a claim's file has too much or too little of."""
-    where = f"conf/claim/{file.name}"
+    """The claim of a file in its topic's folder.
+
+    Raises UserError naming what it has too much or too little of.
+    """
+    topic = file.parent.name
+    where = f"conf/claim/{topic}/{file.name}"
+    if topic not in TOPICS:
+        raise UserError(f"{where}: must lie in a topic's folder: {', '.join(TOPICS)}")
     try:
         block: Any = OmegaConf.to_container(OmegaConf.load(file))
     except YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from None
     if not isinstance(block, dict):
         raise UserError(f"{where}: must have keys, not items")
-    known = {f.name for f in fields(Claim)} - {"name"}
+    known = {f.name for f in fields(Claim)} - {"name", "topic"}
     for key in block.keys() - known:
         raise UserError(f"{where}: {key}: accepted are {', '.join(sorted(known))}")
-    for key in ("statement", "source", "topic", "measure"):
+    for key in ("statement", "source", "measure"):
         if not block.get(key):
             raise UserError(f"{where}: {key} is missing")
-    if block["topic"] not in TOPICS:
-        raise UserError(f"{where}: topic={block['topic']}: accepted are {', '.join(TOPICS)}")
     measure = block["measure"]
     block["measure"] = measure if isinstance(measure, list) else [measure]
     for one in block["measure"]:
         _check_measure(where, one)
     _check_rule(where, block.get("rule", {}))
-    return Claim(name=file.stem, **block)
+    return Claim(name=file.stem, topic=topic, **block)
 
 
 def _check_measure(where: str, measure: Any) -> None:

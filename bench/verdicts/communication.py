@@ -1,4 +1,4 @@
-"""What step benchmarks of many processes say on a claim: functions that conf/claim/*.yaml names."""
+"""What step benchmarks of many processes say on a claim: functions that conf/claim/ names."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the results say on a claim: the functions that conf/claim/*.yaml names in `measure`.
+"""What the results say on a claim: the functions that conf/claim/ names in `measure`.
 
 Each reads records and returns findings, one for a condition; it decides nothing, unless the
 evidence carries its own verdict.

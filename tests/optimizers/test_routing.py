@@ -19,7 +19,6 @@ from tests.helpers.suite import (  # noqa: F401 - run here with the fixtures bel
 )
 from tests.helpers.zoo import (
     HEADS,
-    MODELS,
     OPTIMIZERS,
     POSITIONS,
     QKV,
@@ -40,11 +39,6 @@ from tests.helpers.zoo import (
 @pytest.fixture(params=OPTIMIZERS)
 def optimizer(request):
     return request.param
-
-
-@pytest.fixture(params=MODELS)
-def build(request):
-    return MODELS[request.param]
 
 
 # every optimizer on every model --------------------------------------------------------------

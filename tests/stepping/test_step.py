@@ -90,7 +90,7 @@ class Faulty(torch.optim.AdamW):
 
 def faulty(fault: str) -> str:
     """An entry of `optimizers` for AdamW with a fault."""
-    target = "optimizer.roles.default._target_=test_step.Faulty"
+    target = f"optimizer.roles.default._target_={__name__}.Faulty"
     return f"adamw {target} +optimizer.roles.default.{fault}"
 
 

@@ -199,7 +199,7 @@ def test_a_study_is_trained_once_and_reported(tmp_path):
     assert report.returncode == 0, report.stderr
     assert "12 runs" in report.stdout
     verdicts = {v["claim"]: v for v in json.loads((tmp_path / "verdicts.json").read_text())}
-    assert verdicts.keys() == {file.stem for file in (CONF / "claim").glob("*.yaml")}
+    assert verdicts.keys() == {file.stem for file in (CONF / "claim").rglob("*.yaml")}
     for verdict in verdicts.values():
         assert verdict["verdict"] in ("confirmed", "refuted", "depends", "not enough evidence")
         assert verdict["verdict"] != "not enough evidence" or verdict["condition"]

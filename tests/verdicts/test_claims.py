@@ -16,7 +16,8 @@ from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
 from bench.verdicts.evidence import Finding
 from tests.helpers.commands import ROOT
 
-FILES = sorted((ROOT / "conf" / "claim").glob("*.yaml"))
+FILES = sorted((ROOT / "conf" / "claim").rglob("*.yaml"))
+FILE_OF = {file.stem: file for file in FILES}
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02]  # of five seeds; about 0.0233 a paired t test has p = 0.03
 
 
@@ -60,9 +61,7 @@ def test_every_arm_of_a_step_benchmark_that_a_claim_names_was_measured():
     for name, asked in measures("overhead"):
         found = evidence.overhead(Results(ROOT / "results"), **asked)
         assert all(f.missing is None for f in found), name
-        assert claims.read(ROOT / "conf" / "claim" / f"{name}.yaml").rule == {
-            "below": asked["level"]
-        }
+        assert claims.read(FILE_OF[name]).rule == {"below": asked["level"]}
 
 
 def test_every_check_that_a_claim_names_is_one_of_the_laboratory():
@@ -106,7 +105,7 @@ def check_names(folder) -> tuple[set[str], set[str]]:
         ({"statment": "x"}, ["statment", "accepted", "statement"]),
         ({"statement": None}, ["statement is missing"]),
         ({"measure": None}, ["measure is missing"]),
-        ({"topic": "speed"}, ["topic=speed", "cost, memory"]),
+        ({"topic": "cost"}, ["topic", "accepted", "statement"]),  # its folder says it
         ({"measure": {"names": ["x"]}}, ["_target_", "bench.verdicts.evidence.check"]),
         (
             {"measure": {"_target_": "bench.verdicts.evidence.chek"}},
@@ -123,26 +122,49 @@ def test_a_mistake_in_a_claim_is_named(change, words, tmp_path):
     whole = {
         "statement": "x",
         "source": "seed 1: x",
-        "topic": "cost",
         "measure": {"_target_": "bench.verdicts.evidence.check", "names": ["x"]},
         "rule": {"below": 1},
     }
-    file = tmp_path / "x.yaml"
+    file = tmp_path / "cost" / "x.yaml"
+    file.parent.mkdir()
     file.write_text(json.dumps(whole))
     assert claims.read(file).name == "x"
     file.write_text(json.dumps(whole | change))
     with pytest.raises(UserError) as caught:
         claims.read(file)
-    assert all(word in str(caught.value) for word in ["conf/claim/x.yaml", *words]), caught.value
+    assert all(word in str(caught.value) for word in ["conf/claim/cost/x.yaml", *words]), (
+        caught.value
+    )
     assert str(caught.value).count("\n") < 2
 
 
-@pytest.mark.parametrize("text", ["topic: [", "- statement: x"])
+@pytest.mark.parametrize("text", ["source: [", "- statement: x"])
 def test_a_file_that_is_no_claim_is_named(text, tmp_path):
-    file = tmp_path / "x.yaml"
+    file = tmp_path / "cost" / "x.yaml"
+    file.parent.mkdir()
     file.write_text(text)
-    with pytest.raises(UserError, match=r"conf/claim/x\.yaml"):
+    with pytest.raises(UserError, match=r"conf/claim/cost/x\.yaml"):
         claims.read(file)
+
+
+def test_a_claim_lies_in_its_topics_folder_and_names_are_unique_across_topics(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claims, "CONF", tmp_path / "conf")
+    whole = (ROOT / "conf" / "claim" / "memory" / "third_of_state_muon.yaml").read_text()
+    for folder in ("", "speed", "cost", "memory"):
+        (tmp_path / "conf" / "claim" / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "conf" / "claim" / "cost" / "x.yaml").write_text(whole)
+    assert [(one.topic, one.name) for one in claims.load()] == [("cost", "x")]
+    for folder, words in (("", "topic's folder: cost, memory"), ("speed", "topic's folder: cost")):
+        odd = tmp_path / "conf" / "claim" / folder / "y.yaml"
+        odd.write_text(whole)
+        with pytest.raises(UserError, match=words):
+            claims.load()
+        odd.unlink()
+    (tmp_path / "conf" / "claim" / "memory" / "x.yaml").write_text(whole)
+    with pytest.raises(UserError, match=r"cost.*two claims of one name"):
+        claims.load()
 
 
 # findings to verdicts --------------------------------------------------------------------------
