@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.coefficients import (
+from bench.laboratory.statements.check import (
     CONFIRMED,
     DEPENDS,
     REFUTED,

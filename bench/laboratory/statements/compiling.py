@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
-from bench.laboratory.statements.coefficients import (
+from bench.laboratory.statements.check import (
     CONFIRMED,
     REFUTED,
     SEED_1,

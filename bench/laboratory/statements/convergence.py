@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from bench.laboratory import dynamics, recursion, search
-from bench.laboratory.statements.coefficients import NAMES, SEED_2, STEPS, Array, Check, verdict
+from bench.laboratory.statements.check import NAMES, SEED_2, STEPS, Array, Check, verdict
 from optimizers.coefficients import TAYLOR, Triple, per_step
 
 

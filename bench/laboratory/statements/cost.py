@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.coefficients import CONFIRMED, REFUTED, SEED_1, Check, verdict
+from bench.laboratory.statements.check import CONFIRMED, REFUTED, SEED_1, Check, verdict
 from bench.laboratory.statements.updates import SHAPE, Make, trained
 from bench.measuring import flops
 from optimizers.state import state_bytes

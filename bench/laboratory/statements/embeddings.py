@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.data import batches
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.coefficients import SEED_1, Check, verdict
+from bench.laboratory.statements.check import SEED_1, Check, verdict
 from models import gpt2
 
 DATA, TOKENIZER = Path(__file__).parents[3] / "conf/data/sotu.yaml", "sotu4096"

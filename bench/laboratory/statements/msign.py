@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.laboratory import iteration, matrices
 from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
-from bench.laboratory.statements.coefficients import SEED_1, STEPS, Array, Check, over, verdict
+from bench.laboratory.statements.check import SEED_1, STEPS, Array, Check, over, verdict
 from optimizers.coefficients import KELLER
 
 SIDE, SAMPLES = 256, 2

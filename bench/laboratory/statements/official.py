@@ -12,7 +12,7 @@ from scipy.special import binom
 from bench.laboratory import dynamics, recursion, search
 from bench.laboratory.recursion import Estimate
 from bench.laboratory.search import Fit
-from bench.laboratory.statements.coefficients import (
+from bench.laboratory.statements.check import (
     DOCSTRING,
     NAMES,
     SEED_2,

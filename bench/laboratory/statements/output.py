@@ -10,7 +10,7 @@ from bench.laboratory import iteration, matrices, recursion, search
 from bench.laboratory.iteration import Outcome
 from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
-from bench.laboratory.statements.coefficients import (
+from bench.laboratory.statements.check import (
     DOCSTRING,
     SEED_2,
     STEPS,

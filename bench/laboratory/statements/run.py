@@ -22,7 +22,8 @@ from bench.laboratory.statements import (
     output,
     shards,
 )
-from bench.laboratory.statements.coefficients import SAMPLES, SIDE, STARTS, STEPS, Check
+from bench.laboratory.statements.check import STEPS, Check
+from bench.laboratory.statements.coefficients import SAMPLES, SIDE, STARTS
 from bench.records import record
 
 SHAPES = [(n, ratio * n) for n in (64, 256, 1024, 4096) for ratio in (1, 2, 4, 8)]

@@ -15,7 +15,7 @@ from bench.laboratory import matrices
 from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.coefficients import SEED_1, STEPS, Array, Check, over, verdict
+from bench.laboratory.statements.check import SEED_1, STEPS, Array, Check, over, verdict
 from bench.laboratory.statements.updates import SHAPE, Make, deviation, trained
 from optimizers.coefficients import KELLER
 from optimizers.orthogonalize import msign, orthogonalize
