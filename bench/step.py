@@ -6,7 +6,6 @@ python bench/step.py -m model=gpt2_nano,vit_nano
 """
 
 import sys
-from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,8 +20,7 @@ from bench.training import sweep
 def job(cfg: DictConfig) -> None:
     """One benchmark."""
     with sweep.job() as outcome:
-        own = cast(DictConfig, HydraConfig.get())  # what it is, unlike what Hydra declares
-        benchmark = settings.settle(cfg, own)
+        benchmark = settings.settle(cfg, HydraConfig.get())
         from bench.stepping import (
             run,  # imports torch: only once the settings are known to be good
         )

@@ -1,6 +1,7 @@
 """The overhead over AdamW: its step, timed on scratch copies in turn with the run's own."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class Reference:
     first one, which warms up. The copies exist only while steps are wanted.
     """
 
-    def __init__(self, parameters: list[Tensor], device: str, steps: int, pairs: list) -> None:
+    def __init__(self, parameters: Sequence[Tensor], device: str, steps: int, pairs: list) -> None:
         self.parameters, self.device, self.steps, self.pairs = parameters, device, steps, pairs
         self.adamw: torch.optim.Optimizer | None = None
 

@@ -175,9 +175,9 @@ class Campaign:
         sweep = replace(sweep, overrides=(*sweep.overrides, *self.request.overrides))
         settings = self._settle(sweep)
         if self.study.equal_time_of:
-            relative = self.relative_time(sweep, settings)
-            assert settings.train.steps is not None  # equal time is given in steps
-            steps = round(settings.train.steps / relative)
+            if settings.train.steps is None:
+                raise UserError("train.steps=null: an experiment of equal time shares out steps")
+            steps = round(settings.train.steps / self.relative_time(sweep, settings))
             sweep = replace(sweep, overrides=(*sweep.overrides, f"train.steps={steps}"))
             settings = self._settle(sweep)
         cells = {}

@@ -60,12 +60,7 @@ def parts() -> list[Part]:
             (
                 bar(SHARE, "Optimizer share", "optimizer time / step time"),
                 bar(OVERHEAD, "Overhead", "step time / step time with AdamW − 1"),
-                wr.ScatterPlot(
-                    title="Overhead over the batch",
-                    x=wr.SummaryMetric(BATCH),
-                    y=wr.SummaryMetric(OVERHEAD),
-                    log_x=True,
-                ),
+                overhead_over_batch(),
             ),
         ),
         Part(
@@ -83,18 +78,7 @@ def parts() -> list[Part]:
             "A line is one run, from its settings to its validation loss. Drag along the last axis "
             "to keep the best runs and see where they come from. A best lr_scale at the edge of "
             "what was tried says that the grid was too narrow.",
-            (
-                wr.ParallelCoordinatesPlot(
-                    title="Settings and validation loss",
-                    columns=[
-                        wr.ParallelCoordinatesPlotColumn(
-                            metric=wr.Config(name), log=name == "optimizer.lr_scale" or None
-                        )
-                        for name in SWEEP
-                    ]
-                    + [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("val_loss"))],
-                ),
-            ),
+            (settings_and_loss(),),
             groups=(),
         ),
         Part(
@@ -129,6 +113,28 @@ def bar(name: str, title: str, unit: str) -> wr.BarPlot:
         groupby_aggfunc="median",
         groupby_rangefunc="minmax",
         max_bars_to_show=MAX_LINES,
+    )
+
+
+def overhead_over_batch() -> wr.ScatterPlot:
+    return wr.ScatterPlot(
+        title="Overhead over the batch",
+        x=wr.SummaryMetric(BATCH),
+        y=wr.SummaryMetric(OVERHEAD),
+        log_x=True,
+    )
+
+
+def settings_and_loss() -> wr.ParallelCoordinatesPlot:
+    settings = [
+        wr.ParallelCoordinatesPlotColumn(
+            metric=wr.Config(name), log=name == "optimizer.lr_scale" or None
+        )
+        for name in SWEEP
+    ]
+    loss = wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("val_loss"))
+    return wr.ParallelCoordinatesPlot(
+        title="Settings and validation loss", columns=[*settings, loss]
     )
 
 
