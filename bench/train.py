@@ -15,7 +15,7 @@ from bench.processes import world
 from bench.records import cell
 from bench.settings import config
 from bench.settings.errors import UserError
-from bench.studies import protocol
+from bench.studies import protocol, request
 from bench.training import sweep
 
 
@@ -37,7 +37,7 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     sweep.refuse_missing_launcher()
     try:
-        if protocol.asked(sys.argv[1:]):
+        if request.asked(sys.argv[1:]):
             protocol.run(sys.argv[1:], job, world.tell)
         else:
             job()

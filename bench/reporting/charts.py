@@ -27,7 +27,7 @@ from bench.reporting.style import (
     tips,
     told_apart,
 )
-from bench.studies import comparison, stats
+from bench.studies import comparison, curves, stats
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.stats import Estimate
 from bench.studies.words import unit_of
@@ -67,7 +67,7 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
         {"arm": arm.name, "x": rounded(step * by), "step": step, **interval(estimate)}
         for arm in shown(one)
         if (by := factor(arm))
-        for step, estimate in comparison.curve(arm.runs)
+        for step, estimate in curves.curve(arm.runs)
     ]
     if not rows:
         return None
@@ -193,7 +193,7 @@ def _differences(one: Comparison) -> Iterator[tuple[str, str, Estimate]]:
             yield arm.name, arm.name, arm.difference.estimate
     for again, source in one.study.again().items():
         pair = [found for name in (again, source) if (found := one.arm(name))]
-        losses = [comparison.by_seed(arm.runs, "test_loss") for arm in pair]
+        losses = [curves.by_seed(arm.runs, "test_loss") for arm in pair]
         if len(losses) == 2 and len(values := stats.paired(*losses)):
             yield again, f"{source} again (A/A)", stats.mean_interval(values)
 

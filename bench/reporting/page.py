@@ -24,7 +24,7 @@ from bench.studies import words
 from bench.studies.comparison import Comparison
 from bench.verdicts import claims
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
-from bench.verdicts.evidence import Finding
+from bench.verdicts.finding import Finding
 
 HERE = Path(__file__).parent
 SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?"}

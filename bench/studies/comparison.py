@@ -8,6 +8,7 @@ from typing import Any
 from bench.records import archive
 from bench.records.archive import Archive, Run, Setup
 from bench.studies import stats, study
+from bench.studies.curves import by_seed, steps_to
 from bench.studies.stats import Equivalence, Estimate
 from bench.studies.study import FINAL, TUNE, Best, Study
 
@@ -167,15 +168,6 @@ def _missing(runs: list[Run], declared: Study) -> int:
     return wanted - len(runs)
 
 
-def by_seed(runs: list[Run], key: str) -> dict[int, float]:
-    """A value of the finished runs, by seed."""
-    return {
-        run.record["seed"]: run.record[key]
-        for run in runs
-        if run.record["status"] == "finished" and run.record.get(key) is not None
-    }
-
-
 def _differences(
     losses: dict[str, dict[int, float]], declared: Study, names: list[str]
 ) -> dict[str, Difference]:
@@ -225,28 +217,6 @@ def _arm(
         relative_time,
         noise,
     )
-
-
-def steps_to(one: dict[str, Any], target: float) -> int | None:
-    """The first evaluated step at which a run's validation loss is at the target or below."""
-    reached = (
-        line["step"]
-        for line in one["curve"]
-        if line.get("val_loss") is not None and line["val_loss"] <= target
-    )
-    return next(reached, None)
-
-
-def curve(runs: list[Run]) -> list[tuple[int, Estimate]]:
-    """The validation loss at each evaluated step that all finished runs have."""
-    by_step: dict[int, list[float]] = {}
-    finished = [run for run in runs if run.record["status"] == "finished"]
-    for run in finished:
-        for line in run.record["curve"]:
-            if line.get("val_loss") is not None:
-                by_step.setdefault(line["step"], []).append(line["val_loss"])
-    whole = {step: of for step, of in by_step.items() if len(of) == len(finished)}
-    return [(step, stats.mean_interval(of)) for step, of in sorted(whole.items())]
 
 
 def step_seconds(comparison: Comparison) -> dict[str, float]:

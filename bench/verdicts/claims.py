@@ -12,7 +12,7 @@ from bench.settings import targets
 from bench.settings.config import CONF
 from bench.settings.errors import UserError
 from bench.studies.results import Results
-from bench.verdicts.evidence import Finding
+from bench.verdicts.finding import Finding
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
 OPEN = "not enough evidence"

@@ -6,7 +6,7 @@ from typing import Any
 from bench.communication import extrapolation
 from bench.communication.model import sent_bytes
 from bench.studies.results import Results
-from bench.verdicts.evidence import Finding
+from bench.verdicts.finding import Finding
 
 MISSING = "torchrun --nproc-per-node 2 bench/step.py parallel=…: results/steps/*-{parallel}-2.json"
 CUT = ("fsdp2", "tp", "fsdp2_tp")  # strategies that cut weights

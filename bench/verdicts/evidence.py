@@ -4,44 +4,20 @@ Each reads records and returns findings, one for a condition; it decides nothing
 evidence carries its own verdict.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from bench.settings.errors import UserError
-from bench.studies import comparison
+from bench.studies import curves
 from bench.studies.comparison import LEVEL, Arm, Comparison, Difference
 from bench.studies.results import Results
 from bench.studies.stats import Estimate
+from bench.verdicts.finding import Finding
 
 BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
     "state": 0,
     "weights_state": 4,
     "weights_gradients_state": 8,
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One measured number that bears on a claim.
-
-    condition: where it was found; low, high: its 95 % interval or range, equal to the value where
-    it is exact, or None; holds: whether the claim holds by it, where that is not for the claim's
-    rule to say; in_part: the evidence's own verdict is that it depends; undecided: why it can
-    decide nothing; missing: what would have to be run first; records: the files it comes from,
-    below results/.
-    """
-
-    condition: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    unit: str = ""
-    holds: bool | None = None
-    in_part: bool = False
-    undecided: str | None = None
-    missing: str | None = None
-    note: str = ""
-    records: list[str] = field(default_factory=list)
 
 
 def difference(
@@ -157,7 +133,7 @@ def saving(
 def saved(ours: Arm, base: Arm, of: str) -> list[float]:
     """The share of `of` that an arm saves: of the peak by seed, else one; none without records."""
     if of == "peak":
-        peaks, whole = (comparison.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
+        peaks, whole = (curves.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
         return [1 - peaks[seed] / whole[seed] for seed in sorted(peaks.keys() & whole.keys())]
     own, theirs = (a.median("optimizer_state_bytes", "total") for a in (ours, base))
     parameters = ours.median("parameters")

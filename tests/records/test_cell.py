@@ -7,7 +7,7 @@ import pytest
 from bench.records import archive, mathematics
 from bench.records import cell as cells
 from bench.settings import targets
-from bench.studies import protocol, study
+from bench.studies import protocol, request, study
 from tests.helpers.commands import FP32, ROOT, settle
 
 
@@ -129,7 +129,7 @@ def test_an_experiment_would_skip_what_is_published_on_any_processor(experiment,
     (number,) = {mathematics.of(one) for one in records.values()}
     monkeypatch.setattr(cells, "MATHEMATICS", number)
     monkeypatch.setattr(mathematics, "MATHEMATICS", number)
-    campaign = protocol.Campaign(protocol.read([f"experiment={experiment}"]))
+    campaign = protocol.Campaign(request.read([f"experiment={experiment}"]))
     declared = campaign.study
     rates = {
         (part["condition"], declared.rates_of.get(part["arm"], part["arm"])): one["lr_scale"]

@@ -19,7 +19,7 @@ from bench.studies import study
 from bench.studies import words as report_words
 from bench.verdicts import evidence
 from bench.verdicts.claims import Claim, Verdict
-from bench.verdicts.evidence import Finding
+from bench.verdicts.finding import Finding
 from tests.helpers import fake_results
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"

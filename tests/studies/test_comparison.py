@@ -8,7 +8,7 @@ import pytest
 from bench.records import archive
 from bench.records.archive import Archive, Run
 from bench.settings.errors import UserError
-from bench.studies import comparison, study
+from bench.studies import comparison, curves, study
 
 STUDY = study.parse(
     "s",
@@ -106,7 +106,7 @@ def test_steps_to_the_target_count_runs_that_do_not_reach_it():
     assert found.target == 2.1
     assert found.arm("a").steps_to_target == [20, 20, None, None, None]
     assert found.arm("b").steps_to_target == [20, 20, 20, 20, None]
-    assert comparison.steps_to({"curve": [{"step": 1, "val_loss": None}]}, 9.0) is None
+    assert curves.steps_to({"curve": [{"step": 1, "val_loss": None}]}, 9.0) is None
 
 
 def test_a_diverged_run_is_counted_and_not_compared():
@@ -124,7 +124,7 @@ def test_all_arms_share_one_clock():
 def test_a_curve_is_the_mean_over_runs_at_the_steps_all_have():
     runs = finals("b", 0.0, 0.0)
     short = runs[0]._replace(record=runs[0].record | {"curve": runs[0].record["curve"][1:]})
-    ((step, mean),) = comparison.curve([short, *runs[1:]])
+    ((step, mean),) = curves.curve([short, *runs[1:]])
     assert step == 20 and mean.mean == pytest.approx(2.2) and mean.n == 5
 
 

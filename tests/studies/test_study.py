@@ -8,7 +8,7 @@ import pytest
 from bench.records import owner, record
 from bench.settings.config import CONF
 from bench.settings.errors import UserError
-from bench.studies import protocol, study
+from bench.studies import protocol, request, study
 from tests.helpers.commands import command
 
 BLOCK = {
@@ -26,7 +26,7 @@ BLOCK = {
 @pytest.mark.parametrize("name", study.declared())
 def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
     overrides = [f"experiment={name}", "tracker=none", f"results_dir={tmp_path}"]
-    campaign = protocol.Campaign(protocol.read(overrides))
+    campaign = protocol.Campaign(request.read(overrides))
     declared = campaign.study
     sweeps = [*study.tuning(declared), *study.final(declared, {})]
     arms = {(s.condition, s.arm) for s in sweeps if s.stage == study.FINAL}
@@ -97,7 +97,7 @@ def test_a_mistake_in_a_study_is_named(change, words):
     ],
 )
 def test_which_command_lines_ask_for_a_study(words, whole):
-    assert protocol.asked(words) == whole
+    assert request.asked(words) == whole
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_which_command_lines_ask_for_a_study(words, whole):
 )
 def test_a_mistake_on_the_command_line_is_named(override, words):
     with pytest.raises(UserError) as caught:
-        protocol.Campaign(protocol.read(["experiment=smoke", override]))
+        protocol.Campaign(request.read(["experiment=smoke", override]))
     assert all(word in str(caught.value) for word in words), caught.value
 
 
@@ -146,7 +146,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
         one("adamw", seed, 0.0)
         one("hybrid", seed, 0.4 + 0.1 * seed)
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
-    campaign = protocol.Campaign(protocol.read(words))
+    campaign = protocol.Campaign(request.read(words))
     steps = {}
     for sweep in study.tuning(campaign.study):
         if sweep.condition == "language" and sweep.arm != "muon":
@@ -157,7 +157,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
 
 def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
     words = ["experiment=smoke", "condition=text", "arm=adamw", f"results_dir={tmp_path}"]
-    campaign = protocol.Campaign(protocol.read(words))
+    campaign = protocol.Campaign(request.read(words))
     (tuning,) = (s for s in study.tuning(campaign.study) if campaign.tunes(s))
     first, *_ = campaign.plan(tuning).cells
     (tmp_path / "runs" / first).mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
 def test_a_study_is_trained_once_and_reported(tmp_path):
     words = ["experiment=smoke", "condition=text", "tracker=none", f"results_dir={tmp_path}"]
     with pytest.raises(UserError, match="stage=tune"):
-        protocol.Campaign(protocol.read([*words, "arm=torch_muon"])).best(asked=True)
+        protocol.Campaign(request.read([*words, "arm=torch_muon"])).best(asked=True)
     first = command(*words, "stage=tune")
     assert first.returncode == 0, first.stderr
     tuned = sorted((tmp_path / "runs").glob("*/record.json"))

@@ -13,7 +13,7 @@ from bench.studies import study
 from bench.studies.results import Results
 from bench.verdicts import claims, evidence
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
-from bench.verdicts.evidence import Finding
+from bench.verdicts.finding import Finding
 from tests.helpers.commands import ROOT
 
 FILES = sorted((ROOT / "conf" / "claim").rglob("*.yaml"))
