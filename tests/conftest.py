@@ -5,10 +5,16 @@ import runpy
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 pytest.register_assert_rewrite("tests.helpers")
+# How long an example takes is the machine's affair: a busy one must not fail a test.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 if "BF16" in os.environ:  # `auto` as it would be on another processor, in the commands too

@@ -65,7 +65,7 @@ def test_thresholds_and_ranges_agree_with_a_fine_grid(name: str, steps: int) -> 
     st.floats(0, 1),
     st.floats(0, 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_input_leaves_the_image(triples: list[tuple], one: float, other: float) -> None:
     low, high = sorted((one, other))
     bottom, top = recursion.image(low, high, triples)

@@ -61,7 +61,7 @@ def test_chebyshev_changes_sign_and_beyond_it_all_escapes():
 
 
 @given(st.floats(1.2, 4), st.floats(-2.5, 0.9), st.floats(0.5, 2))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scaling_changes_nothing_but_the_size(slope, multiplier, size):
     """Where the values settle; a chaotic orbit differs by rounding."""
     here = dynamics.long_run(*dynamics.triple_at(slope, multiplier))

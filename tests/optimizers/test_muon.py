@@ -332,7 +332,7 @@ def test_the_output_projection_is_cut_by_columns_of_fan_in_where_asked():
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_cut_in_stacks_of_any_size_steps_as_matrices_stored_apart(data):
     """Blocks of uneven, shuffled pieces of two tensors; stacks so small that runs are cut."""
     columns = data.draw(st.integers(1, 5))

@@ -141,7 +141,7 @@ def test_muonbp_is_whole_at_every_third_step_and_in_pieces_between():
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("axis", [0, 1])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_a_variant_on_blocks_steps_as_on_matrices_stored_apart(name, axis, data):
     if name == "muonbp":

@@ -122,7 +122,7 @@ def readings(draw):
 
 
 @given(readings())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_gather_reads_the_elements_that_index_arithmetic_names(reading):
     view, tensors, rows, columns = reading
     want = slow_gather(view, tensors, rows, columns)
@@ -132,7 +132,7 @@ def test_gather_reads_the_elements_that_index_arithmetic_names(reading):
 
 
 @given(readings())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_scatter_restores_what_gather_read_and_nothing_else(reading):
     view, tensors, *_ = reading
     empty = [torch.full_like(t, -1.0) for t in tensors]
@@ -145,7 +145,7 @@ def test_scatter_restores_what_gather_read_and_nothing_else(reading):
 
 
 @given(readings())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_strips_are_the_parameters_own_storage(reading):
     view, tensors, *_ = reading
     seen = 0

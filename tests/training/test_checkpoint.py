@@ -97,7 +97,7 @@ def two(tmp_path):
     return tmp_path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees)
 def test_a_tree_comes_back_exactly(original):
     with tempfile.TemporaryDirectory() as folder:

@@ -197,7 +197,7 @@ seeds = st.integers(0, 2**31)
 
 
 @given(shapes, seeds, st.sampled_from(METHODS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_transpose_law(shape, seed, method):
     X = gaussian(*shape, seed=seed)
     settled = Orthogonalizer(method=method)
@@ -205,7 +205,7 @@ def test_transpose_law(shape, seed, method):
 
 
 @given(shapes, seeds, st.sampled_from(ITERATED), st.integers(-40, 40), st.sampled_from([*DTYPES]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_power_of_two_changes_no_bit(shape, seed, method, exponent, dtype):
     exponent = exponent // 8 if dtype == "fp16" else exponent  # within the range of fp16
     X = gaussian(*shape, seed=seed).clamp(-4, 4).to(DTYPES[dtype])
@@ -225,7 +225,7 @@ def test_the_size_of_a_gradient_does_not_matter_in_the_whole_range_of_fp32(scale
 
 
 @given(st.integers(1, 10), st.integers(1, 20), seeds, st.sampled_from(METHODS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rotating_either_side_rotates_the_result(n, m, seed, method):
     X, Q, P = gaussian(2, n, m, seed=seed), rotation(n, seed + 1), rotation(m, seed + 2)
     settled = Orthogonalizer(method=method)

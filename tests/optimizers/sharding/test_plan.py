@@ -75,7 +75,7 @@ def places(mesh):
     return [place.tolist() for place in torch.ones(mesh).nonzero()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(placed())
 def test_regions_cover_a_tensor_once_a_replica(case):
     _, shape, mesh, placements = case
@@ -93,7 +93,7 @@ def test_regions_cover_a_tensor_once_a_replica(case):
     assert (covered == replicas).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(placed(), st.integers(1, 3))
 def test_local_views_cover_every_block_once_a_replica(case, pieces):
     """Entries are numbered; what processes' blocks hold is what the whole blocks hold."""
