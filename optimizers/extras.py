@@ -1,4 +1,7 @@
-"""The packages of other people's optimizers: extras of this project, none of them required."""
+"""The packages of other people's optimizers: extras of this project, none of them required.
+
+Where `optimizers/` was copied somewhere else there are no such extras.
+"""
 
 import re
 import tomllib
@@ -14,7 +17,8 @@ def missing(error: Exception) -> str | None:
     """
     if not isinstance(error, ModuleNotFoundError):
         return None
-    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    project = tomllib.loads(PYPROJECT.read_text()) if PYPROJECT.is_file() else {}
+    extras = project.get("project", {}).get("optional-dependencies", {})
     for extra, requirements in extras.items():
         for requirement in requirements:
             match = re.match(r"[\w-]+", requirement)

@@ -1,7 +1,7 @@
 """Roles -> optimizers: an exact partition of a model's parameters, shown as a table."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optimizers.extras import missing
 from optimizers.muon import Muon
+from optimizers.rules import base_rate, read_rules
 from optimizers.sharding.regions import mesh_of
 from optimizers.sparse import refuse_other_gradients
 from optimizers.structure.parameters import ROLES, Parameter, describe
@@ -21,7 +22,11 @@ from optimizers.views import View, block_shapes
 
 @dataclass
 class Routing:
-    """The optimizers of a run and the table that says who takes what (routing.json)."""
+    """The optimizers of a run and the table that says who takes what (routing.json).
+
+    They stay apart: a step's time is measured, and a checkpoint written, for each by itself.
+    joint.Joint makes one optimizer of them, for training loops that take no more than one.
+    """
 
     optimizers: list[torch.optim.Optimizer]
     table: list[dict[str, Any]]
@@ -49,28 +54,29 @@ class Routing:
 
 def route(
     model: nn.Module,
-    block: dict[str, Any],
-    structure: dict[str, Any] | None = None,
+    block: Mapping[str, Any],
+    structure: Mapping[str, Any] | None = None,
     shard: Callable[[nn.Module, list[Parameter]], None] | None = None,
     sharding: str = "replicate",
+    forward: Callable[[], Any] | None = None,
 ) -> Routing:
     """Build the optimizers that an optimizer's YAML asks for.
 
-    block: the resolved `optimizer` block: lr_scale, aux_lr_scale, strict, and roles, a mapping of
-    each role (or `default`) to {_target_: ..., lr: ..., ...}.
+    block: the resolved `optimizer` block: roles, a mapping of each role (or `default`) to
+    {_target_: ..., ...}, where the target is a class or its dotted name; without lr it has the
+    class's own. qkv is a name or {name: split, output: whole}. Further strict (false), lr_scale
+    and aux_lr_scale (1.0).
     structure: patterns on parameter names that say what those are (structure.describe).
     shard: puts the model on many processes, in place: its parameters become new ones of the same
     names and shapes. Called when it is known how the whole model is read, with what was found.
     sharding: how every Muon of ours works over processes (muon.Muon).
+    forward: a call of the model on the smallest input (structure.describe).
     Raises ValueError, naming the parameter or setting, where the partition is not exact.
     """
-    parameters = describe(model, patterns=structure)
+    rules = read_rules(block.get("roles"))
+    parameters = describe(model, forward, structure)
     if block.get("strict"):
         refuse_unknown(parameters)
-    rules: dict[str, dict[str, Any]] = block["roles"]
-    for role in rules:
-        if role not in (*ROLES, "default"):
-            raise ValueError(f"optimizer.roles.{role}: no such role; there is {', '.join(ROLES)}")
     refuse_unseen_heads(parameters, rules)
     chosen: list[tuple[str, dict[str, Any], list[Parameter], list[View] | None]] = []
     for role in ROLES:
@@ -138,15 +144,15 @@ def _build(
     members: list[Parameter],
     rule: dict[str, Any],
     views: list[View] | None,
-    block: dict[str, Any],
+    block: Mapping[str, Any],
     sharding: str,
 ) -> tuple[torch.optim.Optimizer, dict[str, dict[str, Any]]]:
     """One optimizer for one role, and its rows of the table by parameter name."""
     target = rule.pop("_target_")
     cls = locate(target)
     rule.pop("qkv", None)
-    scale = block["lr_scale"] * (1.0 if is_muon(cls) else block["aux_lr_scale"])
-    rate = rule.pop("lr") * scale
+    scale = block.get("lr_scale", 1.0) * (1.0 if is_muon(cls) else block.get("aux_lr_scale", 1.0))
+    rate = base_rate(role, cls, rule.pop("lr", None)) * scale
     tensors = [p.tensor for p in members]
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
     group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
@@ -197,11 +203,14 @@ def _show_view(rows: dict, members: list[Parameter], view: View, tensors: list[T
         rows[name]["joined_with"] = [other for other in names if other != name]
 
 
-def locate(target: str) -> type[torch.optim.Optimizer]:
-    """The optimizer class that `_target_` names."""
-    module, _, name = target.rpartition(".")
+def locate(target: str | type) -> type[torch.optim.Optimizer]:
+    """The optimizer class that `_target_` names, or is."""
     try:
-        cls = getattr(importlib.import_module(module), name)
+        if isinstance(target, str):
+            module, _, name = target.rpartition(".")
+            cls = getattr(importlib.import_module(module), name)
+        else:
+            cls = target
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"optimizer _target_={target}: {missing(error) or error}") from None
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):

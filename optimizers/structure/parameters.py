@@ -132,10 +132,18 @@ def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
     """What the probe sees, nothing where the model cannot be run."""
     try:
         forward = forward or one_token(model)
-        return probe(model, forward) if forward is not None else Seen()
+        if forward is not None:
+            return probe(model, forward)
     except Exception as error:  # a model that cannot take one token is trained with Q, K, V whole
         warnings.warn(f"attention could not be probed, Q, K, V stay whole: {error}", stacklevel=3)
         return Seen()
+    if not all(type(module).__module__.startswith("torch.nn.") for module in model.modules()):
+        warnings.warn(
+            f"how {type(model).__name__} is called is not known (forward=), so no attention was "
+            "looked for: Q, K, V stay whole",
+            stacklevel=3,
+        )
+    return Seen()
 
 
 def _said(

@@ -85,7 +85,7 @@ def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, An
 
 
 def _group_size(p: Parameter, rows: list[tuple], qkv: dict[str, Any]) -> int:
-    size = qkv["heads_per_group"]
+    size = qkv.get("heads_per_group")
     if not isinstance(size, int):
         raise ValueError(f"qkv.heads_per_group={size}: must be a whole number")
     for part in {row[0] for row in rows}:

@@ -57,6 +57,7 @@ def test_no_package_bears_a_name_that_a_dependency_imports():
 @pytest.mark.parametrize(
     "name",
     [
+        "optimizers.hybrid",
         "optimizers.muon.Muon",
         "optimizers.structure.describe",
         "optimizers.structure.mark",

@@ -78,6 +78,30 @@ def test_torchs_muon_equals_hybrid_on_tensors_as_stored(build, same):
     assert ends[other] > 3 * ends[same]
 
 
+# by hand -------------------------------------------------------------------------------------
+
+
+def test_only_the_roles_and_their_targets_must_be_said():
+    """Else rates are the optimizers' own, and scales are 1."""
+    model = tiny_gpt2()
+    roles = {
+        "hidden": {"_target_": "optimizers.muon.Muon"},
+        "default": {"_target_": torch.optim.SGD},
+    }
+    routing = route(model, {"roles": roles})
+    assert routing.rates() == dict.fromkeys(("hidden", "embedding", "position", "vector"), 1e-3)
+    losses = train(model, routing, 5)
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("qkv", ["split", {}, {"name": "split"}])
+def test_qkv_by_hand_is_a_name_or_says_what_differs(qkv):
+    rule = {"_target_": "optimizers.muon.Muon", "lr": 1e-3, "qkv": qkv}
+    table = route(tiny_gpt2(), {"roles": {"default": rule}}).table
+    (row,) = (row for row in table if row["name"].endswith("h.0.attn.c_attn.weight"))
+    assert row["matrices"] == [[3, WIDTH, WIDTH]]
+
+
 # the table -----------------------------------------------------------------------------------
 
 
@@ -201,6 +225,35 @@ def test_a_target_that_is_no_optimizer(target):
     refused(f"_target_={target}: ", block)
 
 
+@pytest.mark.parametrize("block", [{}, {"roles": None}, {"roles": {}}, {"roles": "hybrid"}])
+def test_a_block_without_roles(block):
+    refused(r"optimizer\.roles=.*: must map roles \(hidden, .*default\) to \{_target_", block)
+
+
+@pytest.mark.parametrize("rule", [None, "torch.optim.AdamW", {"lr": 1e-3}])
+def test_a_rule_without_a_target(rule):
+    block = settings("hybrid")
+    block["roles"]["vector"] = rule
+    refused(r"roles\.vector=.*: must have a _target_, as torch\.optim\.AdamW", block)
+
+
+@pytest.mark.parametrize("rate", ["1e-3", True, [1e-3]])
+def test_a_rate_that_is_no_number(rate):
+    block = settings("hybrid")
+    block["roles"]["hidden"]["lr"] = rate
+    refused(r"roles\.hidden\.lr: must be a number; Muon: .* is no number", block)
+
+
+def test_a_rate_that_nobody_says():
+    class Needy(torch.optim.SGD):
+        def __init__(self, params, lr):
+            super().__init__(params, lr=lr)
+
+    block = settings("hybrid")
+    block["roles"]["vector"] = {"_target_": Needy}
+    refused(r"roles\.vector\.lr: must be a number; Needy: has none of its own", block)
+
+
 def test_an_argument_that_the_optimizer_does_not_know():
     for role, word in (("hidden", "Muon"), ("vector", "AdamW")):
         block = settings("hybrid")
@@ -231,6 +284,12 @@ def test_a_group_size_must_divide_the_fewer_heads_of_k_and_v_too():
 def test_an_unknown_reading_of_qkv():
     refused("qkv=heads: .*per_head", settings("hybrid", qkv__name="heads"))
     refused("qkv.output=split: .*per_head", settings("hybrid", qkv__output="split"))
+    refused(
+        r"roles\.hidden\.qkv=3: .*per_head", settings("hybrid", optimizer__roles__hidden__qkv=3)
+    )
+    block = settings("hybrid", qkv="head_groups")
+    del block["roles"]["hidden"]["qkv"]["heads_per_group"]
+    refused("heads_per_group=None: must be a whole number", block)
 
 
 def test_a_bad_scale_or_orthogonalizer():

@@ -1,0 +1,52 @@
+"""What an optimizer block says of each role, read so that a mistake is named."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.structure.parameters import ROLES
+from optimizers.structure.qkv import QKV_MODES
+
+
+def read_rules(rules: Any) -> dict[str, dict[str, Any]]:
+    """The rule of each role, with what is left out of `qkv`.
+
+    Raises ValueError, naming the role, for what is no rule.
+    """
+    if not isinstance(rules, Mapping) or not rules:
+        raise ValueError(
+            f"optimizer.roles={rules}: must map roles ({', '.join(ROLES)}, default) to "
+            "{_target_: …, …}"
+        )
+    found = {}
+    for role, rule in rules.items():
+        if role not in (*ROLES, "default"):
+            raise ValueError(f"optimizer.roles.{role}: no such role; there is {', '.join(ROLES)}")
+        if not isinstance(rule, Mapping) or "_target_" not in rule:
+            raise ValueError(
+                f"optimizer.roles.{role}={rule}: must have a _target_, as torch.optim.AdamW"
+            )
+        qkv = rule.get("qkv")
+        if isinstance(qkv, str):
+            qkv = {"name": qkv}
+        if not isinstance(qkv, Mapping | None):
+            raise ValueError(
+                f"optimizer.roles.{role}.qkv={qkv}: must be {', '.join(QKV_MODES)} or "
+                "{name: …, output: …}"
+            )
+        found[role] = {**rule, "qkv": None if qkv is None else {"name": "split", **qkv}}
+    return found
+
+
+def base_rate(role: str, cls: type[torch.optim.Optimizer], rate: Any) -> float | Tensor:
+    """The rate of a rule, where it has none the one that the optimizer begins with."""
+    if rate is None:
+        own = inspect.signature(cls).parameters.get("lr")
+        rate = own.default if own is not None else None
+    if isinstance(rate, bool) or not isinstance(rate, int | float | Tensor):
+        said = "has none of its own" if rate is inspect.Parameter.empty else f"{rate} is no number"
+        raise ValueError(f"optimizer.roles.{role}.lr: must be a number; {cls.__name__}: {said}")
+    return rate
