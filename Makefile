@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train step results test test-all test-cpu lint format
+.PHONY: help setup train step results test test-more test-all test-cpu lint format
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,11 +38,14 @@ lint: setup
 test: lint  ## lint and tests (under 6 minutes)
 	$(PYTEST)
 
+test-more: setup  ## integrations, browser and documentation tests (under 20 minutes)
+	$(PYTEST) -m more
+
 test-cpu: setup  ## the tests about numbers, on every instruction set the processor has
 	$(RUN) scripts/cpu_matrix.py
 
 test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (under 45 minutes)
-	$(PYTEST) -m 'long or not long'
+	$(PYTEST) -m 'long or more or not long'
 	BF16=faster $(PYTEST)
 	BF16=slower $(PYTEST)
 
