@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from optimizers import hybrid
 from optimizers.joint import Joint
 from optimizers.routing import route
-from tests.helpers.zoo import batch, settings, tiny_gpt2, train, weights
+from tests.helpers.zoo import batch, package, settings, tiny_gpt2, train, weights
 
 
 def new():
@@ -37,6 +37,30 @@ def test_together_they_step_as_they_do_apart(build):
     losses = train(apart, route(apart, settings("hybrid")), 6)
     assert train(joined, hybrid(joined), 6) == losses
     assert same(apart, joined)
+
+
+PARTS = ["muon", "normuon", "muonbp", "adamuon", "torch_muon", "optimuon", "pytorch_optimizer_muon"]
+PARTS += ["pytorch_optimizer_soap", "pytorch_optimizer_shampoo"]  # heavyball's compile for a minute
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_any_optimizers_can_be_its_parts(name):
+    if package(name):
+        pytest.importorskip(package(name))
+
+    def joint():
+        model = tiny_gpt2()
+        parts = route(model, settings(name)).optimizers
+        return model, Joint({part.param_groups[0]["role"]: part for part in parts})
+
+    apart = tiny_gpt2()
+    losses = train(apart, route(apart, settings(name)), 4)
+    model, optimizer = joint()
+    assert train(model, optimizer, 4) == losses and same(apart, model)
+    other, again = joint()
+    other.load_state_dict(model.state_dict())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    goes_on_alike(model, optimizer, other, again)
 
 
 # a run that stops and goes on ------------------------------------------------------------------
