@@ -297,6 +297,7 @@ def browser():
         started.close()
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("width", [400, 1600])
 def test_a_browser_draws_it_all_without_a_word_or_a_request(page, browser, tmp_path, width):
     file = tmp_path / "report.html"
@@ -321,6 +322,7 @@ def test_a_browser_draws_it_all_without_a_word_or_a_request(page, browser, tmp_p
     tab.close()
 
 
+@pytest.mark.more
 def test_a_reader_can_ask_for_the_claims_of_one_verdict(content, browser, tmp_path):
     every = ["a1", "a2", "b1"]
     claims = [Claim(name, name, "?", name[:1], []) for name in every]
