@@ -82,6 +82,13 @@ class Joint(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
+        saved = self._packed()
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, saved)
+            saved = saved if changed is None else changed
+        return saved
+
+    def _packed(self) -> dict[str, Any]:
         self._share()
         parameters = chain.from_iterable(group["params"] for group in self.param_groups)
         number = {id(p): i for i, p in enumerate(parameters)}
@@ -97,11 +104,7 @@ class Joint(torch.optim.Optimizer):
             for group, packed in zip(part.param_groups, saved["param_groups"], strict=True):
                 params = [numbered[i] for i in packed["params"]]
                 groups[id(group)] = packed | {"params": params}
-        saved = {"state": state, "param_groups": [groups[id(g)] for g in self.param_groups]}
-        for after in self._optimizer_state_dict_post_hooks.values():
-            changed = after(self, saved)
-            saved = saved if changed is None else changed
-        return saved
+        return {"state": state, "param_groups": [groups[id(g)] for g in self.param_groups]}
 
     def _alone(self, part: torch.optim.Optimizer, own: list[Tensor]) -> dict[str, Any]:
         """A part's own state dict, of a state without anyone else's parameters."""
@@ -118,8 +121,8 @@ class Joint(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError, and stays as it was, where the groups are not those of this one."""
         state_dict = dict(state_dict)
-        for before in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = before(self, state_dict)
+        for prepare in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = prepare(self, state_dict)
             state_dict = state_dict if changed is None else changed
         self._share()
         saved = state_dict["param_groups"]
@@ -128,26 +131,32 @@ class Joint(torch.optim.Optimizer):
                 f"load_state_dict: the groups (and how many tensors) are {_outline(saved)}; "
                 f"this optimizer's are {_outline(self.param_groups)}"
             )
+        before = self._packed()
+        try:
+            self._take(state_dict)
+        except Exception:  # a part refused its share; others may have taken theirs
+            self._take(before)
+            raise
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def _take(self, state_dict: dict[str, Any]) -> None:
+        saved = state_dict["param_groups"]
         everyone = set(_numbers(saved))
         state: defaultdict[Any, Any] = defaultdict(dict)
         loaded = {}
-        try:
-            for role, part in self.parts.items():
-                theirs = [group for group in saved if group["role"] == role]
-                number = {key: i for i, key in enumerate(_numbers(theirs))}
-                others = everyone - number.keys()
-                share = {k: v for k, v in state_dict["state"].items() if k not in others}
-                groups = [g | {"params": [number[key] for key in g["params"]]} for g in theirs]
-                share = {number.get(key, key): value for key, value in share.items()}
-                part.load_state_dict({"state": share, "param_groups": groups})
-                state.update(part.state)
-                loaded[role] = iter(part.param_groups)
-            self.param_groups = [next(loaded[group["role"]]) for group in saved]
-            self.state = state
-        finally:
-            self._share()
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
+        for role, part in self.parts.items():
+            theirs = [group for group in saved if group["role"] == role]
+            number = {key: i for i, key in enumerate(_numbers(theirs))}
+            others = everyone - number.keys()
+            share = {number.get(k, k): v for k, v in state_dict["state"].items() if k not in others}
+            groups = [g | {"params": [number[key] for key in g["params"]]} for g in theirs]
+            part.load_state_dict({"state": share, "param_groups": groups})
+            state.update(part.state)
+            loaded[role] = iter(part.param_groups)
+        self.param_groups = [next(loaded[group["role"]]) for group in saved]
+        self.state = state
+        self._share()
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"parts": self.parts, "table": self.table}
