@@ -30,7 +30,7 @@ def worker(rank, folder):
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(minutes=5),
     )
     model = tiny_gpt2()
     wrapped, optimizer = DistributedDataParallel(model), hybrid(model)
