@@ -1,33 +1,37 @@
-"""The settings of one of Muon's param groups, checked."""
+"""The settings, tensors and state of one of Muon's param groups, checked."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from optimizers.orthogonalize.iteration import Orthogonalizer
-from optimizers.second_moment import KINDS
+from optimizers.second_moment import KINDS, neurons
 from optimizers.sharding.plan import STRATEGIES, count_processes
-from optimizers.sharding.regions import mesh_of
+from optimizers.sharding.regions import local, mesh_of
 from optimizers.stacks import update_scale
-from optimizers.views import as_matrix, matrix_shape
+from optimizers.views import LAYOUTS, View, fits, matrix_shape
 
 MOMENTUM_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}
 MOMENTUM_FORMS = ("ema", "classical")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check(group: dict[str, Any]) -> None:
     """Raise ValueError, naming the setting, where a group's settings make no sense."""
-    lr = float(group["lr"])
-    if not 0 <= lr < math.inf:
-        raise ValueError(f"optimizer lr={lr}: must be a number, 0 or above")
-    if not 0 <= group["weight_decay"] < math.inf:
-        raise ValueError(
-            f"optimizer weight_decay={group['weight_decay']}: must be a number, 0 or above"
-        )
+    for name in ("lr", "weight_decay"):
+        if not 0 <= number(name, group[name]) < math.inf:
+            raise ValueError(f"optimizer {name}={group[name]}: must be a number, 0 or above")
     for name in ("momentum", "beta2"):
-        if not 0 <= group[name] < 1:
+        if not 0 <= number(name, group[name]) < 1:
             raise ValueError(f"optimizer {name}={group[name]}: must be in [0, 1)")
+    for name in ("nesterov", "sign", "cautious"):
+        if not isinstance(group[name], bool):
+            raise ValueError(f"optimizer {name}={group[name]}: must be true or false")
     for name, accepted in (
         ("momentum_form", MOMENTUM_FORMS),
         ("momentum_dtype", tuple(MOMENTUM_DTYPES)),
@@ -38,19 +42,75 @@ def check(group: dict[str, Any]) -> None:
             choices = ", ".join("null" if choice is None else choice for choice in accepted)
             raise ValueError(f"optimizer {name}={group[name]}: must be one of {choices}")
     for name in ("shards", "period"):
-        if not isinstance(group[name], int) or group[name] < 1:
+        whole = isinstance(group[name], int) and not isinstance(group[name], bool)
+        if not whole or group[name] < 1:
             raise ValueError(f"optimizer {name}={group[name]}: must be a whole number above 0")
     if group["shards"] > 1 and group["second_moment"] == "neuron":
         raise ValueError("optimizer shards: not together with second_moment=neuron")
     update_scale(group["scale"], 1, 1)
-    Orthogonalizer(**group["orthogonalizer"])
-    check_cover(group)
+    check_orthogonalizer(group["orthogonalizer"])
+    check_tensors(group)
     check_processes(group)
+
+
+def number(name: str, value: object) -> float:
+    """A setting as a float; a tensor counts if it has one element."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return float(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    shown = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    raise ValueError(f"optimizer {name}={shown}: must be one number")
+
+
+def check_orthogonalizer(settings: object) -> None:
+    """Raise ValueError unless these are settings of an Orthogonalizer."""
+    known = [field.name for field in fields(Orthogonalizer)]
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"optimizer orthogonalizer={settings!r}: must be a mapping of {', '.join(known)}"
+        )
+    for name, value in settings.items():
+        if name not in known:
+            raise ValueError(
+                f"optimizer orthogonalizer.{name}={value}: no such setting; there is "
+                f"{', '.join(known)}"
+            )
+    Orthogonalizer(**settings)
+
+
+def called(group: dict[str, Any], member: int) -> str:
+    """What a message calls a tensor: by its name where the group has names, and its shape."""
+    names = group.get("param_names")
+    name = names[member] if names and member < len(names) else f"tensor {member}"
+    return f"{name} of shape {tuple(group['params'][member].shape)}"
+
+
+def check_tensors(group: dict[str, Any]) -> None:
+    """Raise ValueError, naming the tensor, where one that is trained, or its gradient, is of a
+    kind that has no polar factor here. What is frozen may be of any."""
+    for member, p in enumerate(group["params"]):
+        integer = not (p.is_floating_point() or p.is_complex())
+        if not p.requires_grad and not (integer and p.grad is not None):
+            continue
+        for tensor, what in ((p, ""), (p.grad, "the gradient of ")):
+            if tensor is None:
+                continue
+            dense = tensor.layout is torch.strided
+            if not dense or tensor.dtype not in DTYPES:
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise ValueError(
+                    f"optimizer params: {what}{called(group, member)} is "
+                    f"{'dense' if dense else 'sparse'} {kind}; Muon takes dense float64, float32, "
+                    "bfloat16 and float16"
+                )
 
 
 def check_processes(group: dict[str, Any]) -> None:
     """What several processes can do together with tensors that lie as these."""
     params, sharding = group["params"], group["sharding"]
+    if not params:
+        return
     meshes = {mesh_of(p) for p in params}
     if len(meshes) > 1:
         raise ValueError("optimizer params: the tensors of a group must lie on one mesh or on none")
@@ -80,19 +140,72 @@ def check_processes(group: dict[str, Any]) -> None:
             )
 
 
-def check_cover(group: dict[str, Any]) -> None:
-    """Every tensor is read by one view, once and whole, without a copy."""
-    read = [0] * len(group["params"])
-    for view in group["views"]:
-        for member, start, stop in (piece for block in view["blocks"] for piece in block):
-            tensor = group["params"][member]
-            if mesh_of(tensor) is None:
-                as_matrix(tensor, view["layout"])
-            shape = matrix_shape(tensor.shape, view["layout"])
-            read[member] += (stop - start) * shape[1 - view["axis"]]
-    for number, (p, elements) in enumerate(zip(group["params"], read, strict=True)):
-        if elements != p.numel():
+def check_views(group: dict[str, Any], views: list[View]) -> None:
+    """Raise ValueError, naming the tensor, unless each is read once and whole."""
+    cuts: dict[int, list[tuple[int, int]]] = {k: [] for k in range(len(group["params"]))}
+    readings: dict[int, tuple[str, int]] = {}
+    for view in views:
+        layout, axis = view["layout"], view["axis"]
+        if layout not in LAYOUTS or axis not in (0, 1):
             raise ValueError(
-                f"optimizer views: tensor {number} of shape {tuple(p.shape)} has {p.numel()} "
-                f"elements, its views read {elements}"
+                f"optimizer views: layout={layout} with axis={axis}; the layout must be one of "
+                f"{', '.join(LAYOUTS)}, the axis 0 or 1"
+            )
+        for member, start, stop in (piece for block in view["blocks"] for piece in block):
+            if member not in cuts or member not in view["members"]:
+                raise ValueError(
+                    f"optimizer views: a block reads tensor {member}, but the members are "
+                    f"{view['members']} and the group has {len(cuts)} tensors"
+                )
+            if not fits(group["params"][member], layout):
+                raise ValueError(
+                    f"optimizer views: {called(group, member)} cannot be read as {layout}"
+                )
+            if readings.setdefault(member, (layout, axis)) != (layout, axis):
+                raise ValueError(
+                    f"optimizer views: {called(group, member)} is read in two ways, as "
+                    f"{readings[member]} and as {(layout, axis)}"
+                )
+            cuts[member].append((start, stop))
+    for member, found in cuts.items():
+        p = group["params"][member]
+        if not found and p.numel() == 0:
+            continue
+        layout, axis = readings.get(member, ("vector", 0))
+        shape = matrix_shape(p.shape, layout)
+        _check_cover(called(group, member), p, sorted(found), shape[axis], shape[1 - axis])
+
+
+def _check_cover(name: str, p: Tensor, cuts: list[tuple[int, int]], length: int, across: int):
+    """The pieces of a tensor follow each other from 0 to its `length`."""
+    end = 0
+    for start, stop in cuts:
+        if start < end:
+            raise ValueError(
+                f"optimizer views: {name} is read twice, in its row or column {start}; "
+                f"the pieces are {cuts}"
+            )
+        end = stop
+    read = sum(stop - start for start, stop in cuts) * across
+    if read != p.numel() or end > length:
+        raise ValueError(
+            f"optimizer views: {name} has {p.numel()} elements, its views read {read}"
+            + (f" and end at {end} of {length}" if end > length else "")
+        )
+
+
+def check_state(
+    group: dict[str, Any], member: int, state: dict[str, Any], views: list[View]
+) -> None:
+    """Raise ValueError, naming the tensor, where its state is not of the shape that it needs."""
+    p = group["params"][member]
+    wanted = {"momentum_buffer": local(p).shape, "element_moment": local(p).shape}
+    if "neuron_moment" in state:
+        wanted["neuron_moment"] = torch.Size([neurons(views, group["params"], member)])
+    for name, shape in wanted.items():
+        if isinstance(value := state.get(name), Tensor) and local(value).shape != shape:
+            raise ValueError(
+                f"optimizer state: {name} of {called(group, member)} has the shape "
+                f"{tuple(local(value).shape)}, not {tuple(shape)}; is it another model's, or "
+                "are its parameters in another order?"
             )

@@ -1,12 +1,21 @@
-"""Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize.py."""
+"""Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize/."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optimizers.checks import MOMENTUM_DTYPES, check
+from optimizers.checks import (
+    MOMENTUM_DTYPES,
+    called,
+    check,
+    check_orthogonalizer,
+    check_state,
+    check_views,
+)
+from optimizers.formula import accumulate_into, apply, polar
+from optimizers.loading import prepared, unpacked
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import neurons, normalized
@@ -14,7 +23,23 @@ from optimizers.sharding.exchange import deliver, fetch
 from optimizers.sharding.plan import Work, count_processes, work
 from optimizers.sharding.regions import is_dtensor, local, outline
 from optimizers.stacks import shards
-from optimizers.views import strips, whole
+from optimizers.views import View, only, readable, reordered, strips, whole
+
+LAYOUTS = {0: "vector", 1: "vector", 2: "matrix"}  # of tensors without views, by dimensions
+PLANS = 8  # kept for a group: its tensors' gradients may come and go
+
+
+class Held(NamedTuple):
+    """By position in the group what this process holds, each as its views can read it.
+
+    copies: those that this takes where memory is laid out in another way, after what they are to
+    be written back to.
+    """
+
+    params: dict[int, Tensor]
+    grads: dict[int, Tensor]
+    states: dict[int, dict[str, Tensor]]
+    copies: list[tuple[Tensor, Tensor]]
 
 
 class Muon(torch.optim.Optimizer):
@@ -28,8 +53,11 @@ class Muon(torch.optim.Optimizer):
 
     params: tensors, named tensors or param groups. A group may carry `views` (see views.py) that
     say how its tensors are read as matrices; without them each is one matrix (vectors n x 1,
-    kernels out x rest). `p.grad` is only read. A parameter without a gradient counts as one with
-    gradient zero if any in its group has one. lr may be a tensor, which torch.compile needs.
+    kernels out x rest). They are this optimizer's own (`Muon.views`), neither shown nor saved.
+    `p.grad` is only read. A parameter without a gradient stays as it is, and so does one that
+    requires none, whatever gradient it still has: zeros would do for a step of full size from the
+    momentum. A matrix that views join of several is then that of the others. lr may be a tensor,
+    which torch.compile needs. All but params and lr by keyword: torch's Muon has another order.
 
     momentum_form: ema, or classical (M <- momentum M + G, as Keller Jordan's), which differs by
         a factor that msign removes.
@@ -54,6 +82,7 @@ class Muon(torch.optim.Optimizer):
         self,
         params: Iterable[Any],
         lr: float | Tensor = 1e-3,
+        *,
         momentum: float = 0.95,
         nesterov: bool = True,
         weight_decay: float = 0.1,
@@ -69,6 +98,8 @@ class Muon(torch.optim.Optimizer):
         period: int = 1,
         sharding: str = "replicate",
     ) -> None:
+        if orthogonalizer is not None:
+            check_orthogonalizer(orthogonalizer)
         defaults = dict(
             lr=lr,
             momentum=momentum,
@@ -86,49 +117,91 @@ class Muon(torch.optim.Optimizer):
             period=period,
             sharding=sharding,
             steps=0,
-            views=None,
         )
-        self._plans: dict[tuple[int, bool], Work] = {}
+        self._views: list[tuple[dict[str, Any], list[View], int]] = []
+        self._plans: dict[int, list[tuple[tuple, Work]]] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a group that is refused is not left behind."""
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if group["views"] is None:
-            layouts = {1: "vector", 0: "vector", 2: "matrix"}
-            group["views"] = [
-                whole(i, outline(p), layouts.get(p.ndim, "kernel"))
-                for i, p in enumerate(group["params"])
-            ]
+        number, group = len(self.param_groups) - 1, self.param_groups[-1]
         try:
+            if "views" in group:  # the caller's dict keeps them
+                group = self.param_groups[-1] = dict(group)
+                self._take_views(group)
             check(group)
+            group["orthogonalizer"] = dict(group["orthogonalizer"])
             if count_processes(group["params"]) > 1:  # refuse what cannot be before work starts
-                self._plans[len(self.param_groups) - 1, False] = work(group, group["views"])
-        except ValueError:
+                self._work(number, group)
+        except Exception:
             self.param_groups.pop()
+            self._views = [entry for entry in self._views if entry[0] is not group]
+            self._plans.pop(number, None)
             raise
 
+    def views(self, group: dict[str, Any]) -> list[View]:
+        """How the tensors of a param group are read as matrices: as was given, and each that is
+        not spoken of, as one matrix."""
+        given, spoken_of = [], 0
+        for known, views, count in self._views:
+            if known is group:
+                given, spoken_of = views, count
+        params = list(enumerate(group["params"]))
+        if len(params) < spoken_of:
+            raise ValueError(
+                f"optimizer views: they are of {spoken_of} tensors, but the group has "
+                f"{len(params)} now; give it new `views`"
+            )
+        rest = params[spoken_of:]
+        return [*given, *(whole(i, outline(p), LAYOUTS.get(p.ndim, "kernel")) for i, p in rest)]
+
+    def _take_views(self, group: dict[str, Any]) -> None:
+        """Out of the group, which is saved, shown and compared as torch does with all groups."""
+        views = group.pop("views")
+        self._views = [entry for entry in self._views if entry[0] is not group]
+        if views is not None:
+            check_views(group, views)
+            self._views.append((group, views, len(group["params"])))
+        self._plans = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_views": self._views}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
+        before = getattr(self, "param_groups", [])
         super().__setstate__(state)
         self._plans = {}
-        for group in self.param_groups:  # saved before a setting was there
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
+        self._views = self.__dict__.get("_views", [])
+        self.defaults.pop("views", None)
+        for number, group in enumerate(self.param_groups):
+            if "views" in group:  # a copy made when they were there
+                self._take_views(group)
+            elif number < len(before):  # loaded: torch made new groups of the same parameters
+                known = [(g, v, count) for g, v, count in self._views if g is before[number]]
+                self._views += [(group, v, count) for _, v, count in known]
+            for name, value in self.defaults.items():  # saved before a setting was there
+                if name != "differentiable":  # torch's own, which is in no group
+                    group.setdefault(name, value)
+        self._views = [e for e in self._views if any(e[0] is g for g in self.param_groups)]
+        unpacked(self.state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which casts a state to its parameter's dtype; here each keeps its own.
 
-        `sharding` stays: it is of these processes, not of those that saved.
+        `sharding` and views stay: they are of these processes and tensors, not of those that
+        saved. Takes torch.optim.Muon's state too. Raises ValueError for any other's, and where a
+        state is of another shape than its parameter needs; nothing is changed then.
         """
-        ours = [group["sharding"] for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, sharding in zip(self.param_groups, ours, strict=True):
-            group["sharding"] = sharding
-        saved = [number for group in state_dict["param_groups"] for number in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for number, p in zip(saved, params, strict=True):
-            for name, value in state_dict["state"].get(number, {}).items():
-                self.state[p][name] = value.to(p.device)
+
+        def last(_: torch.optim.Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+            return prepared(loaded, self.param_groups, [self.views(g) for g in self.param_groups])
+
+        handle = self.register_load_state_dict_pre_hook(last)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -137,28 +210,48 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for number, group in enumerate(self.param_groups):
-            if any(p.grad is not None for p in group["params"]):
-                self._step_group(group, self._work(number, group))
+            work = self._work(number, group)
+            if work.active or work.batches:
+                self._step_group(group, work)
         return loss
 
     def _work(self, number: int, group: dict[str, Any]) -> Work:
-        """What this step does, planned at its first need."""
+        """What this step does, planned anew where tensors, gradients or settings are others."""
+        if "views" in group:  # given since
+            self._take_views(group)
         in_shards = group["shards"] > 1 and group["steps"] % group["period"] > 0
-        if group["shards"] > 1:
-            group["steps"] += 1
-        if (number, in_shards) not in self._plans:
-            views = group["views"]
-            if in_shards:
-                views = [shards(view, group["params"], group["shards"]) for view in views]
-            self._plans[number, in_shards] = work(group, views)
-        return self._plans[number, in_shards]
+        settings = group["scale"], group["shards"], group["sharding"], group["second_moment"]
+        now = (in_shards, settings, tuple(map(_seen, group["params"])))
+        plans = self._plans.setdefault(number, [])
+        for known, work_ in plans:
+            if known == now:
+                return work_
+        if len(plans) == PLANS:
+            plans.clear()
+        plans.append((now, self._planned(group, in_shards)))
+        return plans[-1][1]
+
+    def _planned(self, group: dict[str, Any], in_shards: bool) -> Work:
+        check(group)
+        params, views = group["params"], self.views(group)
+        check_views(group, views)
+        trained = [k for k, p in enumerate(params) if p.requires_grad]
+        active = [k for k in trained if params[k].grad is not None]
+        for k in active:
+            check_state(group, k, self.state.get(params[k], {}), views)
+        views = only(views, trained)
+        if in_shards:
+            views = [shards(view, params, group["shards"]) for view in views]
+        return work(group, views, active)
 
     def _step_group(self, group: dict[str, Any], work: Work) -> None:
-        params = [local(p) for p in group["params"]]
-        grads = [local(gradient(p)) for p in group["params"]]
-        states = [self._state(member, group) for member in range(len(params))]
+        if group["shards"] > 1 and not self._is_trial(group, work):
+            group["steps"] += 1
+        params, grads, states, copies = self._held(group, work)
+        if not params:
+            return
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-        workspace = Workspace(params[0].device)
+        workspace = Workspace(next(iter(params.values())).device)
         dtype = orthogonalizer.input_dtype(workspace.device.type)
         for stack in work.stacks:
             X = workspace.empty("X", stack.shape, dtype)
@@ -175,9 +268,10 @@ class Muon(torch.optim.Optimizer):
                 apply(target, stack.part(X, move), move.scale, group)
         for batch in work.batches:  # the same, but directions and updates travel
             assert work.processes is not None
-            parts = [torch.empty_like(params[member], dtype=dtype) for member in batch.members]
+            parts = [torch.zeros_like(params[member], dtype=dtype) for member in batch.members]
             for part, member in zip(parts, batch.members, strict=True):
-                accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
+                if member in states:
+                    accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
             wholes = fetch(batch, parts, work.processes, workspace)
             for stack in batch.stacks:
                 X = workspace.empty("X", stack.shape, dtype)
@@ -192,72 +286,73 @@ class Muon(torch.optim.Optimizer):
             for lines in batch.lines:
                 target = lines.of(params[batch.members[lines.position]])
                 apply(target, lines.of(parts[lines.position]), lines.scale, group)
+        for original, copy in copies:
+            original.copy_(copy)
+
+    def _is_trial(self, group: dict[str, Any], work: Work) -> bool:
+        """Whether this is the step at rate 0 by which torch's distributed checkpoint makes an
+        optimizer fill its state; it counts for nothing."""
+        stepped = any(self.state.get(group["params"][k]) for k in work.active)
+        return not stepped and bool(group["lr"] == 0)
+
+    def _held(self, group: dict[str, Any], work: Work) -> Held:
+        held = Held({}, {}, {}, [])
+        for k, layout in work.layouts.items():
+            param = local(group["params"][k])
+            held.params[k] = reordered(param, layout) if k in work.odd else param
+            if k in work.odd and k in work.active:
+                held.copies.append((param, held.params[k]))
+        for k in work.active:
+            state, grad = self._state(k, group), local(gradient(group, k))
+            if k not in held.params:  # without elements
+                continue
+            strides, layout = held.params[k].stride(), work.layouts[k]
+            if grad.stride() != strides and not readable(grad, layout):
+                grad = reordered(grad, layout)
+            for name, value in state.items():
+                like = name == "neuron_moment" or value.stride() == strides
+                if not like and not readable(value, layout):
+                    state[name] = reordered(value, layout)
+                    held.copies.append((value, state[name]))
+            held.grads[k], held.states[k] = grad, state
+        return held
 
     def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors that the step needs of a parameter's state, made where they are not there."""
         p = group["params"][member]
-        state = self.state[p]
+        state, second = self.state[p], group["second_moment"]
         if "momentum_buffer" not in state:
             dtype = MOMENTUM_DTYPES[group["momentum_dtype"]]
             state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype)
-            if group["second_moment"] == "element":
-                state["element_moment"] = torch.zeros_like(p)
-            if group["second_moment"] == "neuron":
-                rows = neurons(group, member)
-                state["neuron_moment"] = torch.zeros(rows, dtype=torch.float32, device=p.device)
-        return {name: local(value) for name, value in state.items()}
+        found = {"momentum_buffer": local(state["momentum_buffer"])}
+        if second != "none":
+            name = f"{second}_moment"
+            if name not in state and second == "element":
+                state[name] = torch.zeros_like(p)
+            elif name not in state:
+                rows = neurons(self.views(group), group["params"], member)
+                state[name] = torch.zeros(rows, dtype=torch.float32, device=p.device)
+            found[name] = local(state[name])
+        return found
 
 
-def gradient(p: Tensor) -> Tensor:
+def _seen(p: Tensor) -> tuple | None:
+    """What a plan depends on of a parameter."""
+    if not p.requires_grad:  # an integer has a gradient by mistake only
+        return None if p.grad is None or p.is_floating_point() else (p.dtype,)
+    return p.grad is not None, p.shape, p.stride(), getattr(p, "placements", None)
+
+
+def gradient(group: dict[str, Any], member: int) -> Tensor:
     """Of the parameter's placements, which backward does not promise."""
-    if p.grad is None:
-        return torch.zeros_like(p)
+    p = group["params"][member]
+    if p.grad.layout is not torch.strided:
+        raise ValueError(
+            f"optimizer params: the gradient of {called(group, member)} is sparse, which Muon "
+            "does not take"
+        )
     if is_dtensor(p):
         assert is_dtensor(p.grad)
         if p.grad.placements != p.placements:
             return p.grad.redistribute(placements=p.placements)
     return p.grad
-
-
-def polar(
-    X_bnm: Tensor, group: dict[str, Any], orthogonalizer: Orthogonalizer, workspace: Workspace
-) -> Tensor:
-    """The stack of directions orthogonalized; X is overwritten."""
-    if group["sign"]:
-        X_bnm.sign_()
-    return orthogonalizer(X_bnm, orthogonalizer.iteration_dtype(X_bnm.device.type), workspace)
-
-
-def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-    """Take the gradient into the momentum buffer; write the direction of the step to `target`.
-
-    In the wider dtype of the two.
-    """
-    wide = torch.promote_types(buffer.dtype, grad.dtype)
-    moment, grad = buffer.to(wide), grad.to(wide)  # themselves, where they have it
-    momentum, start = group["momentum"], grad
-    if group["momentum_form"] == "ema":
-        moment.lerp_(grad, 1 - momentum)
-    else:
-        moment.mul_(momentum).add_(grad)
-        start = grad / (1 - momentum) if group["nesterov"] else grad
-    if moment is not buffer:
-        buffer.copy_(moment)
-    if not group["nesterov"]:
-        target.copy_(moment)
-    elif target.dtype == wide:
-        torch.lerp(start, moment, momentum, out=target)
-    else:
-        target.copy_(torch.lerp(start, moment, momentum))
-
-
-def apply(target: Tensor, update: Tensor, scale: float, group: dict[str, Any]) -> None:
-    """target <- (1 - lr weight_decay) target - lr scale update, decay masked where cautious."""
-    lr, decay = group["lr"], group["lr"] * group["weight_decay"]
-    if group["cautious"]:
-        target.sub_(target * (update * target >= 0) * decay)
-    elif group["weight_decay"]:
-        target.mul_(1 - decay)
-    if isinstance(lr, Tensor):
-        target.sub_(update * (lr * scale))
-    else:
-        target.add_(update, alpha=-lr * scale)

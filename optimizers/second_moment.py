@@ -1,19 +1,17 @@
 """Running mean squares of orthogonalized updates, by which NorMuon and AdaMuon divide them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from optimizers.stacks import Move, Stack
-from optimizers.views import block_shapes, strips
+from optimizers.views import View, block_shapes, strips
 
 KINDS = ("none", "neuron", "element")
 EPSILON = 1e-8  # as both papers have it
 
 
 def normalized(
-    U_bnm: Tensor, stack: Stack, states: list[dict[str, Tensor]], kind: str, beta2: float
+    U_bnm: Tensor, stack: Stack, states: dict[int, dict[str, Tensor]], kind: str, beta2: float
 ) -> Tensor:
     """Each update divided by the root of its second moment, its Frobenius norm kept.
 
@@ -36,7 +34,7 @@ def normalized(
     return U.mul_(size / now.clamp_min(torch.finfo(now.dtype).tiny))
 
 
-def _moment(states: list[dict[str, Tensor]], move: Move, kind: str) -> Tensor:
+def _moment(states: dict[int, dict[str, Tensor]], move: Move, kind: str) -> Tensor:
     """The part of a parameter's second moment that belongs to a move."""
     state, segment = states[move.segment.member], move.segment
     if kind == "element":
@@ -53,11 +51,13 @@ def _rows(stack: Stack, squares: Tensor, move: Move) -> Tensor:
     return part.narrow(1, offset, move.rows)
 
 
-def neurons(group: dict[str, Any], member: int) -> int:
+def neurons(views: list[View], params: list[Tensor], member: int) -> int:
     """Rows of all blocks that a parameter has a part in."""
     total = 0
-    for view in group["views"]:
-        shapes = block_shapes(view, group["params"])
+    for view in views:
+        if member not in view["members"]:
+            continue
+        shapes = block_shapes(view, params)
         for block, (rows, _) in zip(view["blocks"], shapes, strict=True):
             pieces = [stop - start for owner, start, stop in block if owner == member]
             total += rows * len(pieces) if view["axis"] else sum(pieces)

@@ -58,6 +58,8 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for member, p in enumerate(group["params"]):
+                if not p.requires_grad:
+                    continue
                 values = local(p).numel() * p.element_size()
                 if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
                     total += (3 if group["amsgrad"] else 2) * values + 4
@@ -66,13 +68,13 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
                 elif type(optimizer) is torch.optim.Muon:
                     total += values
                 elif type(optimizer) is Muon:
-                    total += predicted_muon_bytes(group, member)
+                    total += predicted_muon_bytes(optimizer, group, member)
                 else:
                     return None
     return total
 
 
-def predicted_muon_bytes(group: dict, member: int) -> int:
+def predicted_muon_bytes(optimizer: Muon, group: dict, member: int) -> int:
     """Our Muon's state of one parameter: the momentum, and second moments where it keeps them."""
     p = group["params"][member]
     dtype = MOMENTUM_DTYPES[group["momentum_dtype"]] or p.dtype
@@ -81,7 +83,7 @@ def predicted_muon_bytes(group: dict, member: int) -> int:
     if group["second_moment"] == "element":
         total += held * p.element_size()
     if group["second_moment"] == "neuron":
-        total += neurons(group, member) * torch.float32.itemsize
+        total += neurons(optimizer.views(group), group["params"], member) * torch.float32.itemsize
     return total
 
 
@@ -103,8 +105,10 @@ def views(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> list[dic
     names = {id(p): name for name, p in model.named_parameters()}
     found = []
     for optimizer in optimizers:
+        if not isinstance(optimizer, Muon):
+            continue
         for group in optimizer.param_groups:
-            for view in group.get("views") or []:
+            for view in optimizer.views(group):
                 place = {member: i for i, member in enumerate(view["members"])}
                 blocks = [[[place[k], *ends] for k, *ends in block] for block in view["blocks"]]
                 found.append(

@@ -9,8 +9,9 @@ columns = fan-in). It is plain data, so that it travels in a param group and thr
     blocks    for each matrix its pieces [member, start, stop], stacked along the axis
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import TypedDict
 
@@ -118,22 +119,57 @@ def as_matrix(tensor: Tensor, layout: str) -> Tensor:
     except RuntimeError:
         raise ValueError(
             f"a tensor of shape {tuple(tensor.shape)} and strides {tensor.stride()} cannot be read "
-            f"as {layout} without a copy; make it contiguous before the optimizer is built"
+            f"as {layout} without a copy"
         ) from None
     return matrix.T if layout in ACROSS else matrix
+
+
+def readable(tensor: Tensor, layout: str) -> bool:
+    """Whether as_matrix takes no copy: the dimensions of its rows, and of its columns, lie in
+    memory as one."""
+    shape, strides = tensor.shape, tensor.stride()
+    for dims in axes(layout, tensor.ndim):
+        long = [d for d in dims if shape[d] != 1]
+        if any(strides[a] != shape[b] * strides[b] for a, b in pairwise(long)):
+            return False
+    return True
+
+
+def reordered(tensor: Tensor, layout: str) -> Tensor:
+    """A copy that lies in memory as the layout speaks of."""
+    if layout.startswith("channels_last"):
+        return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+    return tensor.contiguous()
 
 
 def whole(member: int, tensor: Tensor, layout: str, groups: int = 1) -> View:
     """The view that reads one tensor as one matrix, a batch as one matrix an entry.
 
-    groups: the equal groups of a convolution, each of which is a linear map of its own.
+    groups: the equal groups of a convolution, each of which is a linear map of its own. A tensor
+    without elements has no matrices.
     """
+    if tensor.numel() == 0:
+        return View(members=[member], layout=layout, axis=0, blocks=[])
     layout = as_stored(tensor, layout)
     axis = 1 if layout in SIDE_BY_SIDE else 0
     count = tensor.shape[0] if layout.startswith("batch") or layout == "vectors" else groups
-    size = as_matrix(tensor, layout).shape[axis] // count
+    size = matrix_shape(tensor.shape, layout)[axis] // count
     blocks = [[[member, i * size, (i + 1) * size]] for i in range(count)]
     return View(members=[member], layout=layout, axis=axis, blocks=blocks)
+
+
+def only(views: Sequence[View], members: Collection[int]) -> list[View]:
+    """The views without the pieces of other tensors: a joined matrix is that of those left."""
+    found = []
+    for view in views:
+        blocks = [[piece for piece in block if piece[0] in members] for block in view["blocks"]]
+        kept = {
+            "members": [k for k in view["members"] if k in members],
+            "blocks": [block for block in blocks if block],
+        }
+        if kept["blocks"]:
+            found.append(View(**{**view, **kept}))
+    return found
 
 
 def block_shapes(view: View, tensors: list[Tensor]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from models.tensor_parallel import fan_out
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.sharding import plan
 from optimizers.sharding.regions import extent
+from optimizers.views import View
 
 
 def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
@@ -28,7 +29,7 @@ def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
             if count == 1:
                 continue
             processes = plan.process_group(group["params"])
-            views = travelling(group, processes)
+            views = travelling(group, optimizer.views(group), processes)
             owners = communication.share_out(views, count)
             device = group["params"][0].device.type
             itemsize = Orthogonalizer(**group["orthogonalizer"]).input_dtype(device).itemsize
@@ -46,7 +47,9 @@ def merged(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]):
     }
 
 
-def travelling(group: dict[str, Any], processes: dist.ProcessGroup) -> list[Travelling]:
+def travelling(
+    group: dict[str, Any], views: list[View], processes: dist.ProcessGroup
+) -> list[Travelling]:
     """Of a group's views those whose blocks do not each lie whole with some process."""
     params = group["params"]
     shapes = [tuple(p.shape) for p in params]
@@ -58,7 +61,7 @@ def travelling(group: dict[str, Any], processes: dist.ProcessGroup) -> list[Trav
             sum(prod(shapes[k]) for k in view["members"]),
             plan.cost(view, group),
         )
-        for view in group["views"]
+        for view in views
         if not plan.stays(view, params, group["sharding"], held_by)
     ]
 

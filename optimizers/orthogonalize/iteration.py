@@ -67,22 +67,23 @@ class Orthogonalizer:
             )
         if self.norm not in NORMS:
             raise ValueError(f"orthogonalizer.norm={self.norm}: must be one of {', '.join(NORMS)}")
-        if self.singular_values is not None:
-            low, high = self.singular_values
-            if self.method != "exact" or not 0 < low <= high:
-                raise ValueError(
-                    f"orthogonalizer.singular_values={self.singular_values}: must be two numbers "
-                    f"above 0, the lower first, and needs orthogonalizer.method=exact"
-                )
+        drawn = self.singular_values is not None
+        if drawn and not (self.method == "exact" and _is_range(self.singular_values)):
+            raise ValueError(
+                f"orthogonalizer.singular_values={self.singular_values}: must be two numbers "
+                f"above 0, the lower first, and needs orthogonalizer.method=exact"
+            )
         if self.dtype not in (*DTYPES, "auto"):
             raise ValueError(
                 f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
             )
 
     def input_dtype(self, device_type: str) -> torch.dtype:
-        """What a stack is best gathered in: fp16 lacks the range for gradients before scaling."""
+        """What a stack is best gathered in: fp16 lacks the range for gradients before scaling, and
+        half precision would fill a null space with its rounding, which exact must see."""
         dtype = self.iteration_dtype(device_type)
-        return torch.float32 if dtype == torch.float16 else dtype
+        wide = dtype.itemsize > 2 or (dtype == torch.bfloat16 and self.method != "exact")
+        return dtype if wide else torch.float32
 
     def iteration_dtype(self, device_type: str) -> torch.dtype:
         if self.dtype != "auto":
@@ -119,21 +120,33 @@ class Orthogonalizer:
         return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
+def _is_range(pair: object) -> bool:
+    """Two numbers above 0, the lower first."""
+    try:
+        low, high = pair
+        return bool(0 < low <= high)
+    except (TypeError, ValueError):
+        return False
+
+
 def msign(X_bnm: Tensor, singular_values: tuple[float, float] | None = None) -> Tensor:
-    """The polar factor by SVD: the reference. Directions of zero singular value give zero.
+    """The polar factor by SVD: the reference. Directions of zero singular value give zero, NaN or
+    infinity gives NaN in its own matrix only.
 
     singular_values: between which each is drawn, in the place of 1, by torch's global generator.
     """
     wide = X_bnm.double() if X_bnm.dtype == torch.float64 else X_bnm.float()
-    if not wide.isfinite().all():  # the decomposition would raise; the iterations pass NaN on
-        return torch.full_like(X_bnm, torch.nan)
+    finite = wide.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    if not finite.all():  # of which the decomposition would raise
+        wide = wide.where(finite, 0.0)
     U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
     tolerance = S[..., :1] * max(X_bnm.shape[-2:]) * torch.finfo(S.dtype).eps
     ones = (tolerance < S).to(S.dtype)
     if singular_values is not None:
         low, high = singular_values
         ones = ones * (low + (high - low) * torch.rand_like(S))
-    return ((U * ones.unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
+    found = ((U * ones.unsqueeze(-2)) @ Vh).to(X_bnm.dtype)
+    return found if finite.all() else found.where(finite, torch.nan)
 
 
 def orthogonalize(

@@ -4,6 +4,12 @@ A view whose blocks each lie whole with some process (heads under head-aligned s
 where it lies. The tensors of every other view travel, in batches of views of one shape: directions
 come in from the shards, updates go out to them.
 
+A parameter without a gradient stays as it is, as each process sees it for itself. What travels
+does not depend on that, only on which parameters are trained (`requires_grad`, the same on all):
+such a parameter's part of the directions is zero, and no update is applied to it. So the
+collectives match even where processes disagree. As data parallelism gives all the same gradients
+or none, they do agree, and the step is that of one process.
+
 replicate  every process does all, on plain tensors
 distribute each process takes its share of the views, balanced by FLOPs; of sharded tensors the
            whole comes by all-to-all and goes back so, of plain ones the update is all-gathered
@@ -13,7 +19,7 @@ blockwise  each process's part of a matrix is a matrix of its own: no communicat
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -35,7 +41,15 @@ from optimizers.sharding.regions import (
     region,
 )
 from optimizers.stacks import Stack, plan, update_scale
-from optimizers.views import View, as_matrix, as_stored, block_shapes
+from optimizers.views import (
+    View,
+    as_matrix,
+    as_stored,
+    block_shapes,
+    only,
+    readable,
+    reordered,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -77,8 +91,15 @@ class Batch(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A group's step: stacks of the local tensors, then batches among `processes`."""
+    """A group's step: stacks of the local tensors, then batches among `processes`.
 
+    active: the tensors that are stepped, those with a gradient; layouts: how each is read in
+    memory, also of those that only travel; odd: those that cannot be read so where they lie.
+    """
+
+    active: list[int]
+    layouts: dict[int, str]
+    odd: set[int]
     stacks: list[Stack]
     batches: list[Batch]
     processes: dist.ProcessGroup | None
@@ -86,7 +107,7 @@ class Work(NamedTuple):
 
 def count_processes(params: list[Tensor]) -> int:
     """How many processes hold the parameters: all of a DTensor's mesh, or of the default group."""
-    mesh = mesh_of(params[0])
+    mesh = mesh_of(params[0]) if params else None
     if mesh is not None:
         return mesh.size()
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -101,26 +122,55 @@ def process_group(params: list[Tensor]) -> dist.ProcessGroup:
     return mesh.get_group() if mesh.ndim == 1 else mesh._flatten().get_group()
 
 
-def work(group: dict[str, Any], views: list[View]) -> Work:
-    """What this process does in a step of a param group read by `views`."""
+def work(group: dict[str, Any], views: list[View], active: list[int]) -> Work:
+    """What this process does in a step of a param group whose trained tensors `views` read.
+
+    active: positions of the tensors that have a gradient.
+    """
     params, sharding = group["params"], group["sharding"]
-    shards = [local(p) for p in params]
-    if sharding == "replicate" or count_processes(params) == 1:
-        return Work(plan(shards, views, group["scale"]), [], None)
+    if not views or sharding == "replicate" or count_processes(params) == 1:
+        near = only(views, active)
+        layouts = _layouts(near)
+        odd = _odd(params, layouts)
+        return Work(active, layouts, odd, _stacks(group, near, odd), [], None)
     processes = process_group(params)
     held_by = regions(params, processes)
     shapes, mine = [p.shape for p in params], held_by[dist.get_rank(processes)]
     near, far = [], []
     for view in views:
         if sharding == "blockwise" or stays(view, params, sharding, held_by):
-            part = local_view(view, shapes, mine)
-            if part is not None:
-                near.append(View(**{**part, "layout": _layout(view, params)}))
+            for moving in only([view], active):
+                part = local_view(moving, shapes, mine)
+                if part is not None:
+                    near.append(View(**{**part, "layout": _layout(view, params)}))
         else:
             far.append(view)
     _refuse_shared(views, far, sharding)
-    stacks = plan(shards, near, group["scale"]) if near else []
-    return Work(stacks, _batches(group, far, held_by, processes), processes)
+    layouts = _layouts(near) | {k: _layout(view, params) for view in far for k in view["members"]}
+    batches = _batches(group, far, active, held_by, processes)
+    odd = _odd(params, layouts)
+    return Work(active, layouts, odd, _stacks(group, near, odd), batches, processes)
+
+
+def _layouts(views: list[View]) -> dict[int, str]:
+    return {k: view["layout"] for view in views for k in view["members"]}
+
+
+def _odd(params: list[Tensor], layouts: dict[int, str]) -> set[int]:
+    return {k for k, layout in layouts.items() if not readable(local(params[k]), layout)}
+
+
+def _stacks(group: dict[str, Any], views: list[View], odd: set[int]) -> list[Stack]:
+    """Of local tensors; in the place of one that cannot be read where it lies, its copy's
+    outline."""
+    if not views:
+        return []
+    shards = [local(p) for p in group["params"]]
+    for k, layout in _layouts(views).items():
+        if k in odd:
+            shards[k] = reordered(torch.empty(shards[k].shape, device="meta"), layout)
+    first = local(group["params"][views[0]["members"][0]])
+    return plan(shards, views, group["scale"], first.device.type)
 
 
 def _refuse_shared(views: list[View], far: list[View], sharding: str) -> None:
@@ -180,7 +230,7 @@ def longest_first(costs: list[float], processes: int) -> list[int]:
 def cost(view: View, group: dict[str, Any]) -> float:
     """Multiplications of the iteration, and one for each element that is moved and normed."""
     orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-    device = group["params"][0].device
+    device = group["params"][view["members"][0]].device
     return sum(
         count * (orthogonalizer.multiplications(*shape, device) + prod(shape))
         for shape, count in Counter(block_shapes(view, group["params"])).items()
@@ -190,6 +240,7 @@ def cost(view: View, group: dict[str, Any]) -> float:
 def _batches(
     group: dict[str, Any],
     views: list[View],
+    active: Collection[int],
     held_by: list[list[Region]],
     processes: dist.ProcessGroup,
 ) -> list[Batch]:
@@ -216,13 +267,15 @@ def _batches(
             taken[owners[unit]] += 1
         for units in rounds.values():
             chosen = [(views[unit], owners[unit]) for unit in units]
-            batches.append(_batch(group, chosen, held_by, dist.get_rank(processes), replicated))
+            me = dist.get_rank(processes)
+            batches.append(_batch(group, chosen, active, held_by, me, replicated))
     return batches
 
 
 def _batch(
     group: dict[str, Any],
     units: list[tuple[View, int | None]],
+    active: Collection[int],
     held_by: list[list[Region]],
     me: int,
     replicated: bool,
@@ -238,7 +291,8 @@ def _batch(
             renumbered = [place[k] for k in view["members"]]
             layout = dense(view["layout"])
             owned.append(View(members=renumbered, layout=layout, axis=view["axis"], blocks=blocks))
-        scaled, layout = _scaled(view, params, group["scale"]), _layout(view, params)
+        layout = _layout(view, params)
+        scaled = _scaled(only([view], active), params, group["scale"])
         runs = View(**{**view, "blocks": [[run] for run, _ in scaled]})
         for held, (_, scale) in zip(held_blocks(runs, shapes, held_by[me]), scaled, strict=True):
             for k, start, stop in held:
@@ -250,7 +304,9 @@ def _batch(
         owners=[owners[k] for k in members],
         held=[[held[k] for held in held_by] for k in members],
         senders=[_senders([held[k] for held in held_by], owners[k]) for k in members],
-        stacks=plan(outlines, owned, group["scale"], params[0].device.type) if owned else [],
+        stacks=plan(outlines, owned, group["scale"], params[members[0]].device.type)
+        if owned
+        else [],
         lines=lines,
         replicated=replicated,
     )
@@ -265,14 +321,16 @@ def _senders(held: list[Region], target: int | None) -> list[int]:
     return sorted(chosen.values())
 
 
-def _scaled(view: View, params: list[Tensor], rule: str) -> list[tuple[list[int], float]]:
-    """Pieces of the view with the scale of their blocks, neighbours of one scale put together."""
-    scales = [update_scale(rule, *shape) for shape in block_shapes(view, params)]
-    blocks = zip(view["blocks"], scales, strict=True)
+def _scaled(views: list[View], params: list[Tensor], rule: str) -> list[tuple[list[int], float]]:
+    """Pieces of the views with the scale of their blocks, neighbours of one scale put together."""
+    found = [
+        (piece, update_scale(rule, *shape))
+        for view in views
+        for block, shape in zip(view["blocks"], block_shapes(view, params), strict=True)
+        for piece in block
+    ]
     runs: list[tuple[list[int], float]] = []
-    for (member, start, stop), scale in sorted(
-        (piece, scale) for block, scale in blocks for piece in block
-    ):
+    for (member, start, stop), scale in sorted(found):
         if runs and (runs[-1][0][0], runs[-1][0][2], runs[-1][1]) == (member, start, scale):
             runs[-1][0][2] = stop
         else:

@@ -4,7 +4,7 @@ from itertools import groupby
 from typing import Any
 
 from optimizers.structure.parameters import Parameter
-from optimizers.views import View, as_matrix, whole
+from optimizers.views import View, matrix_shape, whole
 
 QKV_MODES = ("fused", "split", "per_head", "head_groups")
 
@@ -37,19 +37,12 @@ def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[Vi
             blocks = [[[number, h * size, (h + 1) * size]] for h in range(p.output_heads)]
             views.append(View(members=[number], layout=p.layout, axis=1, blocks=blocks))
         else:
-            views.append(_whole(number, p))
+            views.append(whole(number, p.tensor, p.layout, p.groups))
     return views
 
 
 def _columns(p: Parameter) -> int:
-    return as_matrix(p.tensor, p.layout).shape[1]
-
-
-def _whole(number: int, p: Parameter) -> View:
-    try:
-        return whole(number, p.tensor, p.layout, p.groups)
-    except ValueError as error:
-        raise ValueError(f"{p.name}: {error}") from None
+    return matrix_shape(p.tensor.shape, p.layout)[1]
 
 
 def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, Any]) -> list[View]:

@@ -85,12 +85,13 @@ def gradient(step: int, number: int, shape: torch.Size) -> Tensor:
 
 
 def step(optimizer: Muon, steps: range) -> None:
-    """Steps on gradients that are the same on every process; one tensor has none at step 1."""
+    """Steps on gradients that are the same on every process; at step 1 two tensors have none, of
+    which one may be joined with others."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for number in steps:
         for i, p in enumerate(params):
             p.grad = None
-            if (number, i) != (1, 3):
+            if (number, i) not in ((1, 3), (1, 5)):
                 p.grad = sharded_like(gradient(number, i, p.shape).to(p.dtype), p)
         optimizer.step()
 
@@ -299,6 +300,34 @@ def a_gradient_may_lie_otherwise_than_its_parameter(size: int) -> None:
         assert_close([many], [alone], f"gradient {lies}")
 
 
+def a_gradient_that_one_process_lacks_leaves_its_part_as_it_is(size: int) -> None:
+    """And holds nobody up."""
+    line = init_device_mesh("cpu", (size,))
+    start = [random(8, 6, seed=1), random(6, 8, seed=2)]
+    placed = [[Shard(0)], [Shard(0)]]
+    for sharding in ("distribute", "gather"):
+        many = parameters(start, line, lambda i, t: placed[i])
+        optimizer = muon(many, None, sharding=sharding)
+        for p, g in zip(many, start, strict=True):
+            p.grad = sharded_like(g, p) if dist.get_rank() else None
+        optimizer.step()
+        for p, g in zip(many, start, strict=True):
+            rows = len(g) // size
+            moved = (full(p) != g).any(1)
+            assert not moved[:rows].any() and moved[rows:].all()
+            assert (p in optimizer.state) == (dist.get_rank() > 0)
+
+
+def a_group_without_tensors_takes_part_in_nothing(size: int) -> None:
+    for sharding in ("replicate", "distribute"):
+        (p,) = parameters([random(4, 6, seed=1)])
+        frozen = nn.Parameter(torch.ones(3, dtype=torch.int8), requires_grad=False)
+        optimizer = Muon([{"params": []}, {"params": [frozen]}, {"params": [p]}], sharding=sharding)
+        p.grad = random(4, 6, seed=2)
+        optimizer.step()
+        assert list(optimizer.state) == [p]
+
+
 def a_state_is_loaded_where_it_was_saved(size: int) -> None:
     """Settings travel, but for `sharding`."""
     start, views = tensors()
@@ -405,6 +434,8 @@ def main(rank: int, size: int, meeting_place: Path) -> None:
         a_share_of_the_flops,
         a_block_is_stepped_as_a_matrix_of_its_own,
         a_gradient_may_lie_otherwise_than_its_parameter,
+        a_gradient_that_one_process_lacks_leaves_its_part_as_it_is,
+        a_group_without_tensors_takes_part_in_nothing,
         a_state_is_loaded_where_it_was_saved,
         what_cannot_be_is_refused,
     ]

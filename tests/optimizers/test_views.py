@@ -213,8 +213,7 @@ def test_a_kernels_matrices_are_the_maps_between_a_patch_and_a_point(
 def test_what_takes_a_copy_is_refused_in_one_line():
     sliced = torch.randn(4, 6, 3, 3)[:, ::2]
     with pytest.raises(ValueError, match=r"\(4, 3, 3, 3\) and strides .* kernel without a copy"):
-        whole(0, sliced, "kernel")
-    whole(0, sliced.contiguous(), "kernel")
+        as_matrix(sliced, "kernel")
     view = whole(0, sliced.contiguous(memory_format=torch.channels_last), "kernel")
     with pytest.raises(ValueError, match="channels_last without a copy"):
         gather(view, [sliced.contiguous()])  # and not columns in another order
