@@ -345,7 +345,8 @@ def _seen(p: Tensor) -> tuple | None:
 
 def gradient(group: dict[str, Any], member: int) -> Tensor:
     """Of the parameter's placements, which backward does not promise."""
-    p = group["params"][member]
+    p: Tensor = group["params"][member]
+    assert p.grad is not None
     if p.grad.layout is not torch.strided:
         raise ValueError(
             f"optimizer params: the gradient of {called(group, member)} is sparse, which Muon "

@@ -163,12 +163,11 @@ def only(views: Sequence[View], members: Collection[int]) -> list[View]:
     found = []
     for view in views:
         blocks = [[piece for piece in block if piece[0] in members] for block in view["blocks"]]
-        kept = {
-            "members": [k for k in view["members"] if k in members],
-            "blocks": [block for block in blocks if block],
-        }
-        if kept["blocks"]:
-            found.append(View(**{**view, **kept}))
+        blocks = [block for block in blocks if block]
+        if blocks:
+            left = [k for k in view["members"] if k in members]
+            layout, axis = view["layout"], view["axis"]
+            found.append(View(members=left, layout=layout, axis=axis, blocks=blocks))
     return found
 
 

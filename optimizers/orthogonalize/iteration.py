@@ -6,6 +6,7 @@ msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ class Orthogonalizer:
         return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
-def _is_range(pair: object) -> bool:
+def _is_range(pair: Any) -> bool:
     """Two numbers above 0, the lower first."""
     try:
         low, high = pair
