@@ -22,7 +22,7 @@ from bench.records import record
 from bench.settings import config
 from bench.settings.config import Settings
 from bench.tracking import tracker as tracking
-from bench.training import prepare, run
+from bench.training import loss, prepare, run
 from bench.training.trainer import Trainer
 
 
@@ -36,12 +36,12 @@ def bare_loop(settings: Settings, ready: prepare.Ready) -> float:
         batch = data.batch(step, train.batch_size)
         batch = {k: v.to(train.device) for k, v in batch.items()}
         with torch.autocast(train.device, torch.bfloat16, enabled=train.precision == "bf16"):
-            loss = model(**batch).loss
-        loss.backward()
+            mean, _ = loss.of(model, batch)
+        mean.backward()
         torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
         ready.routing.step()
         ready.routing.zero_grad()
-    loss.item()
+    mean.item()
     return time.perf_counter() - began
 
 

@@ -13,7 +13,7 @@ from bench.processes import parallel
 from bench.processes.world import ALONE, World
 from bench.settings.config import Settings
 from bench.settings.errors import UserError
-from bench.training import prepare
+from bench.training import loss, prepare
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.routing import Routing
 from optimizers.sharding.regions import local
@@ -46,8 +46,8 @@ class Subject:
         self.settings, self.device, self.world = settings, settings.train.device, world
         self.source = random_batches.for_model(settings)
         self.model = self._fresh()
-        forward = parallel.forward(self.model, world)
-        self.forward = torch.compile(forward) if settings.train.compile else forward
+        self.forward = parallel.forward(self.model, world)
+        self.loss = torch.compile(loss.of) if settings.train.compile else loss.of
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.batches = {
@@ -72,12 +72,16 @@ class Subject:
         whole = prepare.model(settings, self.source)
         return prepare.routing(settings, whole, self.world, cut=self.model)
 
-    def run(self, units: int, model: nn.Module | None = None) -> None:
-        """Forward and backward on the batch of so many units, under the benchmark's precision."""
+    def run(self, units: int, compiled: bool = True) -> None:
+        """Forward and backward on the batch of so many units, under the benchmark's precision.
+
+        compiled: where the settings ask for that; else of the bare model.
+        """
+        compute, forward = (self.loss, self.forward) if compiled else (loss.of, self.model)
         bf16 = self.settings.train.precision == "bf16"
         with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
-            loss = (model or self.forward)(**self.batches[units]).loss
-        loss.backward()
+            mean, _ = compute(forward, self.batches[units])
+        mean.backward()
 
     def time(self, units: int) -> float:
         """Milliseconds of forward and backward into gradients that are not there yet."""
@@ -119,7 +123,7 @@ class Subject:
         linear = [m for m in self.model.modules() if type(m).__name__ in kinds]
         handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in linear]
         with torch.no_grad():
-            self.model(**batch)
+            loss.of(self.model, batch)
         for handle in handles:
             handle.remove()
         parallel.rest(self.model)
@@ -128,7 +132,7 @@ class Subject:
     def count(self, units: int) -> flops.Count:
         """The FLOPs of one forward and backward."""
         self.clear()
-        return flops.count(lambda: self.run(units, self.model))
+        return flops.count(lambda: self.run(units, compiled=False))
 
     def traffic(self) -> dict[str, Any]:
         """What a forward and backward on the largest batch communicates; beside it the model's."""

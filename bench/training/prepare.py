@@ -20,7 +20,7 @@ from bench.processes.world import ALONE, World
 from bench.settings import targets
 from bench.settings.config import Settings, model_builder
 from bench.settings.errors import UserError
-from bench.training import randomness
+from bench.training import randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
@@ -97,15 +97,23 @@ def model(settings: Settings, read) -> nn.Module:
         with torch.no_grad():
             for p in built.parameters():
                 p.mul_(1 + settings.perturb * torch.randn_like(p))
-    return built.train().to(settings.train.device)
+    built.train().to(settings.train.device)
+    if settings.model["_target_"] not in trial.BUILT_IN:
+        trial.check(built, chosen(settings), read.facts, settings.train.sequence_length)
+    return built
+
+
+def chosen(settings: Settings) -> str:
+    """The setting that chose the model, as a message names it."""
+    source = settings.model.get("source")
+    return f"model.source={source}" if source else f"model={settings.model['name']}"
 
 
 def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
     most = getattr(getattr(built, "config", None), "max_position_embeddings", None)
     length = settings.train.sequence_length
     if settings.data["task"] == "text" and most is not None and length > most:
-        name = settings.model["name"]
-        raise UserError(f"train.sequence_length={length}: model={name} has {most} positions")
+        raise UserError(f"train.sequence_length={length}: {chosen(settings)} has {most} positions")
 
 
 def routing(

@@ -17,7 +17,7 @@ from bench.processes.world import World
 from bench.records.record import Metrics
 from bench.settings.config import Settings, schedule_factor
 from bench.tracking.tracker import Tracker
-from bench.training import checkpoint, gradients, momenta, randomness
+from bench.training import checkpoint, gradients, loss, momenta, randomness
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
 
@@ -47,8 +47,8 @@ class Trainer:
         self.train, self.world, self.check = settings.train, world, check
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
-        forward = parallel.forward(self.model, world)
-        self.forward = torch.compile(forward) if self.train.compile else forward
+        self.forward = parallel.forward(self.model, world)
+        self.loss = torch.compile(loss.of) if self.train.compile else loss.of
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.examples = self.train.batch_size * self.train.accumulate
@@ -153,7 +153,7 @@ class Trainer:
             self.update_rms = meter.update_rms(before, self.routing.roles, self.world)
             del before
             self.memory.resume()
-        loss, forward_backward, own, asked = self.world.means(
+        train_loss, forward_backward, own, asked = self.world.means(
             here.item(), middle - began, ended - resumed, self.interrupt.asked
         )
         self.stops = asked > 0
@@ -165,7 +165,7 @@ class Trainer:
             "step": state["step"],
             self.data.unit: state["step"] * self.units_per_step,
             "seconds": state["seconds"],
-            "train_loss": loss,
+            "train_loss": train_loss,
             "lr": rates,
             "grad_norm": norm.item(),
             "forward_backward_ms": 1e3 * forward_backward,
@@ -188,9 +188,10 @@ class Trainer:
             part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
             last = i + self.train.batch_size >= self.examples
             with parallel.exchanging(self.forward, last):
-                loss = self.output(self.forward, self.world.part(part)).loss / self.train.accumulate
-                loss.backward()
-            total += loss.detach()
+                mean, _ = self.output(self.forward, self.world.part(part))
+                share = mean / self.train.accumulate
+                share.backward()
+            total += share.detach()
         norm = gradients.norm(self.parameters, self.world)
         if not norm.isfinite():
             self.broken = gradients.not_finite(self.model)
@@ -198,12 +199,12 @@ class Trainer:
             gradients.clip(self.parameters, self.train.clip_norm, norm)
         return total, norm
 
-    def output(self, forward: Callable, batch: dict[str, Tensor]):
-        """A model's output on a batch, under the run's precision."""
+    def output(self, forward: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The mean loss on a batch and the logits, under the run's precision."""
         device = self.train.device
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         with torch.autocast(device, torch.bfloat16, enabled=self.train.precision == "bf16"):
-            return forward(**batch)
+            return self.loss(forward, batch)
 
     # measuring ------------------------------------------------------------------------------
 
@@ -217,15 +218,15 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Validation at the present step; the line it adds to the metrics."""
         state = self.state
-        loss, accuracy = self.evaluation("validation")
-        state["val_loss"], state["val_accuracy"] = loss, accuracy
+        val_loss, accuracy = self.evaluation("validation")
+        state["val_loss"], state["val_accuracy"] = val_loss, accuracy
         best = state["best_val_loss"]
-        if math.isfinite(loss) and (best is None or loss < best):
-            state["best_val_loss"] = loss
+        if math.isfinite(val_loss) and (best is None or val_loss < best):
+            state["best_val_loss"] = val_loss
         target = self.train.target_loss
-        if target is not None and state["target_step"] is None and loss <= target:
+        if target is not None and state["target_step"] is None and val_loss <= target:
             state["target_step"], state["target_seconds"] = state["step"], state["seconds"]
-        line = {"step": state["step"], "seconds": state["seconds"], "val_loss": loss}
+        line = {"step": state["step"], "seconds": state["seconds"], "val_loss": val_loss}
         if accuracy is not None:
             line["val_accuracy"] = accuracy
         line["update_rms"] = self.update_rms
@@ -242,17 +243,17 @@ class Trainer:
         losses = right = count = 0
         for batch in self.data.evaluation(part, self.train.batch_size):
             n, batch = len(batch["labels"]), self.world.part(batch)
-            output = self.output(model or self.forward, batch)
-            losses += n * output.loss.item()
+            mean, logits = self.output(model or self.forward, batch)
+            losses += n * mean.item()
             count += n
             if self.data.task == "images":
-                labels = batch["labels"].to(output.logits.device)
-                hits = (output.logits.argmax(-1) == labels).sum().item()
+                labels = batch["labels"].to(logits.device)
+                hits = (logits.argmax(-1) == labels).sum().item()
                 right += hits * n / len(labels)
         self.model.train()
         parallel.rest(self.model)
-        loss, accuracy = self.world.means(losses / count, right / count)
-        return loss, accuracy if self.data.task == "images" else None
+        mean_loss, accuracy = self.world.means(losses / count, right / count)
+        return mean_loss, accuracy if self.data.task == "images" else None
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self.metrics is not None  # fit() opened them

@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.data import batches
 from bench.laboratory.statements import updates
 from bench.laboratory.statements.check import SEED_1, Check, verdict
+from bench.training import loss
 from models import gpt2
 
 DATA, TOKENIZER = Path(__file__).parents[3] / "conf/data/sotu.yaml", "sotu4096"
@@ -61,7 +62,8 @@ def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple
     for step in range(STEPS):
         before = table.detach().clone()
         model.zero_grad()
-        model(**text.batch(step, examples)).loss.backward()
+        mean, _ = loss.of(model, text.batch(step, examples))
+        mean.backward()
         optimizer.step()
     assert table.grad is not None
     return rows(table.grad), rows(table.detach() - before)

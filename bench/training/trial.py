@@ -1,0 +1,73 @@
+"""One forward pass of a model that is not built in, before any work: does it fit the data, and
+does a language model predict what it has not seen?"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data.random_batches import RandomBatches
+from bench.settings.errors import UserError
+from bench.training import randomness
+
+BUILT_IN = ("models.gpt2.build", "models.vit.build")
+EXAMPLES = 2
+SEEN = 1e-5  # of the change at the changed tokens: above fp32 rounding, below what sight gives
+SMALL = 0.02  # in place of a weight that starts at zero, which would hide what it lets through
+
+
+def check(model: nn.Module, name: str, facts: dict[str, Any], sequence_length: int) -> None:
+    """Try the model on two examples shaped like the data's, and leave it as it was.
+
+    name: the settings that chose it. facts: what it has to fit. Raises UserError where it cannot
+    take them, gives other logits than the loss needs, or sees the tokens that it is to predict.
+    """
+    text = "vocab_size" in facts
+    batch = RandomBatches("text" if text else "images", sequence_length, facts).batch(EXAMPLES, 0)
+    first = sequence_length // 2 | 1  # odd: no edge of blocks that a model may cut text into
+    if text:
+        ids = batch["input_ids"]
+        ids[1] = ids[0]
+        ids[1, first:] = (ids[0, first:] + 1) % facts["vocab_size"]
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    logits = _logits(model, inputs, name)
+    shape = (EXAMPLES, sequence_length) if text else (EXAMPLES, facts["classes"])
+    least = facts["vocab_size"] if text else 0
+    if logits.shape[:2] != shape or logits.ndim != (3 if text else 2) or logits.shape[-1] < least:
+        needed = (*shape, least) if text else shape
+        raise UserError(
+            f"{name}: its logits for a batch of {_shapes(inputs)} have the shape "
+            f"{tuple(logits.shape)}; the loss needs {needed}"
+        )
+    if not text:
+        return
+    change = (logits[1] - logits[0]).float().abs().amax(-1)
+    if change[:first].max() > SEEN * change[first:].max():
+        raise UserError(
+            f"{name}: sees the tokens that it is to predict (its logits change with later tokens); "
+            "a causal language model is needed"
+        )
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Tensor:
+    """What the model gives in eval mode; its buffers, its mode and the random state stay."""
+    device = next(model.parameters()).device
+    before, training = randomness.state(device.type), model.training
+    stand_ins = {key: buffer.clone() for key, buffer in model.named_buffers()}
+    for key, p in model.named_parameters():
+        if not p.any():
+            stand_ins[key] = SMALL * torch.randn_like(p)
+    try:
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        return torch.func.functional_call(model.eval(), stand_ins, (), inputs).logits
+    except Exception as error:  # whatever the model's own code raises
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{name}: cannot take a batch of {_shapes(inputs)} ({reason})") from error
+    finally:
+        model.train(training)
+        randomness.restore(before)
+
+
+def _shapes(inputs: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
