@@ -3,11 +3,13 @@
 Only a configuration is read: weights are never downloaded and code from the hub never runs.
 """
 
+import copy
 import json
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +33,17 @@ ACCEPTED = (
     "model on the hub"
 )
 REACH_SECONDS = 5.0
-CONFIG_NAMES = {"channels": "num_channels", "classes": "num_labels"}
+CONFIG_NAMES = {
+    "channels": ("num_channels", "stem_num_channels"),
+    "classes": ("num_labels",),
+}
+# How a model was stored, run or scored, not what it is; at any depth of a configuration.
+NOT_ARCHITECTURE = {
+    *("quantization_config", "compression_config", "dtype", "torch_dtype", "auto_map"),
+    *("attn_implementation", "_attn_implementation", "experts_implementation"),
+    *("_experts_implementation", "problem_type", "loss_type", "torchscript", "return_dict"),
+    *("use_return_dict", "output_attentions", "output_hidden_states", "output_router_logits"),
+}
 
 Auto = type[AutoModelForCausalLM] | type[AutoModelForImageClassification]
 
@@ -48,10 +60,11 @@ def build(
     """The architecture that `source` names, sized for the data, without dropout, in fp32.
 
     `source` is a folder with a config.json, that file, a model type transformers knows, or a
-    name on the hub. With `vocab_size` it becomes a causal language model (`input_ids`, `labels`
-    (batch, sequence) int64), otherwise an image classifier (`pixel_values` (batch, channels,
-    image_size, image_size) fp32, `labels` (batch,) int64). A size that the architecture does
-    not have is passed over. Weights follow torch's global random state.
+    name on the hub; of a config.json the architecture alone is read. With `vocab_size` it
+    becomes a causal language model (`input_ids` (batch, sequence) int64), otherwise an image
+    classifier (`pixel_values` (batch, channels, image_size, image_size) fp32). A size that the
+    architecture does not have is passed over, and patches that leave too little of an image for
+    it give way to its own or smaller ones. Weights follow torch's global random state.
     Raises ValueError where the source is not found, needs code from the hub, has no head for
     the task, or cannot be built with these sizes.
     """
@@ -66,7 +79,9 @@ def build(
     check_positive("data", **from_data)
     if image_size and patch_size:
         check_divides("data.patch_size", patch_size, "data.image_size", image_size)
-    sizes = {CONFIG_NAMES.get(name, name): size for name, size in from_data.items()}
+    sizes = {
+        name: size for key, size in from_data.items() for name in CONFIG_NAMES.get(key, (key,))
+    }
 
     config = _read_config(source)
     auto: Auto
@@ -84,20 +99,52 @@ def build(
     head = heads[config.model_type]
     config.architectures = [head if isinstance(head, str) else head[0]]
     try:
-        for part in _parts(config):
-            _fit(part, sizes)
-        _refuse_too_large(auto, config)
+        config = _fitted(auto, config, sizes)
         # A configuration may ask for bf16 weights; what is trained here is kept in fp32.
         model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:
         raise ValueError(
-            f"model.source={source}: cannot be built with {sizes}: {_one_line(error)}"
+            f"model.source={source}: cannot be built with {from_data}: {_one_line(error)}"
         ) from error
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None  # nothing is padded here, so every row has to learn
-    model.loss_type = "ForImageClassification" if vocab_size is None else "ForCausalLM"
     return model
+
+
+def _fitted(auto: Auto, config: PreTrainedConfig, sizes: dict[str, int]) -> PreTrainedConfig:
+    """The configuration in these sizes.
+
+    Hierarchies halve an image again and again behind their patches, and some read it by windows
+    of their own: where it does not pass, their own patches are tried, then smaller ones. Where
+    none helps, the sizes are as asked for. Raises ValueError for a model that is too large.
+    """
+    if "patch_size" in sizes:
+        own = {name: size for name, size in sizes.items() if name != "patch_size"}
+        tried = (sizes, own, sizes | {"patch_size": 2}, sizes | {"patch_size": 1})
+        sizes = next((one for one in tried if _passes(auto, config, one)), sizes)
+    config = _sized(config, sizes)
+    _refuse_too_large(auto, config)
+    return config
+
+
+def _passes(auto: Auto, config: PreTrainedConfig, sizes: dict[str, int]) -> bool:
+    """Whether an image passes through a model of these sizes; no memory for numbers is taken."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = auto.from_config(_sized(config, sizes)).eval()
+            side = sizes["image_size"]
+            model(pixel_values=torch.empty(1, sizes["num_channels"], side, side))
+    except Exception:  # whatever a model's own code raises
+        return False
+    return True
+
+
+def _sized(config: PreTrainedConfig, sizes: dict[str, int]) -> PreTrainedConfig:
+    config = copy.deepcopy(config)
+    for part in _parts(config):
+        _fit(part, sizes)
+    return config
 
 
 def _refuse_too_large(auto: Auto, config: PreTrainedConfig) -> None:
@@ -122,7 +169,7 @@ def _read_config(source: str) -> PreTrainedConfig:
             return AutoConfig.for_model(source)
         file = _from_hub(source)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
         model_type = content.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(
@@ -132,9 +179,18 @@ def _read_config(source: str) -> PreTrainedConfig:
         reason = "its code is not part of transformers" if "auto_map" in content else "unknown"
         raise ValueError(f"model.source={source}: model_type={model_type}: {reason}")
     try:
-        return AutoConfig.from_pretrained(str(file), trust_remote_code=False)
+        return CONFIG_MAPPING[model_type].from_dict(_architecture(content))
     except Exception as error:
         raise ValueError(f"model.source={source}: {_one_line(error)}") from error
+
+
+def _architecture(content: Any) -> Any:
+    """A configuration without what does not say which model it is."""
+    if isinstance(content, list):
+        return [_architecture(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    return {k: _architecture(item) for k, item in content.items() if k not in NOT_ARCHITECTURE}
 
 
 def _from_hub(name: str) -> Path:
@@ -165,7 +221,8 @@ def _fit(config: PreTrainedConfig, sizes: dict[str, int]) -> None:
     """Set the sizes a configuration has, no dropout, and token ids inside the vocabulary."""
     for name, size in sizes.items():
         if hasattr(config, name):
-            setattr(config, name, size)
+            sides = getattr(config, name)
+            setattr(config, name, [size] * len(sides) if isinstance(sides, list | tuple) else size)
     for name, value in config.to_dict().items():
         if "drop" in name and type(value) in (int, float):
             setattr(config, name, type(value)(0))

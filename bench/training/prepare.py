@@ -162,6 +162,18 @@ def refuse_small_disk(
         )
 
 
+def remark_patches(settings: Settings, built: nn.Module, say: Callable[[str], None]) -> None:
+    """Say where a model's patches are not those of the data block (models/hub.py)."""
+    patch, asked = getattr(getattr(built, "config", None), "patch_size", None), settings.data
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    if asked["task"] == "images" and patch not in (None, asked["patch_size"]):
+        say(
+            f"{chosen(settings)}: has patches of {patch} pixels, as images of "
+            f"{asked['image_size']} do not pass through it in "
+            f"data.patch_size={asked['patch_size']}"
+        )
+
+
 def remarks(settings: Settings, say: Callable[[str], None]) -> None:
     """What was decided for this machine and a reader of the results should know."""
     asked = settings.orthogonalizer

@@ -29,9 +29,11 @@ LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
 
 def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     """Print the routing table and stop."""
-    routing = prepare.routing(settings, prepare.model(settings, prepare.data(settings)))
+    model = prepare.model(settings, prepare.data(settings))
+    routing = prepare.routing(settings, model)
     terminal.show(tables.routing(routing.table))
     say(tables.who_takes_what(settings.optimizer["name"], routing.table))
+    prepare.remark_patches(settings, model, say)
     return {"how": "inspected"}
 
 
@@ -122,6 +124,7 @@ def train(
     ready = prepare.everything(settings, folder, world)
     say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
     prepare.remarks(settings, say)
+    prepare.remark_patches(settings, ready.model, say)
     facts = record.about(settings, cell) | facts_of(ready, settings)
     tracker = tracking.Tracker()
     if world.leads:

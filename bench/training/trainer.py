@@ -240,7 +240,7 @@ class Trainer:
         model: another one than the run's.
         """
         self.model.eval()
-        losses = right = count = 0
+        losses, right, count = 0.0, 0.0, 0
         for batch in self.data.evaluation(part, self.train.batch_size):
             n, batch = len(batch["labels"]), self.world.part(batch)
             mean, logits = self.output(model or self.forward, batch)

@@ -63,7 +63,10 @@ def _logits(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Tensor:
         return torch.func.functional_call(model.eval(), stand_ins, (), inputs).logits
     except Exception as error:  # whatever the model's own code raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{name}: cannot take a batch of {_shapes(inputs)} ({reason})") from error
+        hint = "; try another data.image_size or data.channels" if "pixel_values" in inputs else ""
+        raise UserError(
+            f"{name}: cannot take a batch of {_shapes(inputs)} ({reason}){hint}"
+        ) from error
     finally:
         model.train(training)
         randomness.restore(before)

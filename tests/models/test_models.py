@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 import bench.settings.config  # noqa: F401  (registers the schema that conf/train.yaml starts from)
+from bench.training import loss
 from models import gpt2, hub, vit
 from tests.helpers.commands import ROOT
 
@@ -183,7 +184,7 @@ def test_hub_builds_a_causal_model_of_a_folder_or_file(tmp_path, model_type, cha
     one, other = model(input_ids=ids).logits, model(input_ids=changed).logits
     assert torch.allclose(one[:, :-1], other[:, :-1], atol=1e-5)  # causal, and no dropout
     assert not torch.allclose(one[:, -1], other[:, -1], atol=1e-5)
-    model(input_ids=ids, labels=ids).loss.backward()
+    loss.of(model, {"input_ids": ids, "labels": ids})[0].backward()
 
 
 def test_hub_keeps_token_ids_inside_the_vocabulary(tmp_path):
@@ -203,7 +204,68 @@ def test_hub_fits_an_image_model_to_the_data(tmp_path, model_type):
     assert output.logits.shape == (3, 10)
     assert torch.equal(model(**batch).logits, output.logits)
     assert model.config.hidden_dropout_prob == 0.0
-    output.loss.backward()
+    loss.of(model, batch)[0].backward()
+
+
+# What of a config.json says how a model was stored, run or scored; each in the way of building it.
+BESIDE = {
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "attn_implementation": "flash_attention_2",
+    "_attn_implementation": "flash_attention_2",
+    "problem_type": "multi_label_classification",
+    "torch_dtype": "bfloat16",
+    "return_dict": False,
+    "output_attentions": True,
+}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_hub_reads_the_architecture_alone(tmp_path, mark):
+    file = config_file(tmp_path, "llama", num_key_value_heads=4, head_dim=8) / "config.json"
+    torch.manual_seed(0)
+    plain = hub.build(source=str(file), vocab_size=99)
+    content = json.loads(file.read_text()) | BESIDE
+    file.write_bytes(mark + json.dumps(content).encode())
+    torch.manual_seed(0)
+    model = hub.build(source=str(file), vocab_size=99)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    ids = text(99)["input_ids"]
+    assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
+    assert model.config._attn_implementation == plain.config._attn_implementation
+
+
+def test_hub_reads_the_architecture_alone_in_nested_configurations_too(tmp_path):
+    """As of models of text and images, of which the text part is trained."""
+    assert hub._architecture({"text_config": {"layers": 2, **BESIDE}, "parts": [BESIDE]}) == {
+        "text_config": {"layers": 2},
+        "parts": [{}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("model_type", "asked", "patches"),
+    [
+        ("convnext", 4, 2),  # halves what its patches leave three times more
+        ("segformer", 4, None),  # has none to choose, and does not pass: as asked for
+        ("swin", 14, 4),  # its own
+        ("vit", 14, 14),
+    ],
+)
+def test_patches_that_an_image_does_not_pass_in_give_way(model_type, asked, patches):
+    sizes = {"image_size": 28 if model_type != "swin" else 224, "num_channels": 1, "num_labels": 10}
+    config = hub._fitted(
+        hub.AutoModelForImageClassification,
+        AutoConfig.for_model(model_type),
+        sizes | {"patch_size": asked},
+    )
+    assert getattr(config, "patch_size", None) == patches
+    assert (config.num_channels, config.num_labels) == (1, 10)
+
+
+def test_sizes_that_are_lists_stay_lists():
+    """Hiera's sides, as rows and columns."""
+    config = hub._sized(AutoConfig.for_model("hiera"), {"image_size": 224, "num_labels": 5})
+    assert (config.image_size, config.num_labels) == ([224, 224], 5)
 
 
 @pytest.mark.parametrize(
