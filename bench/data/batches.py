@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.data import cache, sources, tokenizer
+from bench.data import cache, files, sources, tokenizer
+from bench.data.sources import SHIPPED
 from bench.settings.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,14 @@ Batch = dict[str, "Tensor"]
 
 FORMAT = 1  # of the prepared arrays; part of every cache key
 DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once during preparation
+# What a data block of each task has to say, whichever its source.
+NEEDED = {
+    "text": ("source", "column", "eval_sequences"),
+    "images": (
+        *("source", "image_column", "label_column", "eval_sequences"),
+        *("image_size", "channels", "classes", "patch_size"),
+    ),
+}
 
 
 def identity(block: dict) -> dict:
@@ -34,8 +43,7 @@ def identity(block: dict) -> dict:
     """
     if block["source"] != "text_files":
         return dict(block)
-    files = sources.text_files(block["path"])
-    return block | {"path": {"sha256": sources.content_sha256(files)}}
+    return block | {"path": {"sha256": files.content_sha256(files.text_files(block))}}
 
 
 def load(
@@ -50,11 +58,22 @@ def load(
         number = block.get(setting, 1)
         if not isinstance(number, int) or number < 1:
             raise UserError(f"data.{setting}={number}: it takes a whole number from 1 on")
+    if block["task"] not in NEEDED:
+        raise UserError(f"data.task={block['task']}: it takes text or images")
+    lacking = [setting for setting in NEEDED[block["task"]] if setting not in block]
+    if lacking:
+        raise UserError(
+            f"data.task={block['task']}: data={block['name']} has no {', '.join(lacking)}; "
+            f"{SHIPPED[block['task']]} has"
+        )
     if block["task"] == "text":
         return load_tokens(block, seed, sequence_length, tokenizer)
-    if block["task"] == "images":
-        return load_images(block, seed)
-    raise UserError(f"data.task={block['task']}: it takes text or images")
+    return load_images(block, seed)
+
+
+def place(block: dict) -> str:
+    """The setting that a message about the data names."""
+    return f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
 
 
 # --- text
@@ -104,19 +123,18 @@ class Tokens:
 
         windows = self.parts[part][starts[:, None] + np.arange(self.sequence_length)]
         input_ids = torch.from_numpy(windows.astype(np.int64))
-        return {"input_ids": input_ids, "labels": input_ids}  # transformers shifts the labels
+        return {"input_ids": input_ids, "labels": input_ids}  # the loss shifts the labels
 
 
 def load_tokens(block: dict, seed: int, sequence_length: int, name: str | None) -> Tokens:
     facts = sources.fingerprint(block)
     key = cache.key(FORMAT, facts, tokenizer.sha256(name))
-    parts = cache.load(key, lambda: tokenize(block, name))
+    parts = cache.load(key, sources.PARTS, lambda: tokenize(block, name))
     for part in sources.PARTS:
-        tokens = len(parts[part]) if part in parts else 0
+        tokens = len(parts[part])
         if tokens < sequence_length:
-            where = f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
             raise UserError(
-                f"{where}: the {part} part has {tokens} tokens, one sequence needs "
+                f"{place(block)}: the {part} part has {tokens} tokens, one sequence needs "
                 f"{sequence_length} (train.sequence_length)"
             )
     vocab_size = tokenizer.vocabulary_size(name)
@@ -140,6 +158,8 @@ def tokenize(block: dict, name: str | None) -> cache.Chunks:
                 report(part, tokens)
             if limit is not None and tokens >= limit:
                 break
+        if not tokens:
+            raise UserError(f"{place(block)}: the {part} part has 0 tokens")
 
 
 # --- images
@@ -212,10 +232,8 @@ def load_images(block: dict, seed: int) -> Images:
     if size % patch_size:
         raise UserError(f"data.patch_size={patch_size}: it has to divide data.image_size={size}")
     key = cache.key(FORMAT, sources.fingerprint(block))
-    arrays = cache.load(key, lambda: decode(block))
-    for part in sources.PARTS:
-        if f"{part}_labels" not in arrays:
-            raise UserError(f"data={block['name']}: the {part} part has no images")
+    names = [f"{part}_{kind}" for part in sources.PARTS for kind in ("images", "labels")]
+    arrays = cache.load(key, [*names, "statistics"], lambda: decode(block))
     classes, eval_sequences = block["classes"], block["eval_sequences"]
     return Images(block["name"], seed, classes, patch_size, eval_sequences, arrays)
 
@@ -236,8 +254,10 @@ def decode(block: dict) -> cache.Chunks:
                 pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
                 total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
                 count += len(pixels)
-    mean = total / max(count, 1)
-    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 1e-12))
+        if not done:
+            raise UserError(f"{place(block)}: the {part} part has no images")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
     yield "statistics", np.stack([mean, std]).astype(np.float32)
 
 
@@ -248,7 +268,7 @@ def progress(what: str, unit: str):
     def report(part: str, done: int) -> None:
         nonlocal last
         if last == -math.inf:
-            print(f"{what} (once; kept in {cache.folder()})", file=sys.stderr)
+            print(f"{what} (once, where it can be kept)", file=sys.stderr)
             last = time.monotonic()
         elif time.monotonic() - last > 10:
             print(f"{what}: {part}, {done / 1e6:.2f} M {unit}", file=sys.stderr)

@@ -5,13 +5,14 @@ temporary folder and moved, the manifest last: an entry without a manifest does 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,11 @@ Chunks = Iterator[tuple[str, np.ndarray]]
 
 
 def folder() -> Path:
-    """$XDG_CACHE_HOME/muonbench, or ~/.cache/muonbench."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muonbench"
+    """$XDG_CACHE_HOME/muonbench, or ~/.cache/muonbench. Raises OSError without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muonbench"
+    except RuntimeError as error:  # a user without an entry, as in containers
+        raise OSError(errno.ENOENT, str(error)) from None
 
 
 def key(*facts: object) -> str:
@@ -31,32 +35,33 @@ def key(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def load(key: str, build: Callable[[], Chunks]) -> dict[str, np.ndarray]:
+def load(key: str, names: Collection[str], build: Callable[[], Chunks]) -> dict[str, np.ndarray]:
     """The arrays of the entry `key`, read-only; built, and kept, where it is missing or damaged.
 
-    `build()` yields (array name, chunk) pairs; the chunks of a name are joined along dimension 0
-    in the order in which they come. Without a writable folder the arrays stay in memory.
+    `build()` yields (array name, chunk) pairs, some of each of `names`; the chunks of a name are
+    joined along dimension 0 in the order in which they come. Without a writable folder the arrays
+    stay in memory.
     """
-    if arrays := _read(key):
-        return arrays
     try:
+        if arrays := _read(key, names):
+            return arrays
         with _locked(key):
             # Another process may have built it while this one waited for the lock.
-            return _read(key) or _write(key, build())
+            return _read(key, names) or _write(key, build())
     except (OSError, NotImplementedError) as error:  # the latter: a disk that knows no locks
         reason = getattr(error, "strerror", None) or error
-        print(f"warning: cannot keep data in {folder()} ({reason}); going on", file=sys.stderr)
+        print(f"warning: prepared data stays in memory, not kept ({reason})", file=sys.stderr)
         return _join(build())
 
 
-def _read(key: str) -> dict[str, np.ndarray] | None:
+def _read(key: str, names: Collection[str]) -> dict[str, np.ndarray] | None:
     """The entry, or None where it is missing or damaged; the latter is said on stderr."""
     manifest = folder() / f"{key}.json"
     if not os.path.isfile(manifest):
         return None
     try:
         entries = json.loads(manifest.read_text())
-        return {name: _map(folder() / f"{key}.{name}", **entries[name]) for name in entries}
+        return {name: _map(folder() / f"{key}.{name}", **entries[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         print(f"note: the cached data {manifest} is damaged; building it again", file=sys.stderr)
         with contextlib.suppress(OSError):

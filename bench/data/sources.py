@@ -5,22 +5,22 @@ its name, an iterator over its content, and how much of it to take. Parts of one
 stream, so they have to be consumed in the order given.
 """
 
-import functools
-import glob
-import hashlib
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from bench.data import files
 from bench.data.tokenizer import END_OF_TEXT
 from bench.settings.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PARTS = ("train", "validation", "test")
 SHIPPED = {"text": "data=sotu", "images": "data=fashion_mnist"}
-CYCLE = 20  # of every twenty files, number 9 is validation and number 19 is test
+NOT_CONTENT = ("name", "patch_size", "eval_sequences")
+ROWS = 64  # of a shipped file, in memory at once
 LINES = 100  # rows that are lines are joined by so many
 CONNECT_SECONDS = 5.0
 
@@ -30,19 +30,21 @@ def fingerprint(block: dict) -> dict:
 
     Raises UserError where a source's files are missing.
     """
-    facts = {k: block[k] for k in block if k not in ("name", "patch_size", "eval_sequences")}
+    facts = {k: block[k] for k in block if k not in NOT_CONTENT}
     if block["source"] == "shipped":
-        files = [parquet_file(block, part) for part in PARTS]
-        return facts | {"content": content_sha256(files)}
+        shipped = [parquet_file(block, part) for part in PARTS]
+        return facts | {"content": files.content_sha256(shipped)}
     if block["source"] == "text_files":
-        return facts | {"path": content_sha256(text_files(block.get("path")))}
+        if block.get("column") is None:
+            facts.pop("column", None)  # as before there was the setting
+        return facts | {"path": files.content_sha256(files.text_files(block))}
     return facts
 
 
 def documents(block: dict) -> Iterator[tuple[str, Iterator[str], int | None]]:
     """(part, texts, tokens to take or None for all); a document ends with <|endoftext|>."""
     if block["source"] == "text_files":
-        for part, own in split_files(block["path"]).items():
+        for part, own in files.split(block, PARTS).items():
             yield part, iter(own), None
         return
     for part, stream, limits in parts(block):
@@ -73,6 +75,8 @@ def pixels(picture, size: int, channels: int) -> np.ndarray:
     """A PIL image as uint8 (size, size, channels): its central square, resized if need be."""
     from PIL import Image, ImageOps
 
+    if isinstance(picture, dict):  # as Parquet holds it
+        picture = Image.open(BytesIO(picture["bytes"]))
     picture = picture.convert("RGB" if channels == 3 else "L")
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
@@ -96,7 +100,7 @@ def batched(items: Iterable, size: int) -> Iterator[list]:
 
 
 def parts(block: dict) -> Iterator[tuple[str, Iterator[dict], dict]]:
-    """(part, rows, limits) through `datasets`, streamed: nothing is copied to its own cache."""
+    """(part, rows, limits) streamed: nothing is copied to any cache but ours."""
     if block["source"] == "shipped":
         for part in PARTS:
             yield part, shipped_rows(block, part), {}
@@ -121,10 +125,10 @@ def parquet_file(block: dict, part: str) -> Path:
 
 
 def shipped_rows(block: dict, part: str) -> Iterator[dict]:
-    from datasets import load_dataset
+    from pyarrow.parquet import ParquetFile
 
-    files = {part: str(parquet_file(block, part))}
-    yield from load_dataset("parquet", data_files=files, split=part, streaming=True)
+    for batch in ParquetFile(parquet_file(block, part)).iter_batches(ROWS):
+        yield from batch.to_pylist()
 
 
 # --- hub
@@ -158,67 +162,3 @@ def hub_rows(block: dict, split: str) -> Iterator[dict]:
             f"data={block['name']}: the Hugging Face hub did not deliver {block['hub']} "
             f"({reason}); {SHIPPED[block['task']]} ships with the project and needs no network"
         ) from error
-
-
-# --- the user's own text
-
-
-def text_files(path: str | None) -> list[Path]:
-    """The files that `data.path` means, in order. Raises UserError when there are none."""
-    if path in (None, "", "???"):
-        raise UserError("data.path is not set: it takes a text file, a folder or a glob")
-    root = Path(path).expanduser()
-    if root.is_dir():
-        files = sorted(file for file in root.rglob("*.txt") if file.is_file())
-    else:
-        found = [str(root)] if root.is_file() else glob.glob(str(root), recursive=True)
-        files = sorted(Path(name) for name in found if Path(name).is_file())
-    if not files:
-        problem = "no .txt file in this folder" if root.is_dir() else "no such file"
-        raise UserError(f"data.path={path}: {problem}; it takes a text file, a folder or a glob")
-    return files
-
-
-def content_sha256(files: list[Path]) -> str:
-    """sha256 of the files' contents in order, each preceded by its length."""
-    try:
-        return _content_sha256(
-            tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-        )
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-@functools.lru_cache(maxsize=16)  # a sweep asks again for every cell
-def _content_sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for path, size, _ in files:
-        total.update(size.to_bytes(8, "little"))
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
-
-
-def split_files(path: str) -> dict[str, list[str]]:
-    """The texts of each part: whole files from 20 files on, else the ends of the joined text."""
-    texts = [read_text(path, file) + END_OF_TEXT for file in text_files(path)]
-    if all(text == END_OF_TEXT for text in texts):
-        raise UserError(f"data.path={path}: there is no text in it")
-    if len(texts) >= CYCLE:
-        held_out = {CYCLE // 2 - 1: "validation", CYCLE - 1: "test"}
-        names = [held_out.get(index % CYCLE, "train") for index in range(len(texts))]
-        return {p: [t for t, name in zip(texts, names, strict=True) if name == p] for p in PARTS}
-    text = "".join(texts)
-    first, second = len(text) * 90 // 100, len(text) * 95 // 100
-    return {"train": [text[:first]], "validation": [text[first:second]], "test": [text[second:]]}
-
-
-def read_text(path: str, file: Path) -> str:
-    """A file's text without surrounding blanks."""
-    try:
-        return file.read_bytes().decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        where = f"byte {error.object[error.start]:#04x} at offset {error.start}"
-        raise UserError(f"data.path={path}: {file} is not UTF-8 ({where})") from error
-    except OSError as error:
-        raise UserError(f"data.path={path}: cannot read {file} ({error.strerror})") from error

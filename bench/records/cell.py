@@ -26,6 +26,7 @@ LATER = {
     "mathematics": 1,
     "structure": [],
     "perturb": 0,
+    "data.column": None,
     "parallel": {"name": "none"},
     "optimizer.roles.*.orthogonalizer.norm": "frobenius",
 }

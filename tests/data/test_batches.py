@@ -1,5 +1,6 @@
 """Batches are pure functions of seed and step, held-out parts are held out, mistakes are named."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data import batches as data
-from bench.data import cache, sources, tokenizer
+from bench.data import cache, files, sources, tokenizer
 from bench.data.batches import Images, Tokens
 from bench.settings.errors import UserError
 from tests.helpers.commands import ROOT
@@ -252,6 +253,43 @@ def test_without_a_writable_cache_a_run_goes_on_with_one_warning(text, cache_hom
     assert np.array_equal(usual.parts["train"], loaded.parts["train"])
 
 
+def test_the_shipped_data_need_no_folder_at_all(shipped_home, monkeypatch, capfd):
+    """As a user without a home, on a file system where nothing can be written; and no `datasets`,
+    which would want a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shipped_home))
+    usual = load(block("fashion_mnist"))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cache.Path, "home", no_home)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    loaded = load(block("fashion_mnist"))
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("warning: ")] == [
+        "warning: prepared data stays in memory, not kept (no home here)"
+    ]
+    assert equal(usual.batch(3, 5), loaded.batch(3, 5))
+    for part in sources.PARTS:
+        one, other = (next(d.evaluation(part, 50)) for d in (usual, loaded))
+        assert equal(one, other)
+    addresses = {part: list(texts) for part, texts, _ in sources.documents(block("sotu"))}
+    assert [len(addresses[part]) for part in sources.PARTS] == [210, 12, 11]
+
+
+def no_home(*_, **__):
+    raise RuntimeError("no home here")
+
+
+def test_a_manifest_that_lacks_an_array_is_damaged(text, cache_home, capfd):
+    whole = load(block("text_files", path=str(text)))
+    (manifest,) = cache_home.glob("muonbench/*.json")
+    entries = json.loads(manifest.read_text())
+    del entries["validation"]
+    manifest.write_text(json.dumps(entries))
+    capfd.readouterr()
+    again = load(block("text_files", path=str(text)))
+    assert "is damaged; building it again" in capfd.readouterr().err
+    assert np.array_equal(whole.parts["validation"], again.parts["validation"])
+
+
 def test_a_full_disk_leaves_no_rubbish_and_no_damaged_entry(text, cache_home, monkeypatch, capfd):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -331,16 +369,16 @@ def test_the_ends_of_a_single_file_are_held_out(text):
 def test_of_many_files_whole_ones_are_held_out(tmp_path):
     write_files(tmp_path / "many", 40)
     loaded = load(block("text_files", path=str(tmp_path / "many")))
-    files = sources.text_files(str(tmp_path / "many"))
+    paths = files.text_files({"path": str(tmp_path / "many")})
     for part, indices in {"validation": (9, 29), "test": (19, 39)}.items():
-        expected = [files[index].read_text().strip() for index in indices]
+        expected = [paths[index].read_text().strip() for index in indices]
         assert decoded(loaded, part).split("<|endoftext|>")[:-1] == expected
     assert decoded(loaded, "train").count("<|endoftext|>") == 36
 
 
 def test_a_glob_is_a_path_too(tmp_path):
     write_files(tmp_path, 6)
-    names = [file.name for file in sources.text_files(str(tmp_path / "00[024].txt"))]
+    names = [file.name for file in files.text_files({"path": str(tmp_path / "00[024].txt")})]
     assert names == ["000.txt", "002.txt", "004.txt"]
 
 
@@ -353,6 +391,12 @@ def test_identity_follows_the_content_not_the_place(text, tmp_path):
     copy.write_text("something else")
     assert data.identity(block("text_files", path=str(copy))) != one
     assert data.identity(block("sotu")) == block("sotu")
+
+
+def test_text_that_is_no_table_is_known_as_before_there_was_a_column(text):
+    settings = block("text_files", path=str(text))
+    before = {key: value for key, value in settings.items() if key != "column"}
+    assert sources.fingerprint(settings) == sources.fingerprint(before)
 
 
 # --- mistakes
@@ -407,6 +451,13 @@ def test_a_patch_size_that_does_not_divide_the_image_is_refused():
     message = mistake(block("fashion_mnist", patch_size=5))
     assert "data.patch_size=5" in message
     assert "28" in message
+
+
+def test_a_task_that_the_data_are_not_of_is_named_with_what_is_lacking():
+    said = mistake(block("sotu", task="images"))
+    assert "data.task=images: data=sotu has no image_column" in said
+    assert "data=fashion_mnist" in said
+    assert "data.task=text: data=fashion_mnist" in mistake(block("fashion_mnist", task="text"))
 
 
 def test_a_wrong_column_is_refused_with_the_columns_there_are():

@@ -187,6 +187,18 @@ def test_a_setting_that_came_later_counts_only_where_it_differs(monkeypatch):
     assert names[0] == before and len(set(names)) == 3
 
 
+def test_a_users_text_is_the_cell_it_was_and_a_column_of_a_table_another(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    settings = settle(*FP32, "data=text_files", f"data.path={tmp_path}")
+    name = cells.name(settings)
+    settings.data["column"] = "text"
+    (tmp_path / "a.txt").rename(tmp_path / "a.csv")
+    assert cells.name(settings) != name
+    del settings.data["column"]  # as before there was the setting
+    (tmp_path / "a.csv").rename(tmp_path / "a.txt")
+    assert cells.name(settings) == name
+
+
 def test_mathematics_is_part_of_the_cell_from_2_on(monkeypatch):
     names = []
     for number in (1, 2, 3):
