@@ -9,6 +9,7 @@ python bench/train.py experiment=optimizers
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.processes import world
@@ -23,6 +24,7 @@ from bench.training import sweep
 def job(cfg: DictConfig) -> None:
     """One cell."""
     with sweep.job() as outcome:
+        config.refuse_lists(HydraConfig.get().overrides.task)
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
         sweep.check()

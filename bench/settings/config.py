@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -120,6 +121,15 @@ def settle(config: DictConfig) -> Settings:
     return settings
 
 
+def refuse_lists(overrides: Sequence[str]) -> None:
+    """Raise UserError where one run is given several files of a group: it would take the last."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        if group in GROUPS and value.startswith("["):
+            several = value.strip("[]").replace(" ", "")
+            raise UserError(f"{override}: takes one; -m {group}={several} trains each of them")
+
+
 def resolved(config: DictConfig) -> dict[str, Any]:
     """All settings as plain values. Raises UserError where one is missing or cannot be resolved."""
     try:
@@ -140,6 +150,8 @@ def refuse_unknown_keys(config: DictConfig) -> None:
     compare_keys("", config, [f.name for f in fields(Declared)])
     compare_keys("train.", config["train"], [f.name for f in fields(Train)])
     for group in GROUPS:
+        if OmegaConf.is_missing(config, group):
+            raise UserError(f"{group}: was removed but is needed")
         block = config[group]
         file = CONF / group / f"{block.get('name')}.yaml"
         if file.exists():

@@ -55,6 +55,7 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
         torch.compiler.reset()  # a cell of a sweep compiles as it would alone
     import_all(settings)
     read = data(settings)
+    refuse_large_batch(settings, read)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
     routed = routing(settings, built, world)
@@ -82,6 +83,20 @@ def data(settings: Settings):
         sequence_length=settings.train.sequence_length,
         tokenizer=settings.model["tokenizer"],
     )
+
+
+def refuse_large_batch(settings: Settings, read) -> None:
+    """A step's examples are in memory at once, far less than all that the step needs."""
+    train = settings.train
+    examples = train.batch_size * train.accumulate
+    needed = examples * sum(tensor.nbytes for tensor in read.batch(0, 1).values())
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > here:
+        raise UserError(
+            f"train.batch_size={train.batch_size}, train.accumulate={train.accumulate}: the "
+            f"examples of a step alone take {needed / 1e9:,.0f} GB, this machine has "
+            f"{here / 1e9:,.0f} GB"
+        )
 
 
 def model(settings: Settings, read) -> nn.Module:

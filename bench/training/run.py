@@ -24,6 +24,7 @@ from optimizers.state import state_bytes
 
 Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
 SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
+RISE = 0.01  # of the loss at the start
 LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
 
 
@@ -170,9 +171,10 @@ def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
 
 
 def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
-    """Raise Diverged where the run ended above the validation loss of its untrained model.
+    """Raise Diverged where the run ended RISE above the validation loss of its untrained model.
 
-    The first training loss is a cheap stand-in for that; only where a run ended above it is the
+    A few steps of a warm-up move a loss by less, up or down: that is noise, no divergence. The
+    first training loss is a cheap stand-in for the start; only where a run ended above it is the
     untrained model, which follows from the seed, made again and evaluated.
     """
     end, metrics = trainer.state["val_loss"], trainer.metrics
@@ -180,8 +182,13 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
     if end < trainer.world.agreed(lambda: metrics.training("train_loss")[0]):
         return
     start, _ = trainer.evaluation("validation", prepare.model(settings, trainer.data).eval())
-    if not end < start:
+    if rose(start, end):
         raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
+
+
+def rose(start: float, end: float) -> bool:
+    """Whether a loss ended above where it started by more than noise; not a number: yes."""
+    return not end <= (1 + RISE) * start
 
 
 def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:

@@ -42,6 +42,8 @@ GROUPS = [
         ("train.device=tpu", ["train.device=tpu", "cpu"]),
         ("data=fashion_mnist", ["data=fashion_mnist", "images", "text", "data=sotu"]),
         ("data=text_files", ["data.path", "needs a value"]),
+        ("~qkv", ["qkv", "was removed but is needed"]),
+        ("~optimizer", ["optimizer", "was removed but is needed"]),
         ("model=hub", ["model.source", "needs a value"]),
         ("schedule.decay_fraction=2", ["schedule.decay_fraction=2", "between 0 and 1"]),
         ("schedule.warmup_steps=-1", ["schedule.warmup_steps=-1", "0 or above"]),
@@ -68,6 +70,7 @@ def test_a_mistake_names_the_setting_and_what_is_accepted(override, words):
         ("train.stepz=1", "stepz"),
         ("train.steps=abc", "train.steps"),
         ("train.batch_size=1.5", "train.batch_size"),
+        ("train.batch_size=1e13", "train.batch_size"),
     ],
 )
 def test_what_hydra_finds_it_says_in_its_own_words(override, word):
@@ -75,6 +78,13 @@ def test_what_hydra_finds_it_says_in_its_own_words(override, word):
         settle(override)
     chain = f"{caught.value} {caught.value.__cause__}"
     assert word in chain
+
+
+def test_several_files_of_a_group_are_no_run():
+    """Hydra would merge them, and the last would win."""
+    with pytest.raises(UserError, match=r"qkv=\[split,per_head\]: .* -m qkv=split,per_head"):
+        config.refuse_lists(["seed=1", "qkv=[split,per_head]"])
+    config.refuse_lists(["optimizer.betas=[0.9,0.95]", "qkv=split", "train.steps=3"])
 
 
 def start(tmp_path: Path, *overrides: str) -> None:
@@ -100,6 +110,7 @@ def start(tmp_path: Path, *overrides: str) -> None:
         (["orthogonalizer.dtype=fp8"], ["orthogonalizer.dtype=fp8", "bf16"]),
         (["train.sequence_length=512"], ["train.sequence_length=512", "256 positions"]),
         (["data.eval_sequences=0"], ["data.eval_sequences=0"]),
+        (["train.batch_size=10000000000000"], ["train.batch_size=1", "GB, this machine has"]),
         (["structure={*.c_fd.weight: vector}"], ["*.c_fd.weight", "h.0.mlp.c_fc.weight"]),
         (["structure={*.c_fc.weight: vektor}"], ["c_fc.weight", "role=vektor", "embedding"]),
         (["structure={*.c_fc.weight: {layout: batch}}"], ["c_fc.weight", "batch", "(32, 128)"]),

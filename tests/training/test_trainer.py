@@ -145,6 +145,18 @@ def test_a_run_that_ends_above_its_start_has_diverged(train):
     assert any("at the end" in line for line in said)
 
 
+def test_a_loss_that_stayed_where_it_was_is_no_divergence(train):
+    """Two steps of a warm-up, or of a rate of zero: the loss moves by nothing, or by noise."""
+    outcome, _, _ = train("train.steps=2", "optimizer.lr_scale=0")
+    assert outcome["how"] == "finished"
+    assert not run.rose(8.3187, 8.3212)  # by 0.03 %, as a run of two steps did
+
+
+@pytest.mark.parametrize("end", [8.5, math.inf, math.nan])
+def test_a_loss_well_above_its_start_is_a_divergence(end):
+    assert run.rose(8.3187, end)
+
+
 def test_time_limit_ends_a_run_and_target_loss_is_noted(train):
     _, record, _ = train(
         "train.steps=null", "train.time_limit=0.2", "train.target_loss=8.5", "schedule=cosine"
