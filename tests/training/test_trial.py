@@ -1,5 +1,6 @@
 """A model that is not built in is tried before work: what does not fit, and what looks ahead."""
 
+import json
 import random
 from types import SimpleNamespace
 
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from bench.settings.errors import UserError
-from bench.training import trial
+from bench.training import prepare, trial
 from models import gpt2
+from tests.helpers.commands import FP32, settle
 
 TEXT = {"vocab_size": 99}
 IMAGES = {"image_size": 8, "channels": 1, "classes": 5}
@@ -100,3 +102,12 @@ def test_logits_of_another_shape_are_refused_with_both_shapes(facts, shape):
 def test_what_the_model_raises_is_one_line_with_the_shape_of_the_data():
     said = refusal(Answers(), IMAGES)
     assert "pixel_values (2, 1, 8, 8)" in said and "greater than actual" in said
+
+
+def test_a_hub_model_that_looks_ahead_is_refused_when_it_is_built(tmp_path):
+    sizes = {"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xlnet", **sizes}))
+    settings = settle(*FP32, "model=hub", f"model.source={tmp_path}", "train.sequence_length=32")
+    read = SimpleNamespace(facts={"vocab_size": 99})
+    with pytest.raises(UserError, match=f"model.source={tmp_path}: sees the tokens"):
+        prepare.model(settings, read)
