@@ -7,6 +7,9 @@ most such changes.
 
 CHANGES = {
     1: "as in the first published records",
+    2: "the loss of every source is next-token cross-entropy from logits, without a model's own "
+    "terms; a parameter without a gradient stays as it is; the exact method works in the dtype of "
+    "gradients; what no product reads and nothing explains has no decay (gpt2, vit: the same bits)",
 }
 MATHEMATICS = max(CHANGES)
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from bench.records import owner, record
+from bench.records.mathematics import MATHEMATICS
 from bench.settings.config import CONF
 from bench.settings.errors import UserError
 from bench.studies import protocol, request, study
@@ -139,6 +140,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
             model="m", optimizer=arm, lr_scale=1, config=config, curve=[{"step": 1}], val_loss=1.0
         )
         whole |= dict(environment={}, command="", precision="fp32", parameters=1)
+        whole |= dict(mathematics=MATHEMATICS)
         whole |= dict(test_loss=1.0, overhead={"value": overhead}, **part)
         record.write_json(folder / "record.json", whole)
 
