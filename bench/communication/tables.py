@@ -74,8 +74,11 @@ def times(step: dict[str, Any]) -> list[Cell]:
         there = least and least["median"]
         spread = f"{least['p10']:.3g} to {least['p90']:.3g}" if there else ""
         found.append(Cell(f"{least['median']:.3g}", spread) if there else NONE)
-        ratio = f"measured / predicted {least['median'] / predicted:.2g}" if predicted else ""
-        found.append(Cell(number(predicted, ".3g"), ratio) if there and predicted else NONE)
+        if there and predicted:
+            ratio = f"measured / predicted {least['median'] / predicted:.2g}"
+            found.append(Cell(number(predicted, ".3g"), ratio))
+        else:
+            found.append(NONE)
     return found
 
 

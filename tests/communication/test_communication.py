@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.communication import extrapolation
+from bench.communication import extrapolation, tables
 from bench.communication import model as communication
 from bench.communication.model import Travelling
 from bench.measuring import link
@@ -317,6 +317,18 @@ def test_an_extrapolation_decides_nothing(results):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("predicted", [None, 2.0])
+def test_somebody_elses_muon_whose_parts_are_not_told_apart_has_a_dash(predicted):
+    ms = {"least": {"median": 3.0, "p10": 2.0, "p90": 4.0}}
+    step = {
+        "ms": {"communication": ms, "orthogonalization": None},
+        "predicted_ms": {"communication": 1.5, "orthogonalization": predicted},
+    }
+    cells = tables.times(step)
+    assert [cell.text for cell in cells] == ["3", "1.5", "–", "–"]
+    assert cells[1].small == "measured / predicted 2"
+
+
 def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / f"{two['name']}.json").write_text(json.dumps(two))
