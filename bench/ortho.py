@@ -11,10 +11,16 @@ python bench/ortho.py checks=true                        claims of the literatur
 import importlib
 import sys
 
+if __name__ == "__main__":
+    from bench.processes import foreground
+
+    foreground.begin()
+
 import hydra
 from omegaconf import DictConfig
 
 from bench.laboratory import settings as ortho_config
+from bench.processes import foreground
 from bench.training import sweep
 
 WORK = {
@@ -39,10 +45,11 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     sweep.refuse_missing_launcher()
     try:
+        foreground.at_work()
         job()
     except KeyboardInterrupt:
         print("interrupted; the finished records are kept", file=sys.stderr)
-        return 130
+        return foreground.INTERRUPTED
     return sweep.exit_status()
 
 

@@ -7,11 +7,16 @@ python bench/step.py -m model=gpt2_nano,vit_nano
 
 import sys
 
+if __name__ == "__main__":
+    from bench.processes import foreground
+
+    foreground.begin()
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench.processes import world
+from bench.processes import foreground, world
 from bench.stepping import settings
 from bench.training import sweep
 
@@ -41,10 +46,11 @@ def main() -> int:
     refuse_lone_optimizer()
     sweep.refuse_missing_launcher()
     try:
+        foreground.at_work()
         job()
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return foreground.INTERRUPTED
     return sweep.exit_status()
 
 

@@ -8,11 +8,16 @@ python bench/train.py experiment=optimizers
 
 import sys
 
+if __name__ == "__main__":
+    from bench.processes import foreground
+
+    foreground.begin()
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bench.processes import world
+from bench.processes import foreground, world
 from bench.records import cell
 from bench.settings import config
 from bench.settings.errors import UserError
@@ -39,6 +44,7 @@ def job(cfg: DictConfig) -> None:
 def main() -> int:
     sweep.refuse_missing_launcher()
     try:
+        foreground.at_work()
         if request.asked(sys.argv[1:]):
             protocol.run(sys.argv[1:], job, world.tell)
         else:
@@ -48,7 +54,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         world.tell("interrupted; the same command goes on from the last checkpoint")
-        return 130
+        return foreground.INTERRUPTED
     return sweep.exit_status()
 
 
