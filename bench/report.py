@@ -11,7 +11,12 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from bench.records import record
+if __name__ == "__main__":
+    from bench.processes import foreground
+
+    foreground.begin()
+
+from bench.records import files, record
 from bench.records.archive import Run
 from bench.reporting import charts, markdown, page
 from bench.reporting import content as report_content
@@ -19,6 +24,7 @@ from bench.reporting.content import Content
 from bench.studies.results import Results
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITTEN = ("README.md", "records.csv", "verdicts.json", "report.html")
 COLUMNS = (
     *("experiment", "stage", "condition", "arm", "cell", "status", "model", "optimizer", "qkv"),
     *("data", "seed", "lr_scale", "steps", "precision", "parameters", "tokens_per_step"),
@@ -31,21 +37,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="bench/report.py", description="Tables, pictures, verdicts and a page from records."
     )
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="the results folder")
+    parser.add_argument("--results", default=str(ROOT / "results"), help="the results folder")
     parser.add_argument("--published", action="store_true", help="leave out results/runs")
     parser.add_argument("--check", action="store_true", help="write nothing; are they up to date?")
     asked = parser.parse_args()
-    if not asked.results.is_dir():
-        print(f"--results={asked.results}: no such folder", file=sys.stderr)
+    if mistake := refused(asked.results):
+        print(f"error: --results={asked.results}: {mistake}", file=sys.stderr)
         return 1
-    content = report_content.gather(Results(asked.results.resolve(), asked.published))
+    content = report_content.gather(Results(Path(asked.results).resolve(), asked.published))
     pictures = markdown.pictures(content)
     texts = written(content, pictures, asked.published)
     if asked.check:
         return report_differences(texts)
     folder = content.results.folder
     for file, text in (texts | {folder / "report.html": page.page(content)}).items():
-        file.write_text(text)
+        files.write_text(file, text)
     (folder / "pictures").mkdir(exist_ok=True)
     for name, chart in pictures.items():
         charts.static(chart, folder / name)
@@ -54,6 +60,17 @@ def main() -> int:
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
     print(f"look at {short(folder / 'report.html')} or {short(folder / 'README.md')}")
     return 0
+
+
+def refused(results: str) -> str | None:
+    """Why a report cannot be written there: no folder, or files of somebody else's in its place."""
+    if not results or not Path(results).is_dir():
+        return "no such folder"
+    readme = Path(results) / "README.md"
+    if readme.exists() and readme.read_bytes().startswith(markdown.BEGINNING.encode()):
+        return None  # a report stands there
+    there = [name for name in WRITTEN if (Path(results) / name).exists()]
+    return f"{there[0]} is there and no report's; it would be replaced" if there else None
 
 
 def written(content: Content, pictures: Collection[str], published: bool) -> dict[Path, str]:

@@ -27,11 +27,13 @@ KINDS: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
 }
 
 
+BEGINNING = "# Results\n\nMade by `make results`"  # by this a report knows its own
+
+
 def results_page(content: Content, shown: Collection[str]) -> str:
     """results/README.md, whole; shown: the places of its pictures."""
     parts = [
-        "# Results",
-        "Made by `make results` from the records in this folder; nothing here is typed by hand. "
+        BEGINNING + " from the records in this folder; nothing here is typed by hand. "
         "[`report.html`](report.html) is the same with interactive charts, "
         "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
         "verdicts with their numbers and records.",

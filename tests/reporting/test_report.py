@@ -55,6 +55,27 @@ def test_the_same_records_give_the_same_bytes_and_others_are_noticed(tmp_path, c
     assert "README.md is not what the records say" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["README.md", "records.csv", "verdicts.json", "report.html"])
+def test_what_no_report_wrote_is_not_replaced(tmp_path, capsys, name):
+    (tmp_path / name).write_text("# Results\n\nMy own.\n")
+    assert made(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"--results={tmp_path}: {name} is there" in said
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "# Results\n\nMy own.\n"
+
+
+def test_no_folder_at_all_is_not_the_present_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert made("") == 1
+    assert capsys.readouterr().err == "error: --results=: no such folder\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_committed_report_is_known_as_one():
+    assert report.refused(str(report.ROOT / "results")) is None
+
+
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
     assert made(tmp_path / "nowhere") == 1
     assert capsys.readouterr().err.count("\n") == 1
