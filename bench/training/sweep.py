@@ -1,6 +1,5 @@
 """What became of each cell of a command: gathered, shown, and turned into the exit status."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -8,7 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from bench.processes import world
+from bench.processes import foreground, world
+from bench.records import files
 from bench.settings.errors import UserError
+from bench.training import launching
+from bench.training.launching import Outcome
 
 # Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
 OmegaConf.register_new_resolver(
@@ -33,15 +35,16 @@ PLUGINS = {  # by the first word of a launcher's name: our extra that installs i
     "ray": ("ray", "hydra-ray-launcher"),
 }
 
-# The outcomes of this process's command. A sweep's jobs may run in other processes, so each also
-# leaves its outcome in the sweep's folder, from which the parent fills this list.
-outcomes: list[dict[str, Any]] = []
+# The outcomes of this process's command. A sweep's jobs may run in other processes, so each leaves
+# its outcome in the sweep's folder, from which the parent fills this list.
+outcomes: list[Outcome] = []
+remembered: dict[int, Outcome] = {}  # of this sweep's jobs in this process: those not written
 began_here = False  # whether the sweep whose jobs run in this process was begun in it, too
 stopping = False  # whether this process, one that a launcher started for jobs, was told to stop
 
 
 @contextmanager
-def job() -> Iterator[dict[str, Any]]:
+def job() -> Iterator[Outcome]:
     """The outcome of one job, to be filled: {cell, how, error, record}.
 
     Its failure is noted and never leaves the job, so that a sweep goes on.
@@ -56,7 +59,7 @@ def job() -> Iterator[dict[str, Any]]:
         outcome |= {"how": "failed", "error": str(error)}
         say(f"error: {error}")
     except OSError as error:  # a disk that is full, a folder that may not be written
-        reason = f"{error.strerror or error}: {error.filename or ''}"
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         outcome |= {"how": "failed", "error": reason}
         say(f"error: {reason}")
     except KeyboardInterrupt:
@@ -85,7 +88,10 @@ def settle_in() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    foreground.outlive()
     hydra = HydraConfig.get()
+    with suppress(OSError):  # a full disk
+        launching.Outcomes(Path(hydra.sweep.dir)).begin(hydra.job.num)
     sys.argv[:] = [f"bench/{hydra.job.name}.py", "-m", *hydra.overrides.task]
     os.environ["TTY_COMPATIBLE"] = "0"  # rich: no bars, as processes share the terminal
 
@@ -104,6 +110,7 @@ def check() -> None:
 
 def stop_workers(number: int, frame: object) -> None:
     """Have the processes of a joblib sweep leave checkpoints; once more ends all at once."""
+    stop()
     signal.signal(number, signal.default_int_handler)
     workers = multiprocessing.active_children()
     if not workers:
@@ -129,18 +136,16 @@ def refuse_missing_launcher() -> None:
 # what is noted and said -----------------------------------------------------------------------
 
 
-def note(outcome: dict[str, Any]) -> None:
-    """Remember how a cell ended: {cell, how, error, record}."""
+def note(outcome: Outcome) -> None:
+    """Remember how a cell ended."""
     hydra = HydraConfig.get()
-    if is_sweep() and not world.rank():
-        folder = Path(hydra.sweep.dir) / "outcomes"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{hydra.job.num:06d}.json").write_text(json.dumps(outcome))
-            return
-        except OSError:  # a full disk: this process at least remembers
-            pass
-    outcomes.append(outcome)
+    if not is_sweep() or world.rank():
+        outcomes.append(outcome)
+        return
+    try:
+        launching.Outcomes(Path(hydra.sweep.dir)).end(hydra.job.num, outcome)
+    except OSError:  # a full disk: this process at least remembers
+        remembered[hydra.job.num] = outcome
 
 
 def say(line: str) -> None:
@@ -168,7 +173,7 @@ class Summary(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global began_here
         began_here = True
-        self.first = len(outcomes)  # a study is many sweeps
+        remembered.clear()  # a study is many sweeps
         self.handlers = {}
         if ".joblib_launcher." in config.hydra.launcher["_target_"]:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,27 +181,30 @@ class Summary(Callback):
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            with files.naming(folder):  # Hydra writes the same next
+                OmegaConf.save(config, folder / "multirun.yaml")
         except OSError as error:
-            reason = (
-                "is a file" if isinstance(error, FileExistsError | NotADirectoryError) else error
-            )
-            print(
-                f"results_dir={config.results_dir}: {reason}; a folder is needed", file=sys.stderr
-            )
+            reason = f"{error.strerror}: {error.filename}"
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                reason = "is a file; a folder is needed"
+            world.tell(f"error: results_dir={config.results_dir}: {reason}")
             sys.exit(1)
+        self.launches = launching.Launches(config, launching.Outcomes(folder), lambda: stopping)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.launches.end()
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         if world.rank():
             return
-        found = self.outcomes(config)
+        found = self.launches.ended(remembered)
+        outcomes.extend(found)
         self.show(found)
         list_failures(found)
         if any(outcome["how"] == "interrupted" for outcome in found):
             raise KeyboardInterrupt
 
-    def show(self, found: list[dict[str, Any]]) -> None:
+    def show(self, found: list[Outcome]) -> None:
         from bench.display import terminal
         from bench.training import tables
 
@@ -206,21 +214,15 @@ class Summary(Callback):
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
         print(", ".join(f"{n} {how}" for how, n in counts.items()))
 
-    def outcomes(self, config: DictConfig) -> list[dict[str, Any]]:
-        """Of this sweep's jobs, from its folder where they left them."""
-        for file in sorted((Path(config.hydra.sweep.dir) / "outcomes").glob("*.json")):
-            outcomes.append(json.loads(file.read_text()))
-        return outcomes[self.first :]
-
 
 class Failures(Summary):
     """Closes a sweep whose jobs have shown their own results."""
 
-    def show(self, found: list[dict[str, Any]]) -> None:
+    def show(self, found: list[Outcome]) -> None:
         pass
 
 
-def list_failures(found: list[dict[str, Any]]) -> None:
+def list_failures(found: list[Outcome]) -> None:
     for outcome in found:
         if outcome["how"] == "failed":
             print(f"failed: {outcome['cell']}: {outcome['error']}", file=sys.stderr)

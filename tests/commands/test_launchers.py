@@ -106,3 +106,16 @@ def test_a_study_trains_by_a_launcher(tmp_path):
     assert done.returncode == 0 and "3 finished" in done.stdout, done.stdout + done.stderr
     assert "all runs asked for have ended" in done.stderr
     assert len(records(tmp_path)) == 3
+
+
+def test_a_killed_process_of_a_joblib_sweep_ends_neither_the_others_nor_the_list(tmp_path):
+    words = ["-m", "hydra/launcher=joblib_local", "seed=0,1,2", *OFFLINE, "train.steps=200"]
+    process = start(*words, "train.eval_every=100", f"results_dir={tmp_path}")
+    wait_for_step(tmp_path, 6, process)
+    trains = next(f for f in tmp_path.glob("runs/*/metrics.jsonl") if '"step": 6,' in f.read_text())
+    (claim,) = owner.chain(trains.parent)
+    os.kill(claim.owner["pid"], signal.SIGKILL)
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0 and "3 finished" in said, said
+    assert "Traceback" not in said
+    assert all(one["steps"] == 200 for one in records(tmp_path).values())

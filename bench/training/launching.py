@@ -1,0 +1,116 @@
+"""A sweep's jobs, whose processes may be killed: the others go on, and the list of all comes."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.records import files
+
+Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
+SILENT = "left no word of its end: its process was killed, or the disk is full"
+
+
+class Outcomes:
+    """How the jobs of a sweep ended: a file each, as they may run in other processes."""
+
+    def __init__(self, sweep: Path) -> None:
+        self.folder = sweep / "outcomes"
+
+    def begin(self, number: int) -> None:
+        """Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{number:06d}.begun").touch()
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.folder / f"{number:06d}.json", json.dumps(outcome))
+
+    def begun(self, number: int) -> bool:
+        return (self.folder / f"{number:06d}.begun").exists()
+
+    def read(self, number: int) -> Outcome | None:
+        """None where there is none that can be read."""
+        try:
+            found = files.read_json(self.folder / f"{number:06d}.json")
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and {"cell", "how", "error"} <= set(found) else None
+
+
+class Launches:
+    """Until `end`, the launcher of a sweep launches by `launch`, which survives what it does not.
+
+    stopped: whether no job is to be begun any more.
+    """
+
+    def __init__(self, config: DictConfig, outcomes: Outcomes, stopped: Callable[[], bool]) -> None:
+        self.outcomes, self.stopped = outcomes, stopped
+        self.jobs: dict[int, str] = {}  # what each was asked for
+        self.trouble = SILENT
+        self.launcher: Any = get_class(config.hydra.launcher["_target_"])
+        self.original = self.launcher.launch
+
+        def launch(launcher: Any, job_overrides: Sequence, initial_job_idx: int) -> list[Any]:
+            for number, words in enumerate(job_overrides, initial_job_idx):
+                self.jobs[number] = " ".join(filter_overrides(words)) or "defaults"
+            return self.launch(launcher, job_overrides, initial_job_idx)
+
+        self.launcher.launch = launch
+
+    def end(self) -> None:
+        self.launcher.launch = self.original
+
+    def ended(self, remembered: dict[int, Outcome]) -> list[Outcome]:
+        """Of each job; remembered: those that could not be written."""
+        return [
+            remembered.get(number)
+            or self.outcomes.read(number)
+            or {"cell": words, "how": "failed", "error": self.trouble, "record": None}
+            for number, words in self.jobs.items()
+        ]
+
+    def launch(self, launcher: Any, jobs: Sequence, first: int, alone: bool = False) -> list[Any]:
+        """Launch jobs that are numbered from the first on.
+
+        Where a process of joblib's is killed, joblib ends all others. Each job that had begun is
+        then launched alone, so that one that is always killed ends no other; then all the rest.
+        """
+        try:
+            return list(self.original(launcher, jobs, initial_job_idx=first))
+        except (HydraException, OmegaConfBaseException):  # a mistake in the settings
+            raise
+        except BrokenProcessPool:
+            if self.stopped():
+                raise KeyboardInterrupt from None
+        except Exception as error:  # of somebody else's launcher, or a folder that cannot be made
+            self.trouble = " ".join(str(error).split())[:300] or repr(error)
+            return []
+        if alone:
+            return []
+        left = [n for n in range(first, first + len(jobs)) if not self.outcomes.read(n)]
+        begun = [n for n in left if self.outcomes.begun(n)]
+        for n in begun:
+            self.launch(launcher, jobs[n - first : n - first + 1], n, alone=True)
+        for part in stretches(n for n in left if n not in begun):
+            self.launch(launcher, jobs[part.start - first : part.stop - first], part.start)
+        return []
+
+
+def stretches(numbers: Iterable[int]) -> list[range]:
+    """Rising numbers as ranges without gaps."""
+    found: list[range] = []
+    for n in numbers:
+        if found and found[-1].stop == n:
+            found[-1] = range(found[-1].start, n + 1)
+        else:
+            found.append(range(n, n + 1))
+    return found
