@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.records import record
+from bench.records import archive, record
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 40  # training points of a curve: hundreds of records are committed
@@ -28,11 +28,14 @@ def main() -> int:
     parser.add_argument("experiment")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="where runs/ is")
     asked = parser.parse_args()
-    found = [record.read(file.parent) for file in asked.results.glob("runs/*/record.json")]
-    mine = [r for r in found if r and parts(asked.results, r, asked.experiment)]
-    ended = [r for r in mine if r["status"] in record.DONE]
+    read = [(f, archive.ended(f.parent)) for f in asked.results.glob("runs/*/record.json")]
+    odd = [(f, why) for f, why in read if isinstance(why, str) and not why.startswith("not ended")]
+    for file, why in odd:
+        print(f"left out: {file}: {why}", file=sys.stderr)
+    found = [one for _, one in read if isinstance(one, dict)]
+    ended = [r for r in found if parts(asked.results, r, asked.experiment)]
     if not ended:
-        known = sorted({p["experiment"] for r in found if r for p in parts(asked.results, r)})
+        known = sorted({p["experiment"] for r in found for p in parts(asked.results, r)})
         print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
         return 1
     dirty = [r["cell"] for r in ended if r["environment"]["dirty"]]
@@ -41,13 +44,16 @@ def main() -> int:
     target = ROOT / "results" / "records" / asked.experiment
     target.mkdir(parents=True, exist_ok=True)
     clean = [r for r in ended if not r["environment"]["dirty"]]
-    for old in target.glob("*.json"):
-        old.unlink()
     for one in clean:
         one["part_of"] = parts(asked.results, one, asked.experiment)
         one["curve"] = record.curve(one["curve"], POINTS)
         record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0], indent=None)
-    print(f"{len(clean)} records in {target.relative_to(ROOT)}, {len(mine) - len(ended)} not ended")
+    kept = {f"{one['cell']}.json" for one in clean}
+    for old in target.glob("*.json"):  # once the new ones are there: a full disk loses none
+        if old.name not in kept:
+            old.unlink()
+    not_ended = len(read) - len(found) - len(odd)
+    print(f"{len(clean)} records in {target.relative_to(ROOT)}; {not_ended} runs have not ended")
     return 1 if dirty else 0
 
 

@@ -1,6 +1,5 @@
 """All records of results/: read, checked, and told apart by the experiment they belong to."""
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.records import mathematics
+from bench.records import files, mathematics
 from bench.records.record import DONE, PART, SCHEMA, parts
 from bench.settings.config import Settings
 
@@ -98,7 +97,7 @@ def read(results: Path, published: bool = False) -> Archive:
 def load(file: Path) -> dict[str, Any] | str:
     """The record of a run that has ended, or why the file is none."""
     try:
-        one = json.loads(file.read_text())
+        one = files.read_json(file)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValueError:
@@ -116,6 +115,15 @@ def load(file: Path) -> dict[str, Any] | str:
         return f"not ended: {one['status']}"
     if one["status"] == "finished" and None in (one["val_loss"], one["test_loss"]):
         return "partial: finished without a loss"
+    return one
+
+
+def ended(folder: Path) -> dict[str, Any] | str:
+    """The record of a run folder whose run has ended, or why there is none: "" without a file."""
+    file = folder / "record.json"
+    one = load(file) if file.exists() else ""
+    if isinstance(one, dict) and one["cell"] != folder.name:
+        return f"of another cell: {one['cell']}"
     return one
 
 

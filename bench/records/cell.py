@@ -12,6 +12,7 @@ from bench.data import batches
 from bench.records.mathematics import MATHEMATICS
 from bench.settings import targets
 from bench.settings.config import Settings
+from bench.settings.errors import UserError
 
 # What a run leaves behind or how it fails, not what it computes.
 NOT_IN_CELL = (
@@ -33,7 +34,12 @@ LATER = {
 
 
 def name(settings: Settings) -> str:
-    """The cell of a run: model, optimizer, qkv, seed, and the hash."""
+    """The cell of a run: model, optimizer, qkv, seed, and the hash; its folder bears this name.
+
+    Raises UserError where that is no name for a folder.
+    """
+    for group in ("model", "data", "optimizer", "qkv"):
+        refuse_odd_name(f"{group}.name", getattr(settings, group)["name"])
     content = {
         "mathematics": MATHEMATICS,
         "seed": settings.seed,
@@ -50,6 +56,15 @@ def name(settings: Settings) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()
     parts = [model_name(settings), settings.optimizer["name"], qkv_name(settings)]
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
+
+
+def refuse_odd_name(setting: str, value: Any) -> None:
+    """Raise UserError for what cannot be part of a file's name, or would lead elsewhere."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w+-][\w.+-]{0,99}", value):
+        shown = "null" if value is None else value
+        raise UserError(
+            f"{setting}={shown}: must be letters, digits and _ . + - alone, at most 100"
+        )
 
 
 def model_name(settings: Settings) -> str:

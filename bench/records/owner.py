@@ -13,20 +13,26 @@ for a minute. That minute is told by the file server, and then checked with a cl
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.records import files
 from bench.settings.errors import UserError
 
 BEAT = 10.0  # seconds between two touches
 STALE = 60.0  # seconds without one after which an owner counts as dead
 FIRST = "owner.json"
+WRITTEN: dict[str, Any] = {  # the types of what an owner says of itself
+    **{"host": str, "pid": int, "since": str, "token": str},
+    **{"machine": str | None, "started": int | None},
+}
 
 
 class Held(Exception):
@@ -39,7 +45,8 @@ class Lost(UserError):
 
 @dataclass(frozen=True)
 class Claim:
-    """One file of a chain. `owner`: what it says, empty where its maker did not get to it."""
+    """One file of a chain. `owner`: what it says, empty where that is nothing we write: its maker
+    did not get to it, or it was damaged or copied."""
 
     path: Path
     owner: dict[str, Any]
@@ -52,7 +59,7 @@ class Claim:
 
     def __str__(self) -> str:
         if not self.owner:
-            return "another process, which has just begun"
+            return f"another process, which has just begun ({self.path.name} is not written yet)"
         return "{host}, process {pid}, since {since}".format(**self.owner)
 
 
@@ -130,10 +137,12 @@ def holder(folder: Path) -> str | None:
 
 
 def chain(folder: Path) -> list[Claim]:
-    """All claims on a cell, the owner's last."""
+    """All claims on a cell, the owner's last. No token comes twice, or its file was copied."""
     claims: list[Claim] = []
     path = folder / FIRST
     while claim := read(path):
+        if any(claim.owner and claim.owner["token"] == c.owner.get("token") for c in claims):
+            claim = replace(claim, owner={})
         claims.append(claim)
         path = claim.successor()
     return claims
@@ -142,14 +151,23 @@ def chain(folder: Path) -> list[Claim]:
 def read(path: Path) -> Claim | None:
     """A claim; None where there is none. An open file shows what the server has, not a cache."""
     try:
-        with path.open() as file:
+        with path.open("rb") as file:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
     try:
-        return Claim(path, json.loads(text), touched)
-    except ValueError:
-        return Claim(path, {}, touched)
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    return Claim(path, said if is_owner(said) else {}, touched)
+
+
+def is_owner(said: Any) -> bool:
+    """Whether it has the keys and types of `describe`."""
+    if not isinstance(said, dict) or said.keys() != WRITTEN.keys():
+        return False
+    typed = all(isinstance(said[key], kind) for key, kind in WRITTEN.items())
+    return typed and 0 < said["pid"] < 2**31 and bool(re.fullmatch("[0-9a-f]+", said["token"]))
 
 
 def create(path: Path, owner: dict[str, Any]) -> bool:
@@ -159,7 +177,7 @@ def create(path: Path, owner: dict[str, Any]) -> bool:
     except FileExistsError:
         return False
     try:
-        with file:
+        with files.naming(path), file:
             json.dump(owner, file)
             file.flush()
             os.fsync(file.fileno())
@@ -193,7 +211,8 @@ def alive(claim: Claim) -> bool:
     end = time.monotonic() + 2.5 * BEAT
     while time.monotonic() < end:
         time.sleep(BEAT / 20)
-        if read(claim.path) != claim:
+        now = read(claim.path)
+        if now is None or now.touched != claim.touched:
             return True
     return False
 

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 import platform
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from bench.records import files
 from bench.records.cell import qkv_name
 from bench.records.mathematics import MATHEMATICS
 from bench.settings.config import Settings
@@ -47,24 +47,17 @@ def as_json(value: Any, indent: int | None = 1) -> str:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(as_json(value, indent))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write whole or not at all. Raises OSError with the path."""
+    files.write_text(path, as_json(value, indent))
 
 
 def read(folder: Path) -> dict[str, Any] | None:
     """The record of a run folder; None where there is none that can be read."""
     try:
-        return json.loads((folder / "record.json").read_text())
+        found = files.read_json(folder / "record.json")
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def join(folder: Path, settings: Settings) -> None:
@@ -80,58 +73,78 @@ def join(folder: Path, settings: Settings) -> None:
 def parts(folder: Path) -> list[dict[str, Any]]:
     """The parts of experiments that a cell is: experiment, stage, condition and arm of each."""
     try:
-        return json.loads((folder / "part_of.json").read_text())
+        found = files.read_json(folder / "part_of.json")
     except (OSError, ValueError):
         return []
+    found = found if isinstance(found, list) else []
+    return [one for one in found if isinstance(one, dict) and one.keys() >= set(PART)]
 
 
 def write_config(folder: Path, settings: Settings) -> None:
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(asdict(settings)))
+    files.write_text(folder / "config.yaml", OmegaConf.to_yaml(asdict(settings)))
 
 
 class Metrics:
     """metrics.jsonl: one object a line, flushed as it is written.
 
-    writes: whether this process does; of a run of many only one.
+    before: what the file had where the run goes on, `text` of that moment: what lies on the disk
+    may have grown since, or have been damaged. writes: whether this process does; of a run of many
+    only one. Raises OSError with the path.
     """
 
-    def __init__(self, folder: Path, keep_up_to: int, writes: bool = True) -> None:
+    def __init__(self, folder: Path, before: str = "", writes: bool = True) -> None:
         self.path = folder / "metrics.jsonl"
-        self.lines: list[dict[str, Any]] = []
+        self.texts = before.splitlines(keepends=True) if writes else []
+        self.lines: list[dict[str, Any]] = [json.loads(text) for text in self.texts]
         self.file = None
-        if not writes:
-            return
-        self.lines = [line for line in lines(self.path) if line["step"] <= keep_up_to]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        temporary.replace(self.path)
-        self.file = self.path.open("a")
+        if writes:
+            files.write_text(self.path, before)
+            self.file = self.path.open("a")
 
     def write(self, line: dict[str, Any]) -> None:
         if self.file is None:
             return
         self.lines.append(plain(line))
-        self.file.write(json.dumps(self.lines[-1]) + "\n")
-        self.file.flush()
+        self.texts.append(json.dumps(self.lines[-1]) + "\n")
+        with files.naming(self.path):
+            self.file.write(self.texts[-1])
+            self.file.flush()
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self.texts)
 
     def close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with files.naming(self.path):
+                self.file.close()
 
     def training(self, key: str) -> list[Any]:
         """One key of all training lines."""
         return [line[key] for line in self.lines if "train_loss" in line]
 
 
+def has_metrics(folder: Path, text: str) -> bool:
+    """Whether a run's metrics.jsonl begins with these lines."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            return file.read(len(text)) == text.encode()  # ASCII: as json.dumps writes it
+    except OSError:
+        return False
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file whose last one a kill may have cut."""
-    found = []
-    if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                found.append(json.loads(text))
-            except ValueError:
-                break
+    """The whole lines of a file whose last one a kill may have cut, up to a damaged one."""
+    found: list[dict[str, Any]] = []
+    for text in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        found.append(line)
     return found
 
 

@@ -3,7 +3,6 @@
 Nothing here imports torch at module level, so that a misspelt option is answered at once.
 """
 
-import re
 import shlex
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -79,9 +78,8 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     composed = {label: arm(label, entries[label], shared) for label in entries}  # without torch
     arms = {label: config.settle(one) for label, one in composed.items()}
     first = arms[REFERENCE]
-    name = cfg.name or default_name(first)
-    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-        raise UserError(f"name={name}: takes letters, digits and _ . + - alone")
+    name = default_name(first) if cfg.name is None else cfg.name
+    cell.refuse_odd_name("model.name" if cfg.name is None else "name", name)
     processes = world.size()  # which divide a batch
     quarter = processes * max(1, first.train.batch_size // 4 // processes)
     batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])

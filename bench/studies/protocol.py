@@ -171,8 +171,8 @@ class Campaign:
 
     def ended(self, name: str) -> dict[str, Any] | None:
         """The record of a cell that has ended."""
-        found = record.read(self.runs / name)
-        return found if found and found["status"] in record.DONE else None
+        found = archive.ended(self.runs / name)
+        return found if isinstance(found, dict) else None
 
     def left(self, planned: Planned) -> list[Settings]:
         """The cells that are to be trained."""

@@ -1,8 +1,9 @@
 """Save and load a tree of tensors and plain data: atomically, with checksums, without pickle.
 
 A checkpoint is a folder `step-00000050/` of three files: `tensors.safetensors` (every tensor,
-named by its path in the tree), `tree.json` (everything else) and `SHA256SUMS` of the two. A run of
-many processes writes one file of tensors each (shards.py); any number of processes can read both.
+named by its path in the tree), `tree.json` (everything else, and what the checkpoint is of) and
+`SHA256SUMS` of the two. A run of many processes writes one file of tensors each (shards.py); any
+number of processes can read both.
 """
 
 import hashlib
@@ -10,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bench.processes.world import ALONE, World
+from bench.records import files
+from bench.training import trees
 from optimizers.sharding.regions import local
 
 TENSORS, TREE, SUMS = "tensors.safetensors", "tree.json", "SHA256SUMS"
@@ -38,13 +42,13 @@ def save(folder: Path, step: int, tree: dict, world: World = ALONE, keep: int = 
     name, so a kill at any moment leaves the ones before intact. Checkpoints of later steps, from
     which a run did not go on, are removed. All processes of a run take part; what is not cut is
     taken from the first.
-    Raises OSError where the disk refuses (nothing is left behind), TypeError for anything else
-    in the tree.
+    Raises OSError with a path where the disk refuses (nothing is left behind), TypeError for
+    anything else in the tree.
     """
     final = folder / f"step-{step:08d}"
     unfinished = folder / (UNFINISHED + final.name)
     tensors: dict[str, torch.Tensor] = {}
-    plain = json.dumps(_encode(tree, (), tensors))
+    plain = trees.encode(tree, (), tensors)
     try:
         world.agreed(lambda: _begin(unfinished))
         if world.size > 1:
@@ -73,6 +77,8 @@ def newest(
 ) -> tuple[int, dict] | None:
     """The step and tree of the newest intact checkpoint in `folder`, or None.
 
+    Intact: all its files are as they were written, for this step, by the run whose folder this is.
+
     Tensors come back on the CPU, in memory of their own, or cut over the processes as the tensor
     of the same shape that `like` has under their name, or its part before the last slash. Every
     damaged checkpoint on the way is reported through `warn` in one line.
@@ -81,7 +87,7 @@ def newest(
     if found is None:
         return None
     step, path, plain = found
-    return step, _decode(plain, _read_tensors(path, world, like))
+    return step, trees.decode(plain, _read_tensors(path, world, like))
 
 
 def _newest_intact(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path, Any] | None:
@@ -108,12 +114,12 @@ def _begin(unfinished: Path) -> None:
     unfinished.mkdir()
 
 
-def _finish(unfinished: Path, final: Path, plain: str) -> None:
+def _finish(unfinished: Path, final: Path, plain: Any) -> None:
     """Write what is no tensor and the checksums, and give the folder its final name."""
-    (unfinished / TREE).write_text(plain, encoding="ascii")
-    files = sorted(unfinished.iterdir())
-    sums = "".join(f"{_synced_digest(file)}  {file.name}\n" for file in files)
-    (unfinished / SUMS).write_text(sums, encoding="ascii")
+    names = sorted(file.name for file in unfinished.iterdir())
+    _write_text(unfinished / TREE, json.dumps(_identity(final) | {"files": names, "tree": plain}))
+    sums = (f"{_synced_digest(unfinished / name)}  {name}\n" for name in [*names, TREE])
+    _write_text(unfinished / SUMS, "".join(sums))
     _synced_digest(unfinished / SUMS)
     _sync(unfinished)
     if final.exists():  # damaged, or from before a resume: the new one takes its place
@@ -122,26 +128,50 @@ def _finish(unfinished: Path, final: Path, plain: str) -> None:
     _sync(final.parent)
 
 
+def _identity(final: Path) -> dict[str, Any]:
+    """What a checkpoint is of, by where it lies: the cell (a run's folder bears its name) and the
+    step. One that was copied from elsewhere says something else."""
+    return {"of": final.parent.parent.name, "step": int(final.name.removeprefix("step-"))}
+
+
+def _write_text(path: Path, text: str) -> None:
+    with files.naming(path):
+        path.write_text(text, encoding="ascii")
+
+
 def _synced_digest(path: Path) -> str:
     """A file's sha256, once it is on the disk itself."""
-    with path.open("rb") as file:
+    with files.naming(path), path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_plain(folder: Path) -> Any:
-    """The plain part of a checkpoint. Raises Damaged unless all checksums hold."""
+    """The plain part of a checkpoint. Raises Damaged unless it is whole and belongs here."""
     try:
         lines = (folder / SUMS).read_text(encoding="ascii", errors="replace").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        for name in {TREE, *sums}:
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sums.get(name):
-                    raise Damaged(f"{name}: checksum differs")
-        return json.loads((folder / TREE).read_text(encoding="ascii"))
+        _check(folder, [TREE], sums)
+        found = files.read_json(folder / TREE)
+        if "files" not in found:
+            raise Damaged(f"{TREE}: of an earlier form")
+        _check(folder, found["files"], sums)
     except OSError as error:
         name = Path(error.filename or folder).name
         raise Damaged(f"{name}: {error.strerror or error}") from error
+    if any(found[key] != value for key, value in _identity(folder).items()):
+        raise Damaged(f"{TREE}: of {found['of']}, step {found['step']}")
+    return found["tree"]
+
+
+def _check(folder: Path, names: list[str], sums: dict[str, str]) -> None:
+    """Raise Damaged unless the files are what SHA256SUMS says."""
+    for name in names:
+        if name not in sums:
+            raise Damaged(f"{SUMS}: without {name}")
+        with (folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
+                raise Damaged(f"{name}: checksum differs")
 
 
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -153,9 +183,16 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         pointer = tensor.untyped_storage().data_ptr()
         own[name] = tensor.clone() if pointer in seen else tensor  # the library wants no sharing
         seen.add(pointer)
-    try:
+    with plain_refusal(path):
         save_file(own, path)
-    except SafetensorError as error:  # a full disk comes as text
+
+
+@contextmanager
+def plain_refusal(path: Path) -> Iterator[None]:
+    """A full disk as OSError: safetensors says it in words."""
+    try:
+        yield
+    except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
@@ -169,63 +206,6 @@ def _read_tensors(folder: Path, world: World, like: Mapping) -> dict[str, torch.
     from bench.training import shards
 
     return shards.read(folder, like, world.size)
-
-
-def _encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
-    """The JSON of a node; its tensors go into `tensors`, named by their path.
-
-    Lists and scalars stand for themselves; a dict is a list of pairs, since JSON would make its
-    int keys strings. Python writes and reads floats exactly, NaN and infinities included.
-    """
-    if isinstance(node, torch.Tensor):
-        if node.layout is not torch.strided:
-            raise TypeError(f"{_join(path)}: a {node.layout} tensor cannot be saved")
-        name = _join(path)
-        while name in tensors:  # {1: a, "1": b}
-            name += "'"
-        tensors[name] = node.detach()
-        return {"tensor": name}
-    if isinstance(node, dict):
-        for key in node:
-            if not isinstance(key, int | str):
-                raise TypeError(f"{_join(path)}: key {key!r} is neither int nor str")
-        return {"dict": [[key, _encode(node[key], (*path, key), tensors)] for key in node]}
-    if isinstance(node, list | tuple | set):
-        items = [_encode(item, (*path, i), tensors) for i, item in enumerate(node)]
-        if isinstance(node, list):
-            return items
-        return {"set" if isinstance(node, set) else "tuple": items}
-    if isinstance(node, bytes):
-        return {"bytes": node.hex()}
-    if isinstance(node, torch.dtype):
-        return {"dtype": str(node).removeprefix("torch.")}
-    if node is None or isinstance(node, int | float | str):
-        return node
-    raise TypeError(f"{_join(path)}: a {type(node).__name__} cannot be saved in a checkpoint")
-
-
-def _decode(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(node, list):
-        return [_decode(item, tensors) for item in node]
-    if not isinstance(node, dict):
-        return node
-    ((kind, content),) = node.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "tuple":
-        return tuple(_decode(item, tensors) for item in content)
-    if kind == "set":
-        return {_decode(item, tensors) for item in content}
-    if kind == "bytes":
-        return bytes.fromhex(content)
-    if kind == "dtype":
-        return getattr(torch, content)
-    return {key: _decode(value, tensors) for key, value in content}
-
-
-def _join(path: tuple) -> str:
-    """`("model", "weight", 0)` as `/model/weight/0`, in ASCII."""
-    return "".join(f"/{part}" for part in path).encode("ascii", "backslashreplace").decode()
 
 
 def _steps(folder: Path) -> dict[int, Path]:

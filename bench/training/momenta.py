@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.processes.world import World
+from bench.training.checkpoint import plain_refusal
 from optimizers.routing import Routing
 from optimizers.sharding.regions import mesh_of
 from optimizers.state import momentum, views
@@ -28,7 +29,8 @@ def save(folder: Path, step: int, routing: Routing, model: nn.Module, world: Wor
     path = folder / "momentum" / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    save_file(moments, unfinished, {"views": json.dumps(views(*parts))})
+    with plain_refusal(path):
+        save_file(moments, unfinished, {"views": json.dumps(views(*parts))})
     unfinished.replace(path)
 
 

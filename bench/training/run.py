@@ -12,19 +12,20 @@ from bench.display import terminal
 from bench.measuring import meter, reference
 from bench.processes import parallel
 from bench.processes.world import World
-from bench.records import record
+from bench.records import archive, record
 from bench.records.owner import Held, Lost, Ownership
 from bench.settings.config import Settings
 from bench.settings.errors import UserError
 from bench.tracking import tracker as tracking
 from bench.training import prepare, tables
+from bench.training.launching import Outcome
 from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
 from optimizers.state import state_bytes
 
-Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
 SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
 RISE = 0.01  # of the loss at the start
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
 
 
@@ -73,13 +74,24 @@ def claim(
         return found
     record.join(owner.folder, settings)
     say(cell)
+    put_aside(owner.folder, say)
     return None
+
+
+def put_aside(folder: Path, say: Callable[[str], None]) -> None:
+    """Put aside a record.json that is none of this cell, and say why; nothing is lost."""
+    reason = archive.ended(folder)
+    if isinstance(reason, str) and reason and not reason.startswith("not ended"):
+        (folder / "record.json").replace(folder / "record.left_out.json")
+        say(f"record.json is left out ({reason}); it is kept as record.left_out.json")
 
 
 def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome | None:
     """The outcome of a cell that need not be trained."""
-    done = record.read(folder)
-    if settings.rerun or not done or done["status"] not in record.DONE:
+    if settings.rerun:
+        return None
+    done = archive.ended(folder)
+    if isinstance(done, str):
         return None
     record.join(folder, settings)
     say(f"{cell}: {skipped(done)}")
@@ -163,7 +175,7 @@ def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
         trainer.tracker.finish({}, failed=True)
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             return {"status": "failed", "error": f"disk full: {error.filename or error}"}
         return {"status": "failed", "error": traceback.format_exc()}
     except Exception:
@@ -251,8 +263,9 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
     try:
         record.write_json(path, facts)
     except OSError as error:
-        facts |= {"status": "failed", "error": facts["error"] or f"disk: {error.strerror}"}
-        written = f"its record could not be written: {error.strerror}"
+        why = f"{error.strerror}: {error.filename}"
+        facts |= {"status": "failed", "error": facts["error"] or why}
+        written = f"its record could not be written ({why})"
     failed = facts["status"] == "failed"
     tracker.finish(facts, failed=failed)
     if failed:

@@ -14,6 +14,7 @@ from bench.measuring import meter
 from bench.measuring.reference import Reference
 from bench.processes import parallel
 from bench.processes.world import World
+from bench.records import record
 from bench.records.record import Metrics
 from bench.settings.config import Settings, schedule_factor
 from bench.tracking.tracker import Tracker
@@ -30,7 +31,7 @@ class Trainer:
     """Trains the model of `ready` and leaves metrics and checkpoints in `folder`.
 
     Everything that decides the result is in `self.state` (plain numbers), the model, the
-    optimizers and torch's random state; a checkpoint holds all four.
+    optimizers, torch's random state and the metrics; a checkpoint holds all five.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Trainer:
 
         Raises Diverged; KeyboardInterrupt after leaving a checkpoint.
         """
-        self.resume()
+        before = self.resume()
         # One step warms up and at least one whole step follows, for the peak memory.
         most = self.train.reference_steps if self.train.steps is None else self.train.steps - 2
         self.reference = Reference(
@@ -85,7 +86,7 @@ class Trainer:
             max(0, min(self.train.reference_steps, most)),
             self.state["reference"],
         )
-        self.metrics = Metrics(self.folder, self.state["step"], self.world.leads)
+        self.metrics = Metrics(self.folder, before, self.world.leads)
         for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
             self.tracker.log(line)
         bar = Progress(self.train, self.data.unit, self.units_per_step, self.world.leads)
@@ -269,16 +270,20 @@ class Trainer:
             "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
             "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
             "random": randomness.state(self.train.device),
+            "metrics": self.metrics.text if self.metrics else "",
         }
 
     def save(self) -> None:
         checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree(), self.world)
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint that is whole, if there is one."""
+    def resume(self) -> str:
+        """Go on from the newest checkpoint that is whole, if there is one; the metrics till then.
+
+        Those are the checkpoint's: a metrics.jsonl that lost lines leaves no hole in the curve.
+        """
         found = checkpoint.newest(self.folder / "checkpoint", self.warn, self.world, self.owners())
         if found is None:
-            return
+            return ""
         _, tree = found
         self.state = tree["state"]
         own = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
@@ -290,6 +295,9 @@ class Trainer:
         randomness.restore(tree["random"])
         self.memory.forget()
         self.warn(f"going on from step {self.state['step']}")
+        if self.world.leads and not record.has_metrics(self.folder, tree["metrics"]):
+            self.warn("metrics.jsonl was damaged: it is made again from the checkpoint")
+        return tree["metrics"]
 
     def owners(self) -> dict[str, Tensor]:
         """The parameter that tensors of the tree belong to, by what their names begin with."""

@@ -7,6 +7,7 @@ import pytest
 from bench.records import archive, mathematics
 from bench.records import cell as cells
 from bench.settings import targets
+from bench.settings.errors import UserError
 from bench.studies import protocol, request, study
 from tests.helpers.commands import FP32, ROOT, settle
 
@@ -52,6 +53,15 @@ def test_what_can_change_the_result_changes_the_cell(override):
 )
 def test_what_cannot_change_the_result_does_not(override):
     assert cell(override) == cell()
+
+
+@pytest.mark.parametrize("group", ["model", "data", "optimizer", "qkv"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "a/b", "null", "''", ".hidden", "'a b'", "'a\\nb'", "5", "a" * 101]
+)
+def test_a_name_that_is_none_for_a_folder_is_refused_before_work(group, name):
+    with pytest.raises(UserError, match=rf"^{group}\.name=.*: must be letters, digits"):
+        cell(f"{group}.name={name}")
 
 
 def test_the_order_of_patterns_is_part_of_the_cell_for_the_last_one_wins():

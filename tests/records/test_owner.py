@@ -163,6 +163,64 @@ def test_an_owner_that_works_for_long_stays_the_owner(tmp_path, quick):
     assert owner.holder(tmp_path) is None
 
 
+ODD = {
+    "a list": "[1, 2]",
+    "a number": "3",
+    "nothing": "null",
+    "nested": "[" * 99_999,
+    "not UTF-8": b"\xff\xfe{",
+    "a text for the pid": {"pid": "12"},
+    "no pid of a process": {"pid": -1},
+    "a huge pid": {"pid": 10**40},
+    "a token that leads elsewhere": {"token": "../../x"},
+    "a token that is none": {"token": None},
+    "a key too many": {"more": 1},
+    "a key missing": None,
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_an_owner_file_of_another_shape_is_named_and_goes_stale(tmp_path, quick, odd):
+    path = left_by(tmp_path, **(odd if isinstance(odd, dict) else {}))
+    if odd is None:
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps({key: said[key] for key in ("host", "pid")}))
+    elif not isinstance(odd, dict):
+        path.write_bytes(odd if isinstance(odd, bytes) else odd.encode())
+    with pytest.raises(Held, match=r"owner\.json"), Ownership(tmp_path):
+        pass
+    os.utime(path, (0, 0))
+    with Ownership(tmp_path) as mine:
+        mine.touch()
+        mine.check()
+    assert not list(tmp_path.rglob("*")) and not (tmp_path.parent / "x.json").exists()
+
+
+@pytest.mark.parametrize("age", [0, 10])
+def test_an_owner_file_copied_to_its_successors_name_ends_nothing(tmp_path, quick, age):
+    path = left_by(tmp_path, age=age)
+    copy = owner.read(path).successor()
+    shutil.copy2(path, copy)
+    assert [claim.path for claim in owner.chain(tmp_path)] == [path, copy]
+    if age:
+        with Ownership(tmp_path) as mine:
+            mine.check()
+        assert not list(tmp_path.iterdir())
+    else:
+        with pytest.raises(Held), Ownership(tmp_path):
+            pass
+
+
+def test_a_full_disk_names_the_owner_file(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(owner.os, "fsync", full)
+    with pytest.raises(OSError) as caught, Ownership(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path / "owner.json") and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_the_owner_file_goes_also_when_the_work_fails(tmp_path, error):
     with pytest.raises(error), Ownership(tmp_path):

@@ -1,10 +1,12 @@
 """Checkpoints: exact round trips, whatever is damaged or interrupted, and never pickle."""
 
 import errno
+import hashlib
 import math
 import os
 import pickle
 import resource
+import shutil
 import struct
 import tempfile
 from pathlib import Path
@@ -207,6 +209,60 @@ def test_a_flipped_byte_is_named(two):
     ]
 
 
+def without_line(name):
+    def damage(folder):
+        sums = folder / "SHA256SUMS"
+        lines = sums.read_text().splitlines(keepends=True)
+        sums.write_text("".join(line for line in lines if name not in line))
+
+    return damage
+
+
+def without(name):
+    def damage(folder):
+        without_line(name)(folder)
+        (folder / name).unlink()
+
+    return damage
+
+
+def of_an_earlier_form(folder):
+    (folder / "tree.json").write_text('{"dict": []}')
+    digest = hashlib.sha256((folder / "tree.json").read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  tree.json\n")
+
+
+def of_another_cell(folder):
+    other = folder.parent.parent.parent / "another" / "checkpoint"
+    checkpoint.save(other, 100, tree(7.0))
+    shutil.rmtree(folder)
+    shutil.copytree(other / folder.name, folder)
+
+
+def of_another_step(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("step-00000050"), folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (without_line("tensors.safetensors"), "SHA256SUMS: without tensors.safetensors"),
+        (without_line("tree.json"), "SHA256SUMS: without tree.json"),
+        (without("tensors.safetensors"), "SHA256SUMS: without tensors.safetensors"),
+        (of_an_earlier_form, "tree.json: of an earlier form"),
+        (of_another_cell, "tree.json: of another, step 100"),
+        (of_another_step, "step 50"),
+    ],
+)
+def test_what_is_not_whole_or_of_something_else_is_named_and_not_used(two, damage, reason):
+    damage(two / "step-00000100")
+    warnings = []
+    assert checkpoint.newest(two, warnings.append)[0] == 50
+    (line,) = warnings
+    assert reason in line and line.endswith("; using step-00000050")
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert checkpoint.newest(tmp_path / "missing", no_warning) is None
 
@@ -251,6 +307,18 @@ def test_a_full_disk_is_an_oserror_and_leaves_nothing(two):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(two / "unfinished-step-00000150" / "tensors.safetensors")
+    assert sorted(path.name for path in two.iterdir()) == ["step-00000050", "step-00000100"]
+
+
+def test_a_disk_that_is_full_for_the_plain_part_is_named_too(two, monkeypatch):
+    def full(path, text, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError) as caught:
+        checkpoint.save(two, 150, tree(1.5))
+    assert caught.value.filename.endswith("tree.json")
     assert sorted(path.name for path in two.iterdir()) == ["step-00000050", "step-00000100"]
 
 

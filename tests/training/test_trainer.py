@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bench.records import cell, record
+from bench.records import cell, files, record
 from bench.records.record import Metrics
 from bench.training import checkpoint, prepare, run, trainer
 from tests.helpers.commands import TINY, settle
@@ -212,16 +212,111 @@ def test_bf16_autocast_trains(train):
     assert record["precision"] == "bf16" and math.isfinite(record["val_loss"])
 
 
-def test_metrics_are_cut_back_and_survive_a_torn_line(tmp_path):
+def test_metrics_go_on_from_what_was_kept_whatever_lies_there(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_loss": 2.0}\n{"step": 2, "tr')
-    metrics = Metrics(tmp_path, keep_up_to=1)
+    metrics = Metrics(tmp_path, '{"step": 1, "train_loss": 2.0}\n')
     metrics.write({"step": 2, "train_loss": math.nan})
     metrics.close()
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
+    assert metrics.lines == record.lines(tmp_path / "metrics.jsonl") == [
         {"step": 1, "train_loss": 2.0},
         {"step": 2, "train_loss": None},
-    ]
+    ]  # fmt: skip
+    assert record.has_metrics(tmp_path, metrics.text)
+
+
+@pytest.mark.parametrize(
+    "end", [b'{"step": 3, "tr', b"\xff\n", b"[3]\n", b"7", b"{}", b"[" * 99_999]
+)
+def test_lines_are_read_up_to_a_damaged_one(tmp_path, end):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + end + b'\n{"step": 4}\n')
+    assert record.lines(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
+METRICS_DAMAGE = {
+    "gone": lambda file: file.unlink(),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:300]),
+    "a hole": lambda file: file.write_text("".join(file.open().readlines()[2:])),
+    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe" + file.read_bytes()[2:]),
+    "a foreign line": lambda file: file.write_text('{"loss": 3}\n' + file.read_text()),
+}
+
+
+@pytest.mark.parametrize("damage", METRICS_DAMAGE.values(), ids=METRICS_DAMAGE)
+def test_damaged_metrics_leave_no_hole_in_the_curve(train, tmp_path, monkeypatch, damage):
+    _, whole, _ = train(results=tmp_path / "whole")
+    stop_at(monkeypatch, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    (file,) = tmp_path.glob("runs/*/metrics.jsonl")
+    damage(file)
+    _, resumed, said = train()
+    assert same_result(whole, resumed) and whole["start_loss"] == resumed["start_loss"]
+    assert [line["step"] for line in record.lines(file)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    assert "metrics.jsonl was damaged: it is made again from the checkpoint" in said
+
+
+def test_whole_metrics_are_not_called_damaged(train, monkeypatch):
+    stop_at(monkeypatch, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    _, _, said = train()
+    assert any(line.startswith("going on from step") for line in said)
+    assert not any("damaged" in line for line in said)
+
+
+FINISHED = '{"status": "finished"}'
+
+
+@pytest.mark.parametrize("text", [FINISHED, "[]", "3", '"finished"', "[" * 99_999, "{", "\udcff"])
+def test_a_record_of_another_shape_is_named_and_kept_aside(train, tmp_path, text):
+    _, whole, _ = train(results=tmp_path / "whole")
+    folder = tmp_path / "runs" / whole["cell"]
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_bytes(text.encode(errors="surrogateescape"))
+    outcome, found, said = train()
+    assert outcome["how"] == "finished" and same_result(whole, found)
+    (line,) = (line for line in said if "left out" in line)
+    assert line.startswith("record.json is left out (") and "record.left_out.json" in line
+    assert (folder / "record.left_out.json").read_bytes()[:9] == text.encode(
+        errors="surrogateescape"
+    )[:9]
+
+
+def test_a_record_of_another_cell_is_not_this_ones_end(train, tmp_path):
+    _, other, _ = train("seed=1")
+    _, mine, _ = train()
+    folders = [tmp_path / "runs" / one["cell"] for one in (other, mine)]
+    (folders[1] / "record.json").write_bytes((folders[0] / "record.json").read_bytes())
+    outcome, found, said = train()
+    assert outcome["how"] == "finished" and found["cell"] == mine["cell"]
+    assert any(f"of another cell: {other['cell']}" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "record.json"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_line_with_the_path(train, tmp_path, monkeypatch, name, number):
+    def full(*arguments):
+        raise OSError(number, "full")
+
+    def record_is_full(path, text, write=files.write_text):
+        if path.name == name:
+            with files.naming(path):
+                full()
+        write(path, text)
+
+    if name == "metrics.jsonl":
+        monkeypatch.setattr(record.Metrics, "write", lambda self, line: metrics_full(self, full))
+    else:
+        monkeypatch.setattr(files, "write_text", record_is_full)
+    outcome, *_ = train()
+    assert outcome["how"] == "failed" and "\n" not in outcome["error"]
+    assert outcome["error"].startswith(("disk full: ", "full: "))
+    assert outcome["error"].endswith(name) and str(tmp_path) in outcome["error"]
+
+
+def metrics_full(metrics, full):
+    with files.naming(metrics.path):
+        full()
 
 
 def test_too_little_disk_is_said_before_training(tmp_path, monkeypatch):

@@ -1,0 +1,52 @@
+"""scripts/publish.py: what is committed is lost neither by a full disk nor by an odd record."""
+
+import errno
+import json
+
+import pytest
+
+from bench.records import files
+from scripts import publish
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Publish one finished cell whose record `text` may replace; what is published then."""
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    target = tmp_path / "results" / "records" / "smoke"
+    target.mkdir(parents=True)
+    (target / "old.json").write_text("{}")
+
+    def go(text=None):
+        for file in tmp_path.glob("runs/*/record.json"):
+            one = json.loads(file.read_text())
+            one["environment"]["dirty"] = False
+            file.write_text(json.dumps(one) if text is None else text)
+        monkeypatch.setattr("sys.argv", ["publish.py", "smoke", "--results", str(tmp_path)])
+        status = publish.main()
+        return status, sorted(file.name for file in target.iterdir())
+
+    return go
+
+
+PART = ["experiment=smoke", "stage=final", "condition=text", "arm=hybrid"]
+
+
+def test_new_records_take_the_place_of_old_ones_once_they_are_there(train, published, monkeypatch):
+    _, one, _ = train(*PART)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(OSError, match=f"{one['cell']}.json"):
+            published()
+    assert published() == (0, [f"{one['cell']}.json"])
+
+
+def full(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("text", ['{"status": "finished"}', "[]", "[" * 99_999, "\x00"])
+def test_a_record_of_another_shape_is_named_and_nothing_is_removed(train, published, text, capsys):
+    train(*PART)
+    assert published(text) == (1, ["old.json"])
+    assert "record.json: " in capsys.readouterr().err
