@@ -61,9 +61,8 @@ def outlive() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
         elif type(stream) is io.TextIOWrapper:
             stream.flush()
-            how = {"encoding": stream.encoding, "errors": stream.errors}
-            lines = stream.line_buffering
-            setattr(sys, name, Outlived(stream.buffer, **how, line_buffering=lines))
+            kind, lines = (stream.encoding, stream.errors), stream.line_buffering
+            setattr(sys, name, Outlived(stream.buffer, *kind, line_buffering=lines))
 
 
 def _leave(*signal_and_frame: Any) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
@@ -56,7 +56,7 @@ class Launches:
         self.outcomes, self.stopped = outcomes, stopped
         self.jobs: dict[int, str] = {}  # what each was asked for
         self.trouble = SILENT
-        self.launcher: Any = get_class(config.hydra.launcher["_target_"])
+        self.launcher = cast(Any, get_class(config.hydra.launcher["_target_"]))
         self.original = self.launcher.launch
 
         def launch(launcher: Any, job_overrides: Sequence, initial_job_idx: int) -> list[Any]:
