@@ -28,7 +28,7 @@ LAYOUTS = {
     "channels_last_transposed": "stored (in, out, *kernel), read as (kernel * out, in)",
     "batch": "stored (count, out, in), each a matrix",
     "batch_transposed": "stored (count, in, out), each a matrix",
-    "table": "stored (*1, entries, width), read as (width, entries)",
+    "table": "stored (*entries, width), read as (width, entries)",
     "vector": "read as (n, 1)",
     "vectors": "stored (count, n), each read as (n, 1)",
 }
@@ -64,7 +64,7 @@ def fits(tensor: Tensor, layout: str) -> bool:
     if layout == "vector":
         return True
     if layout == "table":
-        return tensor.ndim >= 2 and tensor.numel() == tensor.shape[-2] * tensor.shape[-1]
+        return tensor.ndim >= 2
     if layout.startswith("batch"):
         return tensor.ndim == 3
     return tensor.ndim >= 3 if layout.startswith(("kernel", "channels_last")) else tensor.ndim == 2
@@ -112,10 +112,10 @@ def as_matrix(tensor: Tensor, layout: str) -> Tensor:
             tensor = tensor.movedim(1, -1)
         if layout.startswith(("kernel", "channels_last")):
             matrix = tensor.view(tensor.shape[0], -1)
-        elif layout.startswith("batch"):
+        elif layout.startswith("batch") or (layout == "table" and tensor.ndim > 2):
             matrix = tensor.view(-1, tensor.shape[-1])
         else:
-            matrix = tensor.view(tensor.shape[-2:]) if layout == "table" else tensor
+            matrix = tensor
     except RuntimeError:
         raise ValueError(
             f"a tensor of shape {tuple(tensor.shape)} and strides {tensor.stride()} cannot be read "
@@ -142,16 +142,17 @@ def reordered(tensor: Tensor, layout: str) -> Tensor:
     return tensor.contiguous()
 
 
-def whole(member: int, tensor: Tensor, layout: str, groups: int = 1) -> View:
+def whole(member: int, tensor: Tensor, layout: str, groups: int = 1, axis: int = 0) -> View:
     """The view that reads one tensor as one matrix, a batch as one matrix an entry.
 
-    groups: the equal groups of a convolution, each of which is a linear map of its own. A tensor
-    without elements has no matrices.
+    groups: the equal groups of a convolution, or maps stored one after another, each of which is
+    a linear map of its own; axis: 1 where such maps lie side by side. A tensor without elements
+    has no matrices.
     """
     if tensor.numel() == 0:
         return View(members=[member], layout=layout, axis=0, blocks=[])
     layout = as_stored(tensor, layout)
-    axis = 1 if layout in SIDE_BY_SIDE else 0
+    axis = 1 if layout in SIDE_BY_SIDE else axis
     count = tensor.shape[0] if layout.startswith("batch") or layout == "vectors" else groups
     size = matrix_shape(tensor.shape, layout)[axis] // count
     blocks = [[[member, i * size, (i + 1) * size]] for i in range(count)]

@@ -30,6 +30,7 @@ LATER = {
     "data.column": None,
     "parallel": {"name": "none"},
     "optimizer.roles.*.orthogonalizer.norm": "frobenius",
+    "optimizer.roles.*.qkv.gate_up": "whole",
 }
 
 

@@ -6,13 +6,15 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-from optimizers.structure.probe import Seen
+from optimizers.structure.seen import Seen
+
+PARTS = ("q", "k", "v", "gate")  # a gate that an attention's result is multiplied by
 
 
 class HeadSlice(NamedTuple):
-    """Rows start..stop of a tensor belong to `part` (q, k or v) of `head`."""
+    """Rows start..stop of a tensor belong to `part` (one of PARTS) of `head`."""
 
     part: str
     head: int
@@ -22,34 +24,37 @@ class HeadSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class Fact:
-    """What a parameter does around attention; `attention` names the module, where it projects."""
+    """What a parameter does around attention; `attention` names the module, where it projects.
+
+    halves: the rows of a gate, and of what it multiplies, where both lie in one weight.
+    """
 
     reason: str
     attention: str | None = None
     slices: tuple[HeadSlice, ...] = ()
     output_heads: int | None = None
+    halves: tuple[HeadSlice, ...] = ()
 
 
 def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
     """By parameter (its id) what it does around the attentions that were seen."""
     parameters = dict(model.named_parameters())
-    names = {id(p): name for name, p in parameters.items()}
+    names = {id(p): name for name, p in parameters.items() if p.ndim == 2}
     facts: dict[int, Fact] = {}
-    modules: dict[str, list[set[int]]] = {}  # by module its attentions, each by its weights
+    modules: dict[str, list[set[int]]] = {}  # by module its attentions, each by its own weights
     for call in seen.attentions:
         rows = {weight: heads for weight, heads in call.rows.items() if weight in names}
-        where = _common_parent([names[weight] for weight in rows])
+        new = rows.keys() - facts.keys()  # later layers may use the K and V of earlier ones
+        where = _common_parent([names[weight] for weight in rows if weight in new])
         known = modules.setdefault(where, [])
-        weights = set(rows)
-        if weights not in known:
-            known.append(weights)
-        number = known.index(weights)
+        if new not in known:
+            known.append(new)
+        number = known.index(new)
         where += f" ({number + 1})" if number else ""
         for weight, heads in rows.items():
-            stored = parameters[names[weight]]
-            fan_out = stored.shape[1 if seen.layouts[weight] == {"transposed"} else 0]
-            fact = _projection(where, heads, fan_out)
-            if weight in facts and facts[weight] != fact:
+            place = where if weight in new else facts[weight].attention
+            fact = _projection(place, heads, fan_out(parameters[names[weight]], seen))
+            if weight not in new and facts[weight] != fact:
                 fact = Fact("attentions read it in several ways; kept whole")
             facts[weight] = fact
             bias = parameters.get(names[weight].removesuffix("weight") + "bias")
@@ -62,15 +67,21 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
     return facts
 
 
-def _projection(where: str, heads: dict[tuple[str, int], list[int]], fan_out: int) -> Fact:
+def fan_out(weight: Tensor, seen: Seen) -> int:
+    """The rows of a weight as products read it."""
+    layouts = seen.layouts.get(id(weight)) or {part[0] for part in seen.parts[id(weight)]}
+    return weight.shape[-1 if all(name.endswith("transposed") for name in layouts) else -2]
+
+
+def _projection(where: str | None, heads: dict[tuple[str, int], list[int]], count: int) -> Fact:
     """The linear map before attention: whole unless every row belongs to one part of one head."""
-    counts = [(sum(p == part for p, _ in heads), part) for part in "qkv"]
+    found = {part for part, _ in heads}
+    counts = [(sum(p == part for p, _ in heads), part) for part in PARTS if part in found]
     said = ", ".join(
         f"{', '.join(part for _, part in same)} of {count}"
         for count, same in groupby(counts, key=itemgetter(0))
-        if count
     )
-    if sorted(row for rows in heads.values() for row in rows) != list(range(fan_out)):
+    if sorted(row for rows in heads.values() for row in rows) != list(range(count)):
         reason = f"{said} heads from some or shared rows, read by probing; kept whole"
         return Fact(reason)
     slices = tuple(
@@ -95,9 +106,9 @@ def unseen(model: nn.Module, facts: dict[int, Fact]) -> set[int]:
     """Parameters (their ids) of modules called attention in which the probe saw none."""
     found: set[int] = set()
     for module in model.modules():
-        inside = {id(p) for p in module.parameters()}
-        if "Attention" in type(module).__name__ and not inside & facts.keys():
-            found |= inside
+        if "Attention" in type(module).__name__:
+            inside = {id(p) for p in module.parameters()}
+            found |= set() if inside & facts.keys() else inside
     return found
 
 

@@ -1,8 +1,8 @@
 """What is each parameter of a model? Its role and its matrix layout, each with the reason.
 
-Read from module types, ties, shapes, the model's own configuration and, for attention and for
-bare parameters, from a probing forward pass; a mark or a pattern on names overrides it. What
-cannot be known is listed as a plain matrix, reason NO_STRUCTURE.
+Read from module types, ties, shapes, the model's own word on its ends and, for attention and for
+bare parameters, from a probing forward pass; a mark or a pattern on names overrides it. What no
+product reads and nothing explains is no matrix: it has the role of vectors, reason NO_STRUCTURE.
 """
 
 import difflib
@@ -15,8 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from optimizers.structure.attention import Fact, HeadSlice, attention_facts, unseen
-from optimizers.structure.probe import Seen, one_token, probe
+from optimizers.structure.ends import ends
+from optimizers.structure.gates import gate_facts
+from optimizers.structure.inputs import smallest_input, unwrapped
+from optimizers.structure.probe import probe
 from optimizers.structure.recognition import NO_STRUCTURE, Reading, places, recognise
+from optimizers.structure.seen import Seen
 from optimizers.views import LAYOUTS, as_stored, fits
 
 ROLES = ("hidden", "conv", "embedding", "position", "head", "vector")
@@ -41,7 +45,8 @@ class Parameter:
 
     attention: the name of the attention module it projects to q, k or v for, with the rows of
     every head; output_heads: for the projection after attention, how many heads cut its fan-in;
-    groups: of a convolution, each a linear map of its own.
+    groups: of a convolution, or several maps in one tensor (side by side where axis is 1), each a
+    linear map of its own; halves: the rows of a gate and of what it multiplies, in one weight.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Parameter:
     slices: tuple[HeadSlice, ...] = ()
     output_heads: int | None = None
     groups: int = 1
+    axis: int = 0
+    halves: tuple[HeadSlice, ...] = ()
 
 
 class Mark(NamedTuple):
@@ -101,17 +108,16 @@ def describe(
     last wins. A pattern precedes a mark, and a mark precedes recognition.
     Raises ValueError for a pattern that matches nothing or says what cannot be.
     """
-    where, seen = places(model), _look(model, forward)
-    facts = attention_facts(model, seen)
-    blind = unseen(model, facts)
+    inner = unwrapped(model)
+    where, seen = places(model), _look(inner, forward)
+    facts = gate_facts(model, seen) | attention_facts(model, seen)
+    blind, known = unseen(model, facts), ends(inner, seen)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     said = _said(trainable, patterns or {})
     found = []
     for name, tensor in trainable.items():
         fact = facts.get(id(tensor))
-        partly = id(tensor) in seen.parts and not (fact and fact.slices)
-        layouts = set() if partly else seen.layouts.get(id(tensor), set())
-        reading = recognise(model, where[id(tensor)], tensor, layouts)
+        reading = recognise(known, where[id(tensor)], tensor, seen)
         if reading.role == "hidden" and id(tensor) in blind:
             fact = Fact("its attention was not seen; Q, K, V stay whole")
         if reading.reason == NO_STRUCTURE:
@@ -121,29 +127,41 @@ def describe(
             if told.layout != reading.layout or told.role not in (reading.role, "hidden"):
                 fact = None
             reading = told
-        reason = f"{reading.reason}; {fact.reason}" if fact else reading.reason
-        heads = (fact.attention, fact.slices, fact.output_heads) if fact else (None, (), None)
-        role, layout, _, groups = reading
-        found.append(Parameter(name, tensor, role, layout, reason, *heads, groups))
+        found.append(_parameter(name, tensor, reading, fact))
     return found
 
 
+def _parameter(name: str, tensor: Tensor, reading: Reading, fact: Fact | None) -> Parameter:
+    role, layout, reason, groups, axis = reading
+    if fact is None:
+        return Parameter(name, tensor, role, layout, reason, groups=groups, axis=axis)
+    reason = f"{reason}; {fact.reason}"
+    heads = (fact.attention, fact.slices, fact.output_heads)
+    return Parameter(name, tensor, role, layout, reason, *heads, groups, axis, fact.halves)
+
+
 def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
-    """What the probe sees, nothing where the model cannot be run."""
+    """What the probe sees: nothing, or the beginning, of a model that cannot be run."""
     try:
-        forward = forward or one_token(model)
-        if forward is not None:
-            return probe(model, forward)
-    except Exception as error:  # a model that cannot take one token is trained with Q, K, V whole
-        warnings.warn(f"attention could not be probed, Q, K, V stay whole: {error}", stacklevel=3)
-        return Seen()
-    if not all(type(module).__module__.startswith("torch.nn.") for module in model.modules()):
+        forward = forward or smallest_input(model)
+        seen = probe(model, forward) if forward is not None else Seen()
+    except Exception as error:
+        seen = Seen(error=error)
+    if seen.error is not None:
+        said = " ".join(f"{type(seen.error).__name__}: {seen.error}".split())[:300]
+        warnings.warn(
+            f"attention could not be probed, what was not seen of Q, K, V stays whole: {said}",
+            stacklevel=3,
+        )
+    elif forward is None and not all(
+        type(module).__module__.startswith("torch.nn.") for module in model.modules()
+    ):
         warnings.warn(
             f"how {type(model).__name__} is called is not known (forward=), so no attention was "
             "looked for: Q, K, V stay whole",
             stacklevel=3,
         )
-    return Seen()
+    return seen
 
 
 def _said(
@@ -172,7 +190,9 @@ def _said(
 def _told(reading: Reading, told: Mark, origin: str, tensor: Tensor) -> Reading:
     """The reading that a mark makes of a recognised one."""
     role = told.role or reading.role
-    layout, groups = told.layout, reading.groups
+    if told.role is None and reading.reason == NO_STRUCTURE:
+        role = "vector" if told.layout in VECTORS else "hidden"  # whoever says a layout says matrix
+    layout = told.layout
     if layout is None:
         kept = role == reading.role or (
             role in ("hidden", "conv", "head") and reading.layout not in ("table", *VECTORS)
@@ -180,4 +200,5 @@ def _told(reading: Reading, told: Mark, origin: str, tensor: Tensor) -> Reading:
         fitting = next(name for name in LAYOUTS_OF[role] if fits(tensor, name))
         layout = reading.layout if kept else fitting
     layout = as_stored(tensor, layout)
-    return Reading(role, layout, origin, groups if layout == reading.layout else 1)
+    same = layout == reading.layout
+    return Reading(role, layout, origin, *(reading[3:] if same else ()))

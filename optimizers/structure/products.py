@@ -1,31 +1,60 @@
 """Which calls of torch are matrix products, and of what: for the probe that watches them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PRODUCTS = {
-    *(torch.matmul, Tensor.matmul, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm),
-    getattr(torch, "_grouped_mm", None),
-    getattr(F, "grouped_mm", None),
+# torch's builtins have no signature to bind: their parameters by position.
+FACTORS = {
+    F.linear: ("input", "weight"),
+    torch.matmul: ("input", "other"),
+    Tensor.matmul: ("self", "other"),
+    torch.mm: ("input", "mat2"),
+    Tensor.mm: ("self", "mat2"),
+    torch.bmm: ("input", "mat2"),
+    Tensor.bmm: ("self", "mat2"),
+    getattr(torch, "_grouped_mm", None): ("self", "mat2"),
+    getattr(F, "grouped_mm", None): ("mat_a", "mat_b"),
 }
-SUMS_OF_PRODUCTS = {torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm}
+SUMMANDS = {
+    torch.addmm: ("input", "mat1", "mat2"),
+    Tensor.addmm: ("self", "mat1", "mat2"),
+    torch.baddbmm: ("input", "batch1", "batch2"),
+    Tensor.baddbmm: ("self", "batch1", "batch2"),
+}
+
+
+def bound(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments of these names, given by position or by keyword; None where left out."""
+    return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
 
 
 def factors(function: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor] | None:
     """The (..., n, k) and (..., k, m) that a call multiplies; None where it is no such product."""
-    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-    if function is F.linear:
-        left, right = tensors[0], tensors[1].t()
-    elif function in PRODUCTS:
-        left, right = tensors[:2]
-    elif function in SUMS_OF_PRODUCTS:  # torch.addmm: transformers' Conv1D
-        left, right = tensors[1:3]
+    if function in FACTORS:
+        left, right = bound(FACTORS[function], args, kwargs)
+    elif function in SUMMANDS:  # torch.addmm: transformers' Conv1D
+        _, left, right = bound(SUMMANDS[function], args, kwargs)
     else:
         return None
-    return (left, right) if min(left.ndim, right.ndim) >= 2 else None
+    if not isinstance(left, Tensor) or not isinstance(right, Tensor):
+        return None
+    if min(left.ndim, right.ndim) < 2:
+        return None
+    return (left, right.mT) if function is F.linear else (left, right)
+
+
+def einsum_operands(args: tuple, kwargs: dict) -> tuple[str, Tensor, Tensor] | None:
+    """The equation and the two tensors of an einsum of two."""
+    equation, *tensors = args or (kwargs.get("equation"),)
+    if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
+        tensors = list(tensors[0])
+    if not isinstance(equation, str) or len(tensors) != 2:
+        return None
+    return equation, tensors[0], tensors[1]
 
 
 def einsum_as_product(equation: str, left: Tensor, right: Tensor):
@@ -33,13 +62,29 @@ def einsum_as_product(equation: str, left: Tensor, right: Tensor):
     order of dimensions; None where it is more than one batched matrix product."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     a, _, b = inputs.partition(",")
+    if arrow and "." in equation:
+        return _with_ellipsis(a, b, output, left, right)
     shared = [i for i in a if i in b and i in output]
     summed = [i for i in a if i in b and i not in output]
     rows, columns = [i for i in a if i not in b], [i for i in b if i not in a]
     order = [*shared, *rows, *columns]
-    plain = arrow and "." not in equation and sorted(order) == sorted(output)
-    if not plain or (len(summed), len(columns)) != (1, 1) or (shared and len(rows) != 1):
+    plain = arrow and sorted(order) == sorted(output)
+    if not plain or (len(summed), len(columns)) != (1, 1):
         return None
     left = left.permute([a.index(i) for i in (*shared, *rows, *summed)])
     right = right.permute([b.index(i) for i in (*shared, *summed, *columns)])
+    for _ in rows[1:] if shared else ():
+        right = right.unsqueeze(len(shared))
     return left, right, lambda product: product.permute([order.index(i) for i in output])
+
+
+def _with_ellipsis(a: str, b: str, output: str, left: Tensor, right: Tensor):
+    """The same where the left has dimensions of no name, as of a batch: "...d,de->...e"."""
+    named = {*a, *b, *output} - {"."}
+    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in named]
+    count = left.ndim - len(a.replace("...", ""))
+    if "..." in b or "..." not in a or "..." not in output or not 0 <= count <= len(free):
+        return None
+    names = "".join(free[:count])
+    a, output = a.replace("...", names), output.replace("...", names)
+    return einsum_as_product(f"{a},{b}->{output}", left, right)

@@ -3,8 +3,9 @@
 from itertools import groupby
 from typing import Any
 
+from optimizers.structure.attention import PARTS
 from optimizers.structure.parameters import Parameter
-from optimizers.views import View, matrix_shape, whole
+from optimizers.views import SIDE_BY_SIDE, View, matrix_shape, whole
 
 QKV_MODES = ("fused", "split", "per_head", "head_groups")
 
@@ -13,13 +14,14 @@ def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[Vi
     """The matrices of one role: attention projections as `qkv` says, all else whole (experts and
     groups of a convolution: one matrix each).
 
-    qkv: {name: fused | split | per_head | head_groups, output: whole | per_head} and, for
-    head_groups, heads_per_group. Without it every tensor is one matrix.
+    qkv: {name: fused | split | per_head | head_groups, output: whole | per_head, gate_up: whole |
+    split} and, for head_groups, heads_per_group. Without it every tensor is one matrix.
     """
     views: list[View] = []
     done: set[int] = set()
-    if qkv is not None and qkv.get("output", "whole") not in ("whole", "per_head"):
-        raise ValueError(f"qkv.output={qkv['output']}: must be whole or per_head")
+    for key, cut in (("output", "per_head"), ("gate_up", "split")):
+        if qkv is not None and qkv.get(key, "whole") not in ("whole", cut):
+            raise ValueError(f"qkv.{key}={qkv[key]}: must be whole or {cut}")
     for number, p in enumerate(members):
         if number in done:
             continue
@@ -36,8 +38,10 @@ def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[Vi
             size = _columns(p) // p.output_heads
             blocks = [[[number, h * size, (h + 1) * size]] for h in range(p.output_heads)]
             views.append(View(members=[number], layout=p.layout, axis=1, blocks=blocks))
+        elif qkv is not None and p.halves and qkv.get("gate_up") == "split":
+            views.append(_halves(number, p))
         else:
-            views.append(whole(number, p.tensor, p.layout, p.groups))
+            views.append(whole(number, p.tensor, p.layout, p.groups, p.axis))
     return views
 
 
@@ -45,11 +49,21 @@ def _columns(p: Parameter) -> int:
     return matrix_shape(p.tensor.shape, p.layout)[1]
 
 
+def _halves(number: int, p: Parameter) -> View:
+    """A gate and what it multiplies, each a matrix (of every expert)."""
+    axis = 1 if p.layout in SIDE_BY_SIDE else 0
+    count = p.tensor.shape[0] if p.layout.startswith("batch") else 1
+    size = matrix_shape(p.tensor.shape, p.layout)[axis] // count
+    pieces = [(i * size + h.start, i * size + h.stop) for i in range(count) for h in p.halves]
+    blocks = [[[number, start, stop]] for start, stop in pieces]
+    return View(members=[number], layout=p.layout, axis=axis, blocks=blocks)
+
+
 def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, Any]) -> list[View]:
     """The Q, K, V rows of one attention, which lie in one tensor or in several."""
     mode = qkv["name"]
     rows = sorted(
-        ("qkv".index(part), head, number, start, stop)
+        (PARTS.index(part), head, number, start, stop)
         for number in same
         for part, head, start, stop in members[number].slices
     )

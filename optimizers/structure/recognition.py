@@ -1,103 +1,126 @@
-"""The role and the layout of a parameter, by the module that owns it and by how it is used."""
+"""The role and the layout of a parameter: by the module that owns it, by what the model says of
+itself, by how the forward pass used it, and only then by its name."""
 
 import re
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
-from optimizers.structure.probe import NORM
+from optimizers.structure.ends import EMBEDDINGS, Ends
+from optimizers.structure.probe import normalises
+from optimizers.structure.seen import Seen
 from optimizers.views import as_stored
 
 NO_STRUCTURE = "no structure found"
 
-# Bare parameters (no module type speaks for them) are recognised by these words in their name.
+# Bare parameters, and embeddings other than of tokens, are told by whole words of their names.
 POSITION_WORDS = re.compile(
-    r"position|pos_emb|wpe|cls_token|class_token|mask_token|register|relative"
+    r"(^|[._])(abs_|absolute_|rel_|relative_)?(pos|position|positions|positional|posemb|relative)"
+    r"([._]|$)|(^|[._])(wpe|reg|register|registers|(cls|class|mask|reg|dist|distillation)_token)"
+    r"s?([._]|$)"
 )
-GATE_AND_UP = re.compile("gate_?up|up_?gate")
 ADAPTER = re.compile(r"lora_(embedding_)?([AB])\b")  # as in PEFT; B A is added to a frozen weight
+# What torch's weight_norm and spectral_norm call the weight they make the module's own of.
+WEIGHT = ("weight", "weight_v", "weight_orig")
 
 Place = tuple[str, nn.Module, str]  # a module's name, the module, the parameter's attribute
 
 
 class Reading(NamedTuple):
-    """groups: of a convolution, whose groups are linear maps of their own."""
+    """groups: maps of their own in one tensor (of a convolution, of experts), axis: 1 where they
+    lie side by side."""
 
     role: str
     layout: str
     reason: str
     groups: int = 1
+    axis: int = 0
 
 
 def places(model: nn.Module) -> dict[int, list[Place]]:
-    """Of each tensor (its id) all places it is used in."""
+    """Of each tensor (its id) all places it is used in; a parametrized one is used in the module
+    whose weight is made of it."""
     found: dict[int, list[Place]] = {}
-    for module_name, module in model.named_modules(remove_duplicate=False):
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for module_name, module in modules.items():
         for attribute, tensor in module.named_parameters(recurse=False):
-            found.setdefault(id(tensor), []).append((module_name, module, attribute))
+            place = (module_name, module, attribute)
+            owner, inside, made = module_name.rpartition("parametrizations.")
+            if isinstance(module, ParametrizationList) and inside and tensor.ndim > 1:
+                weight = attribute in ("original", "original1")
+                owner = owner.removesuffix(".")
+                place = (owner, modules[owner], made if weight else f"{made}.{attribute}")
+            found.setdefault(id(tensor), []).append(place)
     return found
 
 
-def recognise(model: nn.Module, where: list[Place], tensor: Tensor, layouts: set[str]) -> Reading:
-    """What a parameter is, from the places it is used in.
-
-    layouts: how matrix products were seen to read it.
-    """
+def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Reading:
+    """What a parameter is, from the places it is used in and from what the forward pass showed."""
     module_name, module, attribute = where[0]
     kind = type(module).__name__
-    if NORM.search(kind):
-        return Reading("vector", "vector", f"{attribute} of {kind}")
-    if tensor.ndim <= 1:
-        return Reading("vector", "vector", f"{attribute} of {kind}: a vector")
-    embeddings = [place for place in where if isinstance(place[1], nn.Embedding)]
-    if embeddings:
-        return _embedding(model, where, embeddings[0])
+    layouts = seen.layouts.get(id(tensor), set())
+    if tensor.ndim <= 1 or (normalises(module) and _is_gain(ends, tensor, layouts)):
+        told = "" if normalises(module) else ": a vector"
+        return Reading("vector", "vector", f"{attribute} of {kind}{told}")
+    if _embeds(ends, where, tensor, seen):
+        return _embedding(ends, where, tensor)
     adapter = ADAPTER.search(f"{module_name}.{attribute}")
     if adapter and tensor.ndim == 2:
         rank = tensor.shape[0 if adapter[2] == "A" else 1]
         return Reading("hidden", "matrix", f"low-rank adapter (rank {rank}), by its name")
-    if isinstance(module, nn.Linear) and attribute == "weight":
-        if _is_head(model, module_name, module):
-            return Reading("head", "matrix", "Linear that gives the model's output")
-        return Reading("hidden", "matrix", f"Linear, stored (out, in){_gate_and_up(module_name)}")
+    if isinstance(module, nn.Linear) and attribute in WEIGHT:
+        if id(tensor) in ends.heads:
+            return Reading("head", "matrix", f"Linear {ends.heads[id(tensor)]}")
+        return Reading("hidden", "matrix", "Linear, stored (out, in)")
     if kind == "Conv1D" and hasattr(module, "nf"):
         return Reading("hidden", "transposed", "transformers' Conv1D, stored (in, out)")
-    if isinstance(module, nn.modules.conv._ConvNd) and attribute == "weight":
+    if isinstance(module, nn.modules.conv._ConvNd) and attribute in WEIGHT:
         return _kernel(module, tensor)
+    if id(tensor) in ends.heads:
+        layout = "transposed" if layouts == {"transposed"} and tensor.ndim == 2 else "matrix"
+        reason = f"{attribute} of {kind} {ends.heads[id(tensor)]}"
+        return Reading("head", layout if tensor.ndim == 2 else "kernel", reason)
     if POSITION_WORDS.search(f"{module_name}.{attribute}"):
         if tensor.numel() == max(tensor.shape):
             return Reading("position", "vector", f"{attribute}: a learned token, by its name")
-        if tensor.numel() == tensor.shape[-2] * tensor.shape[-1]:
-            return Reading("position", "table", f"{attribute}: a table of positions, by its name")
-    return _bare(where[0], tensor, layouts)
+        return Reading("position", "table", f"{attribute}: a table of positions, by its name")
+    return _bare(where[0], tensor, seen)
 
 
-def _embedding(model: nn.Module, where: list[Place], place: Place) -> Reading:
-    name, module, _ = place
-    others = [p for p in where if not isinstance(p[1], nn.Embedding)]
-    if others:
-        reason = f"Embedding tied to {others[0][0]}, oriented as the head it also is"
-        return Reading("embedding", "matrix", reason)
-    tokens = getattr(model, "get_input_embeddings", lambda: None)()
-    if module is not tokens and POSITION_WORDS.search(name):
-        return Reading("position", "table", "Embedding of positions, by its name")
-    return Reading("embedding", "table", "Embedding, fan-out its width, fan-in its entries")
+def _is_gain(ends: Ends, tensor: Tensor, layouts: set[str]) -> bool:
+    """Whether a parameter of a normalisation is one: no product reads it, and it is no end."""
+    return not layouts and id(tensor) not in ends.heads and id(tensor) not in ends.tables
 
 
-def _is_head(model: nn.Module, name: str, module: nn.Linear) -> bool:
-    """The output embedding of a language model, or the last Linear with one row a label."""
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    if head is not None:
-        return module is head
-    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    labels = getattr(getattr(model, "config", None), "num_labels", module.out_features)
-    return bool(linears) and name == linears[-1] and module.out_features == labels
+def _embeds(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> bool:
+    """Whether entries of it are looked up: by its module's type, the model's word, the probe."""
+    if any(isinstance(module, EMBEDDINGS) and name in WEIGHT for _, module, name in where):
+        return True
+    _, module, attribute = where[0]
+    if isinstance(module, nn.Linear) or tensor.ndim != 2 or id(tensor) in seen.layouts:
+        return False
+    return id(tensor) in ends.tables or (
+        id(tensor) in seen.tables and not attribute.endswith("bias")
+    )
 
 
-def _gate_and_up(name: str) -> str:
-    """Which rows are the gate's differs (halves, or every other one), so they are not cut."""
-    fused = GATE_AND_UP.search(name.rpartition(".")[2])
-    return "; gate and up in one, by its name, kept whole" if fused else ""
+def _embedding(ends: Ends, where: list[Place], tensor: Tensor) -> Reading:
+    place = next((p for p in where if isinstance(p[1], EMBEDDINGS)), where[0])
+    name, module, attribute = place
+    others = [p for p in where if not isinstance(p[1], EMBEDDINGS) and p is not place]
+    if others or id(tensor) in ends.heads:
+        head = others[0][0] if others else "the model's output"
+        return Reading(
+            "embedding", "matrix", f"Embedding tied to {head}, oriented as the head it also is"
+        )
+    known = isinstance(module, EMBEDDINGS)
+    full = name if known else f"{name}.{attribute}"
+    if id(tensor) not in ends.tables and POSITION_WORDS.search(full):
+        what = "Embedding" if known else f"{attribute}: a table"
+        return Reading("position", "table", f"{what} of positions, by its name")
+    what = "Embedding" if known else f"{attribute} of {type(module).__name__}, looked up"
+    return Reading("embedding", "table", f"{what}, fan-out its width, fan-in its entries")
 
 
 def _kernel(module: nn.modules.conv._ConvNd, tensor: Tensor) -> Reading:
@@ -115,27 +138,65 @@ def _kernel(module: nn.modules.conv._ConvNd, tensor: Tensor) -> Reading:
     return Reading("conv", layout, reason, groups)
 
 
-def _bare(place: Place, tensor: Tensor, layouts: set[str]) -> Reading:
+def _bare(place: Place, tensor: Tensor, seen: Seen) -> Reading:
     """A parameter that no module type speaks for: by the products that read it."""
     _, module, attribute = place
-    kind = type(module).__name__
+    what = f"{attribute} of {type(module).__name__}"
+    layouts, source = seen.layouts.get(id(tensor), set()), "read by probing"
     if tensor.numel() == max(tensor.shape):
-        return Reading("vector", "vector", f"{attribute} of {kind}: one row or column, a vector")
+        return Reading("vector", "vector", f"{what}: one row or column, a vector")
     if isinstance(module, nn.MultiheadAttention) and tensor.ndim == 2:
-        return Reading("hidden", "matrix", f"{attribute} of {kind}, stored (out, in)")
+        return Reading("hidden", "matrix", f"{what}, stored (out, in)")
     if isinstance(module, nn.RNNBase) and tensor.ndim == 2:
-        return Reading("hidden", "matrix", f"{attribute} of {kind}: its gates stacked, kept whole")
-    source = "read by probing"
+        return Reading("hidden", "matrix", f"{what}: its gates stacked, kept whole")
     if not layouts and tensor.ndim == 3 and hasattr(module, "is_transposed"):
         layouts = {"batch_transposed" if module.is_transposed else "batch"}
         source = "by its module's is_transposed"
+    if not layouts and id(tensor) in seen.parts:
+        return _parts(module, what, tensor, seen)
     if len(layouts) == 1:
         (layout,) = layouts
         sides = "(in, out)" if layout.endswith("transposed") else "(out, in)"
         count = f"{tensor.shape[0]} matrices, each " if tensor.ndim == 3 else ""
-        reason = f"{attribute} of {kind}: {count}stored {sides}, {source}"
-        return Reading("hidden", layout, reason + _gate_and_up(attribute))
-    if tensor.ndim == 2 and attribute.endswith("bias"):
-        reason = f"{attribute} of {kind}: {tensor.shape[0]} vectors, by its name"
-        return Reading("vector", "vectors", reason)
-    return Reading("hidden", "matrix" if tensor.ndim == 2 else "kernel", NO_STRUCTURE)
+        return Reading("hidden", layout, f"{what}: {count}stored {sides}, {source}")
+    if attribute.endswith("bias"):
+        count = tensor.numel() // tensor.shape[-1]
+        layout = "vectors" if tensor.ndim == 2 else "vector"
+        return Reading("vector", layout, f"{what}: {count} vectors, by its name")
+    return Reading("vector", "vector", NO_STRUCTURE)
+
+
+def _parts(module: nn.Module, what: str, tensor: Tensor, seen: Seen) -> Reading:
+    """A matrix that products read in parts: equal ones, each by itself, are maps of their own.
+
+    Parts of the inputs may be added up and so make one map; they count as maps only where another
+    weight of the module is stored as that many (experts).
+    """
+    parts = seen.parts[id(tensor)]
+    forms = {(layout, cut) for layout, cut, _, _ in parts}
+    if len(forms) > 1:
+        return Reading("vector", "vector", NO_STRUCTURE)
+    ((layout, cut),) = forms
+    sides = "(in, out)" if layout == "transposed" else "(out, in)"
+    of_outputs = cut == (layout == "transposed")
+    others = {_count(p, seen) for p in module.parameters(recurse=False) if p is not tensor}
+    count = _count(tensor, seen)
+    if count and (of_outputs or count in others):
+        reason = f"{what}: {count} maps in one, each stored {sides}, read by probing"
+        return Reading("hidden", layout, reason, count, 0 if of_outputs else 1)
+    shown = {i for _, _, first, size in parts for i in range(first, first + size)}
+    if len(shown) == tensor.shape[cut]:
+        reason = f"{what}: stored {sides}, read by probing in {len(parts)} parts, kept whole"
+        return Reading("hidden", layout, reason)
+    return Reading("vector", "vector", NO_STRUCTURE)
+
+
+def _count(tensor: Tensor, seen: Seen) -> int | None:
+    """How many equal parts a tensor is read in, each by itself; None where it is not."""
+    parts = seen.parts.get(id(tensor), set())
+    sizes = {(cut, size) for _, cut, _, size in parts}
+    if len(parts) < 2 or len(sizes) > 1:
+        return None
+    ((cut, size),) = sizes
+    aligned = all(first % size == 0 for _, _, first, _ in parts)
+    return tensor.shape[cut] // size if aligned and tensor.shape[cut] % size == 0 else None

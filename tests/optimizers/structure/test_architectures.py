@@ -7,8 +7,8 @@ import torch
 import transformers
 from transformers import AutoConfig
 
+from optimizers.structure.inputs import smallest_input
 from optimizers.structure.parameters import NO_STRUCTURE, ROLES, describe
-from optimizers.structure.probe import one_token
 from optimizers.structure.qkv import QKV_MODES, build_views
 from optimizers.views import LAYOUTS, gather, scatter
 
@@ -211,7 +211,7 @@ def test_eager_attention_is_read_alike(described, name):
 @pytest.mark.parametrize("name", EVERY)
 def test_the_model_is_left_as_it_was(name):
     model = build(name)
-    forward = one_token(model)
+    forward = smallest_input(model)
     before = {n: p.clone() for n, p in model.state_dict().items()}
     random = torch.get_rng_state()
     describe(model, forward)

@@ -7,7 +7,8 @@ from torch import nn
 
 from optimizers.structure import describe
 from optimizers.structure.attention import runs
-from optimizers.structure.probe import one_token, probe
+from optimizers.structure.inputs import smallest_input
+from optimizers.structure.probe import probe
 
 SIZES = {
     "vocab_size": 64,
@@ -46,7 +47,7 @@ def blocks(start: int, count: int, step: int = 8) -> list[tuple[int, int]]:
 def read(model, forward=None):
     """Of the first attention: {(weight's last name, part): [rows of each head]}, and outputs."""
     names = {id(p): n for n, p in model.named_parameters()}
-    call = probe(model, forward or one_token(model)).attentions[0]
+    call = probe(model, forward or smallest_input(model)).attentions[0]
     found: dict[tuple[str, str], list] = {}
     for weight, heads in call.rows.items():
         for (part, _), rows in sorted(heads.items()):
@@ -264,7 +265,7 @@ def test_probing_leaves_weights_random_state_and_mode_as_they_are():
 def test_a_model_without_attention_has_none():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     assert probe(model, lambda: model(torch.zeros(1, 4))).attentions == []
-    assert one_token(model) is None
+    assert smallest_input(model) is None
 
 
 def test_a_model_that_cannot_be_probed_is_said_and_kept_whole():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from optimizers.structure.products import einsum_as_product, factors
+from optimizers.structure.products import einsum_as_product, einsum_operands, factors
 
 pytestmark = pytest.mark.cpu
 
@@ -29,13 +29,40 @@ def test_the_factors_of_a_call_give_its_result(function, args, kwargs):
     assert torch.allclose(left @ right, function(*args, **kwargs), atol=1e-6)
 
 
+def test_a_batch_without_a_name_is_a_batch():
+    x, w = torch.randn(2, 3, 4), torch.randn(4, 5)
+    a, b, back = einsum_as_product("...d,de->...e", x, w)
+    assert torch.allclose(back(a @ b), x @ w, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs"),
+    [
+        (F.linear, {"bias": torch.zeros(5), "weight": torch.randn(5, 4), "input": A}),
+        (torch.matmul, {"other": B, "input": A}),
+        (torch.addmm, {"mat2": B[0], "mat1": X, "input": torch.zeros(5)}),
+        (torch.bmm, {"mat2": B, "input": A}),
+    ],
+)
+def test_factors_given_by_keyword_in_any_order_are_bound_by_name(function, kwargs):
+    left, right = factors(function, (), kwargs)
+    assert torch.allclose(left @ right, function(**kwargs), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [(("ij,jk->ik", X, B[0]), {}), (("ij,jk->ik", [X, B[0]]), {})])
+def test_an_einsum_takes_its_two_tensors_apart_or_in_a_list(form):
+    equation, left, right = einsum_operands(*form)
+    assert equation == "ij,jk->ik" and left is X and torch.equal(right, B[0])
+    assert einsum_operands(("ij,jk,kl->il", X, B[0], B[0].T), {}) is None
+
+
 def test_what_is_no_matrix_product_has_no_factors():
     assert factors(torch.add, (X, X), {}) is None
     assert factors(torch.matmul, (X, torch.randn(4)), {}) is None
     assert factors(F.linear, (X, torch.randn(4)), {}) is None
 
 
-SIZES = dict(zip("bhqkdse", (2, 3, 4, 5, 6, 7, 8), strict=True))
+SIZES = dict(zip("bhqkdseg", (2, 3, 4, 5, 6, 7, 8, 2), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +76,8 @@ SIZES = dict(zip("bhqkdse", (2, 3, 4, 5, 6, 7, 8), strict=True))
         "bsd,de->bes",
         "qd,bdk->bqk",
         "bqd,bdk->kqb",
+        "bhgqd,bhkd->bhgqk",
+        "bhgqk,bhkd->bqhgd",
     ],
 )
 def test_an_einsum_is_taken_apart_or_left_alone(equation):
@@ -62,8 +91,6 @@ def test_an_einsum_is_taken_apart_or_left_alone(equation):
         assert torch.allclose(back(a @ b), torch.einsum(equation, left, right), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "equation", ["bhgqd,bhkd->bhgqk", "bsd,dhe->bshe", "...d,de->...e", "ij,kl->ijkl", "ij,jk"]
-)
+@pytest.mark.parametrize("equation", ["bsd,dhe->bshe", "sd,...de->...se", "ij,kl->ijkl", "ij,jk"])
 def test_an_einsum_of_more_than_one_batched_product_is_left_alone(equation):
     assert einsum_as_product(equation, A, B) is None

@@ -1,5 +1,7 @@
 """Experts, adapters, kernels, bare weights: what each is, and as which matrices it is trained."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -303,7 +305,7 @@ class Bare(nn.Module):
         self.lstm = nn.LSTM(4, 4)
 
     def forward(self, input_ids):
-        x = input_ids.float().expand(-1, 4)
+        x = input_ids.float()[:, :1].expand(-1, 4)
         x = F.linear(x, self.out_in) @ self.in_out
         self.left @ x.T, F.linear(x, self.stacked[2:4])
         x = (x @ self.both) @ self.both.T
@@ -319,13 +321,124 @@ def test_bare_weights_are_read_by_how_products_use_them():
         assert "read by probing" in found[name].reason
     for name in ("both", "unused", "stacked"):
         assert found[name].reason == NO_STRUCTURE, name
+        assert found[name].role == "vector", "without a structure: AdamW without decay"
     for name in ("scale", "row"):
         assert (found[name].role, found[name].layout) == ("vector", "vector")
     assert "gates stacked" in found["lstm.weight_hh_l0"].reason
 
 
+class Stacked(nn.Module):
+    """Three experts in one matrix each (DBRX); of them two are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = (nn.Parameter(torch.randn(3 * 6, 4)) for _ in range(2))
+        self.halves, self.sum = nn.Parameter(torch.randn(8, 4)), nn.Linear(4, 4)
+
+    def forward(self, x):
+        for i in (0, 2):
+            up, down = (w.view(3, 6, 4)[i] for w in (self.up, self.down))
+            y = F.linear(x, up) @ down
+        F.linear(x, self.halves[:3]), F.linear(x, self.halves[3:])
+        return F.linear(x[:, :2], self.sum.weight[:, :2]) + y
+
+
+def test_experts_in_one_matrix_are_cut_into_theirs():
+    model = Stacked()
+    found = by_name(model, forward=lambda: model(torch.zeros(1, 4)))
+    for name, layout, sides in (
+        ("up", "matrix", "(out, in)"),
+        ("down", "transposed", "(in, out)"),
+    ):
+        p = found[name]
+        assert (p.role, p.layout, p.groups) == ("hidden", layout, 3)
+        assert f"3 maps in one, each stored {sides}" in p.reason
+        (view,) = build_views([p], None)
+        blocks = gather(view, [p.tensor.detach()])
+        each = p.tensor.detach().view(3, 6, 4)
+        assert all(
+            torch.equal(block, part if name == "up" else part.T)
+            for block, part in zip(blocks, each, strict=True)
+        )
+    p = found["halves"]
+    assert p.groups == 1 and p.reason.endswith("read by probing in 2 parts, kept whole")
+    assert found["sum.weight"].groups == 1
+
+
+def test_grouped_maps_that_one_product_reads_are_a_matrix_each():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.end = nn.Parameter(torch.randn(3 * 5, 4)), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.end(torch.bmm(x.expand(3, -1, -1), self.weight.view(3, 5, 4).mT))
+
+    model = Grouped()
+    p = by_name(model, forward=lambda: model(torch.zeros(1, 4)))["weight"]
+    assert (p.role, p.layout, p.groups) == ("hidden", "matrix", 3)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 4, 6), (1, 4, 4, 2)])
+def test_what_no_product_reads_is_no_matrix_and_does_not_decay(shape):
+    """As Mamba's A_log: AdamW without decay, and the table says why."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.A_log = nn.Parameter(torch.randn(shape))
+    (row,) = (r for r in route(model, settings("hybrid")).table if r["name"] == "A_log")
+    assert (row["optimizer"], row["weight_decay"]) == ("AdamW", 0.0)
+    assert (row["matrices"], row["reason"]) == (None, NO_STRUCTURE)
+
+
+def test_biases_of_experts_are_vectors_whatever_their_dimensions():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.inner_bias = nn.Parameter(torch.zeros(3, 2, 5))
+    p = by_name(model)["inner_bias"]
+    assert (p.role, p.reason) == ("vector", "inner_bias of Sequential: 6 vectors, by its name")
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *((name, "position") for name in ("pos_embed", "rel_pos_h", "reg_tokens", "register")),
+        *((name, "position") for name in ("absolute_pos_embed", "position_ids_table")),
+        *((name, "vector") for name in ("decomposition", "composed", "deposit", "compose")),
+    ],
+)
+def test_whole_words_make_a_position(name, role):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    setattr(model, name, nn.Parameter(torch.randn(1, 4, 4, 8)))
+    p = by_name(model)[name]
+    assert (p.role, p.layout) == (role, "table" if role == "position" else "vector")
+    if role == "position":
+        (view,) = build_views([p], None)
+        (block,) = gather(view, [p.tensor.detach()])
+        assert torch.equal(block, p.tensor.detach().view(16, 8).T)
+
+
+def test_a_product_goes_before_a_name_that_holds_such_a_word():
+    class Decomposed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decomposition, self.end = nn.Parameter(torch.randn(4, 4)), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.end(x @ self.decomposition)
+
+    model = Decomposed()
+    p = by_name(model, forward=lambda: model(torch.zeros(1, 4)))["decomposition"]
+    assert (p.role, p.layout) == ("hidden", "transposed")
+
+
+def test_a_model_of_a_thousand_modules_is_read_in_under_five_seconds():
+    blocks = [m for _ in range(500) for m in (nn.Linear(16, 16), nn.LayerNorm(16))]
+    model = nn.Sequential(nn.Embedding(9, 16), *blocks, nn.Linear(16, 9))
+    start = time.process_time()
+    describe(model, forward=lambda: model(torch.zeros(1, 2, dtype=torch.long)))
+    assert time.process_time() - start < 5
+
+
 def test_what_is_gathered_is_scattered_back_exactly():
-    for model in (gpt_oss(), convolutional(), Bare()):
+    for model in (gpt_oss(), convolutional(), Bare(), Stacked()):
         for p in describe(model):
             copy = torch.full_like(p.tensor, -1.0).detach()
             for view in build_views([p], {"name": "split"}):
