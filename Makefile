@@ -48,6 +48,7 @@ test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (u
 	$(PYTEST) -m 'long or more or not long'
 	BF16=faster $(PYTEST)
 	BF16=slower $(PYTEST)
+	$(RUN) scripts/architectures.py
 
 format: setup  ## format the code
 	$(VENV)/bin/ruff format .

@@ -52,7 +52,21 @@ def smallest_input(model: nn.Module) -> Callable[[], Any] | None:
         return None
     if "use_cache" in wanted:
         inputs["use_cache"] = False
-    return lambda: model(**inputs)
+    return lambda: _without_cache(model, inputs)
+
+
+def _without_cache(model: nn.Module, inputs: dict[str, Any]) -> Any:
+    """Where `forward` hands the wish for a cache on, the configuration is what decides."""
+    config = getattr(model, "config", None)
+    configs = [] if config is None else list(_configs(config))
+    wishes = [(c, c.use_cache) for c in configs if getattr(c, "use_cache", False)]
+    for inner, _ in wishes:
+        inner.use_cache = False
+    try:
+        return model(**inputs)
+    finally:
+        for inner, wish in wishes:
+            inner.use_cache = wish
 
 
 def _said(config: Any, key: str) -> Any:
@@ -62,6 +76,6 @@ def _said(config: Any, key: str) -> Any:
 
 def _configs(config: Any) -> Iterator[Any]:
     yield config
-    for inner in vars(config).values():
+    for inner in getattr(config, "__dict__", {}).values():
         if type(inner).__name__.endswith("Config"):
             yield from _configs(inner)

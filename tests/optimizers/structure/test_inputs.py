@@ -73,6 +73,19 @@ def test_a_cache_that_fails_without_a_past_ends_no_probe():
     assert any(p.attention for p in describe(Cached()))
 
 
+def test_the_configuration_asks_for_no_cache_while_the_model_is_probed():
+    model, asked = tiny_llama(), []
+    forward = model.forward
+
+    def watched(input_ids, **kwargs):
+        asked.append(model.config.use_cache)
+        return forward(input_ids=input_ids, **kwargs)
+
+    model.forward = watched
+    smallest_input(model)()
+    assert asked == [False] and model.config.use_cache is True
+
+
 def test_an_image_size_that_only_a_towers_configuration_says_is_used():
     config = transformers.SiglipConfig(
         vision_config=TOWER | {"image_size": 16, "patch_size": 4}, text_config=TOWER

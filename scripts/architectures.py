@@ -1,0 +1,345 @@
+"""Every causal language model and image classifier of transformers: built tiny, read, trained.
+
+python scripts/architectures.py [--types llama vit …] [--limit SECONDS] [--again]
+
+Each type runs in a process of its own, with a time limit; what is finished is kept in
+results/runs/architectures.jsonl and not done again. The table is docs/architectures.md.
+"""
+
+import argparse
+import copy
+import json
+import multiprocessing
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
+from transformers.models.auto import modeling_auto as auto
+
+from optimizers.routing import route
+from optimizers.structure import NO_STRUCTURE, Parameter, describe
+
+ROOT = Path(__file__).resolve().parent.parent
+DONE = ROOT / "results" / "runs" / "architectures.jsonl"
+TABLE = ROOT / "docs" / "architectures.md"
+TASKS = {
+    "text": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+}
+LARGEST = 60_000_000  # parameters of a model that is still tried
+SIDE, LABELS = 64, 5
+# The first pattern that the name of a setting of a configuration matches gives its tiny value.
+TINY = [
+    (r"(bos|eos|pad|sep|cls|unk|mask|start|end|image|audio|video)\w*_token_id", 0),
+    (r"vocab_size|\w+_vocab_size|vocab_size_\w+", 64),
+    (r"num_key_value_heads|num_kv_heads|n_head_kv|num_key_value_groups", 2),
+    (r"(\w+_)?(num_attention_heads|n_heads?|num_heads|attention_heads|num_decoder_heads)", 4),
+    (r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers", 2),
+    (r"hidden_size|d_model|n_embd|dim|embed_dim|embedding_size|word_embed_proj_dim|emb_dim", 32),
+    (r"head_dim|d_kv|v_head_dim|attention_head_size|kv_channels", 8),
+    (r"qk_rope_head_dim|rotary_dim", 4),
+    (r"qk_nope_head_dim", 8),
+    (r"q_lora_rank|kv_lora_rank|rank", 16),
+    (r"\w*moe\w*intermediate_size|\w*shared_expert_intermediate_size", 24),
+    (r"\w*intermediate_size\w*|d_ff|\w*ffn_dim|n_inner|ffn_hidden_size|hidden_dim", 48),
+    (r"(num|n)_(local_|routed_)?experts|moe_num_experts|num_local_experts", 4),
+    (r"num_experts_per_tok|moe_top_?k|num_experts_per_token|moe_k", 2),
+    (r"n_group|topk_group|num_expert_group", 1),
+    (r"first_k_dense_replace", 1),
+    (r"max_position_embeddings|n_positions|n_ctx|max_target_positions|context_length", 128),
+    (r"depths|layers", lambda values: [min(v, 1) for v in values]),
+]
+
+
+EQUAL = {"num_key_value_heads": 4}
+# What is tried in turn: how many patterns after the first three are left out, and what is said
+# apart from them (latent attention wants as many heads of k, and rotated ones of their own size).
+WAYS: list[tuple[int, dict[str, int]]] = [
+    *((0, {}), (0, EQUAL), (0, EQUAL | {"head_dim": 4}), (0, EQUAL | {"pad_token_id": 0})),
+    *((4, {}), (8, {}), (8, EQUAL), (14, {})),
+]
+
+
+def tiny_config(kind: str, left_out: int, more: dict[str, int]) -> Any:
+    cls = CONFIG_MAPPING[kind]
+    return cls(**_shrunk(vars(cls()), left_out) | more)
+
+
+def _shrunk(settings: dict[str, Any], left_out: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"num_labels": LABELS}
+    for name, value in settings.items():
+        if type(value).__name__.endswith("Config") and name != "generation_config":
+            found[name] = copy.deepcopy(value)
+            for key, tiny in _shrunk(vars(value), left_out).items():
+                setattr(found[name], key, tiny)
+        for number, (pattern, tiny) in enumerate(TINY):
+            if re.fullmatch(pattern, name) and (number < 3 or number >= left_out):
+                if callable(tiny) and isinstance(value, list | tuple):
+                    found[name] = tiny(value)
+                elif isinstance(value, int) and not isinstance(value, bool) and not callable(tiny):
+                    found[name] = min(value, tiny) if number else tiny
+                break
+    return found
+
+
+def build(kind: str, name: str) -> nn.Module:
+    """The smallest of the ways that gives a model which runs. Raises the first way's error."""
+    cls, first = getattr(transformers, name), None
+    for way in WAYS:
+        try:
+            with torch.device("meta"):
+                size = sum(p.numel() for p in cls(tiny_config(kind, *way)).parameters())
+            if size > LARGEST:
+                raise ValueError(f"{size:,} parameters")
+            torch.manual_seed(0)
+            model = cls(tiny_config(kind, *way))
+            with torch.no_grad():
+                model.eval()(**batch(model, kind))
+            return model.train()
+        except Exception as error:
+            first = first or error
+    raise first or ValueError("no configuration")
+
+
+def batch(model: nn.Module, kind: str) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    if model.main_input_name == "input_ids" and kind not in TASKS["images"]:
+        inputs = {"input_ids": torch.randint(2, 40, (2, 8), generator=generator)}
+        return inputs | ({"use_cache": False} if hasattr(model.config, "use_cache") else {})
+    sizes = [getattr(c, "image_size", None) for c in (model.config, *vars(model.config).values())]
+    side = next((s for s in sizes if s), SIDE)
+    side = side if isinstance(side, int) else side[0]
+    channels = getattr(model.config, "num_channels", 3)
+    return {"pixel_values": torch.rand(2, channels, side, side, generator=generator)}
+
+
+def settings(optimizer: str, qkv: str) -> dict[str, Any]:
+    groups = {"optimizer": optimizer, "qkv": qkv, "orthogonalizer": "keller"}
+    loaded = {g: OmegaConf.load(ROOT / "conf" / g / f"{name}.yaml") for g, name in groups.items()}
+    return OmegaConf.to_container(OmegaConf.create(loaded).optimizer, resolve=True)
+
+
+def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    logits = model(**inputs).logits
+    if "input_ids" in inputs:
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), inputs["input_ids"][:, 1:].flatten())
+    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[-1])
+
+
+def three_steps(kind: str, model: nn.Module, optimizer: str, qkv: str) -> str:
+    """ "ok", or what went wrong."""
+    try:
+        routing = route(model, settings(optimizer, qkv))
+        for _ in range(3):
+            routing.zero_grad()
+            value = loss(model, batch(model, kind))
+            value.backward()
+            routing.step()
+        finite = all(p.isfinite().all() for p in model.parameters())
+        return "ok" if finite else "not finite"
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def heads_by_gradients(model: nn.Module, kind: str, found: list[Parameter]) -> dict[str, int]:
+    """How many heads have the rows that gradients at attention's inputs say, and how many not.
+
+    Only where attention is scaled_dot_product_attention, and where a head's gradient is zero
+    somewhere: a normalisation over all heads mixes them.
+    """
+    calls: list[tuple[Tensor, ...]] = []
+    attend = F.scaled_dot_product_attention
+
+    def watched(query, key, value, *args, **kwargs):
+        calls.append((query, key, value))
+        return attend(query, key, value, *args, **kwargs)
+
+    F.scaled_dot_product_attention = watched
+    try:
+        model.eval()(**batch(model, kind))
+    finally:
+        F.scaled_dot_product_attention = attend
+    cut = [p for p in found if p.slices and p.tensor.ndim == 2 and p.attention]
+    count = {"agree": 0, "differ": 0}
+    for part, tensor in ((q, x) for call in calls for q, x in zip("qkv", call, strict=True)):
+        if not tensor.requires_grad or tensor.ndim != 4 or not cut:
+            continue
+        for head in range(tensor.shape[1]):
+            total = (tensor[0, head] * torch.rand_like(tensor[0, head])).sum()
+            tensors = [p.tensor for p in cut]
+            grads = torch.autograd.grad(total, tensors, retain_graph=True, allow_unused=True)
+            for p, grad in zip(cut, grads, strict=True):
+                if grad is None:
+                    continue
+                rows = (grad.T if p.layout == "transposed" else grad).abs().sum(1).nonzero()
+                rows = set(rows.flatten().tolist())
+                if 0 < len(rows) < grad.shape[1 if p.layout == "transposed" else 0]:
+                    said = [_rows(p, part, h) for h in {s.head for s in p.slices}]
+                    count["agree" if rows in said else "differ"] += 1
+    return count
+
+
+def _rows(p: Parameter, part: str, head: int) -> set[int]:
+    mine = [s for s in p.slices if (s.part, s.head) == (part, head)]
+    return {row for s in mine for row in range(s.start, s.stop)}
+
+
+def examine(kind: str, task: str, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"type": kind, "task": task, "class": name}
+    try:
+        model = build(kind, name)
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        return result | {"status": "not built", "why": why}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = describe(model)
+    result["warning"] = next((str(w.message) for w in told if "probed" in str(w.message)), None)
+    kept = {
+        (re.sub(r"\.\d+(?=\.|$)", ".*", p.name), p.reason.partition("; ")[2] or p.reason)
+        for p in found
+        if "whole" in p.reason or p.reason == NO_STRUCTURE
+    }
+    result["kept"] = sorted(kept)
+    parts = {(s.part, p.attention, s.head) for p in found if p.attention for s in p.slices}
+    result["heads"] = {part: sum(q == part for q, _, _ in parts) for part in ("q", "k", "v")}
+    result["checked"] = heads_by_gradients(model, kind, found)
+    result["steps"] = {
+        arm: three_steps(kind, model, optimizer, qkv)
+        for arm, optimizer, qkv in (
+            ("hybrid", "hybrid", "split"),
+            ("per-head", "hybrid", "per_head"),
+            ("muon", "muon", "split"),
+        )
+    }
+    return result | {"status": "kept whole" if kept else "read whole"}
+
+
+def in_child(kind: str, task: str, name: str, limit: float) -> dict[str, Any]:
+    """The examination in a process that is ended after `limit` seconds."""
+    getattr(transformers, name)  # imported here, so once for all
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def work() -> None:
+        warnings.simplefilter("ignore")
+        transformers.logging.set_verbosity_error()
+        try:
+            theirs.send(examine(kind, task, name))
+        except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            theirs.send({"type": kind, "task": task, "class": name, "status": "failed", "why": why})
+
+    child = context.Process(target=work)
+    child.start()
+    theirs.close()
+    failed = {"type": kind, "task": task, "class": name, "status": "failed"}
+    try:
+        return ours.recv() if ours.poll(limit) else failed | {"why": f"over {limit:g} s"}
+    except EOFError:
+        return failed | {"why": "its process ended"}
+    finally:
+        child.kill()
+        child.join()
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The generated table."""
+    by_status = {s: [r for r in results if r["status"] == s] for s in STATUSES}
+    checked = [r["checked"] for r in results if "checked" in r]
+    arms = [r["steps"] for r in results if "steps" in r]
+    lines = [
+        "# Architectures of transformers",
+        "",
+        f"Written by `scripts/architectures.py` with transformers {transformers.__version__}: "
+        "every causal language model and image classifier, tiny and random, is read and trained "
+        "for three steps.",
+        "",
+        f"Of {len(results)} types: "
+        + ", ".join(f"{len(rows)} {status}" for status, rows in by_status.items() if rows)
+        + ". Heads whose rows gradients at the attention's inputs confirm: "
+        f"{sum(c['agree'] for c in checked)}, contradict: {sum(c['differ'] for c in checked)}.",
+        "Three steps: "
+        + "; ".join(
+            f"{arm} {sum(steps[arm] == 'ok' for steps in arms)} of {len(arms)}"
+            for arm in ("hybrid", "per-head", "muon")
+        )
+        + ".",
+    ]
+    for status, rows in by_status.items():
+        if rows:
+            lines += ["", f"## {status.capitalize()} ({len(rows)})", "", *_rows_of(status, rows)]
+    return "\n".join(lines) + "\n"
+
+
+STATUSES = ("read whole", "kept whole", "not built", "failed")
+
+
+def _rows_of(status: str, rows: list[dict[str, Any]]) -> list[str]:
+    if status in ("not built", "failed"):
+        cells = [(r["type"], r["task"], r["why"]) for r in rows]
+        head = ("type", "of", "why")
+    else:
+        head = ("type", "of", "heads q, k, v", "gradients", "steps", "kept whole, and why")
+        cells = [
+            (
+                r["type"],
+                r["task"],
+                ", ".join(map(str, r["heads"].values())),
+                "{agree} agree, {differ} differ".format(**r["checked"]),
+                "ok" if set(r["steps"].values()) == {"ok"} else _refused(r["steps"]),
+                "<br>".join(f"`{name}`: {why}" for name, why in r["kept"])
+                + (f"<br>{r['warning']}" if r["warning"] else ""),
+            )
+            for r in rows
+        ]
+    lines = [head, ["---"] * len(head), *cells]
+    return ["| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines]
+
+
+def _refused(steps: dict[str, str]) -> str:
+    return "<br>".join(f"{arm}: {how}" for arm, how in steps.items() if how != "ok")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--types", nargs="*", help="only these")
+    parser.add_argument("--limit", type=float, default=60, help="seconds a type")
+    parser.add_argument("--again", action="store_true", help="also what is finished")
+    parser.add_argument("--done", type=Path, default=DONE)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    build("llama", "LlamaForCausalLM")  # whatever is imported late is, before processes part
+    known = [json.loads(line) for line in _lines(options.done)]
+    done = {(r["task"], r["type"]): r for r in known}
+    for task, names in TASKS.items():
+        for kind, name in names.items():
+            if options.types and kind not in options.types:
+                continue
+            if (task, kind) in done and not options.again:
+                continue
+            began = time.monotonic()
+            first = name if isinstance(name, str) else name[0]
+            result = done[task, kind] = in_child(kind, task, first, options.limit)
+            options.done.parent.mkdir(parents=True, exist_ok=True)
+            with options.done.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(f"{kind}: {result['status']} ({time.monotonic() - began:.1f} s)", flush=True)
+    options.table.write_text(page([done[key] for key in sorted(done)]))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()
