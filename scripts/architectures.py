@@ -30,14 +30,14 @@ from optimizers.structure import NO_STRUCTURE, Parameter, describe
 ROOT = Path(__file__).resolve().parent.parent
 DONE = ROOT / "results" / "runs" / "architectures.jsonl"
 TABLE = ROOT / "docs" / "architectures.md"
-TASKS = {
+TASKS: dict[str, Any] = {
     "text": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 }
 LARGEST = 60_000_000  # parameters of a model that is still tried
 SIDE, LABELS = 64, 5
 # The first pattern that the name of a setting of a configuration matches gives its tiny value.
-TINY = [
+TINY: list[tuple[str, Any]] = [
     (r"(bos|eos|pad|sep|cls|unk|mask|start|end|image|audio|video)\w*_token_id", 0),
     (r"vocab_size|\w+_vocab_size|vocab_size_\w+", 64),
     (r"num_key_value_heads|num_kv_heads|n_head_kv|num_key_value_groups", 2),
@@ -109,10 +109,10 @@ def build(kind: str, name: str) -> nn.Module:
     raise first or ValueError("no configuration")
 
 
-def batch(model: nn.Module, kind: str) -> dict[str, Tensor]:
+def batch(model: Any, kind: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     if model.main_input_name == "input_ids" and kind not in TASKS["images"]:
-        inputs = {"input_ids": torch.randint(2, 40, (2, 8), generator=generator)}
+        inputs: dict[str, Any] = {"input_ids": torch.randint(2, 40, (2, 8), generator=generator)}
         return inputs | ({"use_cache": False} if hasattr(model.config, "use_cache") else {})
     sizes = [getattr(c, "image_size", None) for c in (model.config, *vars(model.config).values())]
     side = next((s for s in sizes if s), SIDE)
@@ -124,7 +124,8 @@ def batch(model: nn.Module, kind: str) -> dict[str, Tensor]:
 def settings(optimizer: str, qkv: str) -> dict[str, Any]:
     groups = {"optimizer": optimizer, "qkv": qkv, "orthogonalizer": "keller"}
     loaded = {g: OmegaConf.load(ROOT / "conf" / g / f"{name}.yaml") for g, name in groups.items()}
-    return OmegaConf.to_container(OmegaConf.create(loaded).optimizer, resolve=True)
+    block: Any = OmegaConf.to_container(OmegaConf.create(loaded).optimizer, resolve=True)
+    return block
 
 
 def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -179,8 +180,8 @@ def heads_by_gradients(model: nn.Module, kind: str, found: list[Parameter]) -> d
             for p, grad in zip(cut, grads, strict=True):
                 if grad is None:
                     continue
-                rows = (grad.T if p.layout == "transposed" else grad).abs().sum(1).nonzero()
-                rows = set(rows.flatten().tolist())
+                by_row = (grad.T if p.layout == "transposed" else grad).abs().sum(1)
+                rows = set(by_row.nonzero().flatten().tolist())
                 if 0 < len(rows) < grad.shape[1 if p.layout == "transposed" else 0]:
                     said = [_rows(p, part, h) for h in {s.head for s in p.slices}]
                     count["agree" if rows in said else "differ"] += 1
@@ -284,6 +285,8 @@ STATUSES = ("read whole", "kept whole", "not built", "failed")
 
 
 def _rows_of(status: str, rows: list[dict[str, Any]]) -> list[str]:
+    cells: list[tuple[Any, ...]]
+    head: tuple[str, ...]
     if status in ("not built", "failed"):
         cells = [(r["type"], r["task"], r["why"]) for r in rows]
         head = ("type", "of", "why")

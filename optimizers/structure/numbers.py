@@ -5,7 +5,8 @@ numbers of rows rise by random steps, so that a sum of two (an adapter's output 
 base's) or any other arithmetic does not give a number of something else.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ FIRST = 2**12  # above what is met otherwise (masks, cosines)
 Sources = list[tuple[int, int]]  # (weight's id, row) of every entry of a head
 
 
-class Heads(NamedTuple):
+@dataclass(frozen=True)
+class Heads:
     """The heads of a q, k or v; `index` says which of them lies where (..., in each batch)."""
 
     sources: list[Sources]
@@ -59,13 +61,14 @@ class Numbers:
 
     def rows(self, values: Tensor) -> Sources | None:
         """The rows whose numbers these are; None unless every one is."""
-        found = [self.given.get(number) for number in values.flatten().tolist()]
-        return None if None in found else found
+        numbers = values.flatten().tolist()
+        return [self.given[n] for n in numbers] if all(n in self.given for n in numbers) else None
 
     def head_of(self, values: Tensor) -> list[tuple[Any, int]] | None:
         """The (attention, head) of each value; None unless every one is the number of a head."""
         found = [self._head(number) for number in values.flatten().tolist()]
-        return None if None in found else found
+        known = [head for head in found if head is not None]
+        return known if len(known) == len(found) else None
 
     def _head(self, number: float | None) -> tuple[Any, int] | None:
         if number is None or not -FIRST - len(self.heads) < number <= -FIRST or number % 1:
@@ -83,16 +86,17 @@ class Numbers:
             return None
         first = tensor if tensor.ndim == 3 else tensor[0]
         values = first[..., 0, :].double()
-        different = {}
+        different: dict[tuple[float, ...], int] = {}
         rows = [tuple(row) for row in values.reshape(-1, values.shape[-1]).tolist()]
         index = [different.setdefault(row, len(different)) for row in rows]
-        sources = [self._scaled_rows(torch.tensor(row, dtype=torch.double)) for row in different]
-        if None in sources:
+        read = [self._scaled_rows(torch.tensor(row, dtype=torch.double)) for row in different]
+        sources = [tuple(head) for head in read if head is not None]
+        if len(sources) < len(read):
             return None
         if self._among_tokens(first):
             return Heads([], torch.empty(0))
-        kept = list(dict.fromkeys(map(tuple, sources)))
-        place = [kept.index(tuple(sources[i])) for i in index]
+        kept = list(dict.fromkeys(sources))
+        place = [kept.index(sources[i]) for i in index]
         return Heads([list(head) for head in kept], torch.tensor(place).view(values.shape[:-1]))
 
     def _among_tokens(self, heads: Tensor) -> bool:

@@ -34,7 +34,7 @@ def probe(model: nn.Module, forward: Callable[[], Any]) -> Seen:
         model.eval()
         for module in model.modules():
             if isinstance(getattr(module, "attention_scaling", 0), float):
-                module.attention_scaling = 1.0  # of YaRN's rotation, arXiv 2309.00071
+                vars(module)["attention_scaling"] = 1.0  # of YaRN's rotation, arXiv 2309.00071
         eager = torch.compiler.set_stance("force_eager")
         try:
             with torch.no_grad(), _norms_pass_on(model), eager, watch:

@@ -160,9 +160,9 @@ def _bare(place: Place, tensor: Tensor, seen: Seen) -> Reading:
         count = f"{tensor.shape[0]} matrices, each " if tensor.ndim == 3 else ""
         return Reading("hidden", layout, f"{what}: {count}stored {sides}, {source}")
     if attribute.endswith("bias"):
-        count = tensor.numel() // tensor.shape[-1]
+        number = tensor.numel() // tensor.shape[-1]
         layout = "vectors" if tensor.ndim == 2 else "vector"
-        return Reading("vector", layout, f"{what}: {count} vectors, by its name")
+        return Reading("vector", layout, f"{what}: {number} vectors, by its name")
     return Reading("vector", "vector", NO_STRUCTURE)
 
 
@@ -173,10 +173,9 @@ def _parts(module: nn.Module, what: str, tensor: Tensor, seen: Seen) -> Reading:
     weight of the module is stored as that many (experts).
     """
     parts = seen.parts[id(tensor)]
-    forms = {(layout, cut) for layout, cut, _, _ in parts}
-    if len(forms) > 1:
+    layout, cut, _, _ = next(iter(parts))
+    if any(part[:2] != (layout, cut) for part in parts):
         return Reading("vector", "vector", NO_STRUCTURE)
-    ((layout, cut),) = forms
     sides = "(in, out)" if layout == "transposed" else "(out, in)"
     of_outputs = cut == (layout == "transposed")
     others = {_count(p, seen) for p in module.parameters(recurse=False) if p is not tensor}
@@ -197,6 +196,7 @@ def _count(tensor: Tensor, seen: Seen) -> int | None:
     sizes = {(cut, size) for _, cut, _, size in parts}
     if len(parts) < 2 or len(sizes) > 1:
         return None
-    ((cut, size),) = sizes
+    ((dimension, size),) = sizes
     aligned = all(first % size == 0 for _, _, first, _ in parts)
-    return tensor.shape[cut] // size if aligned and tensor.shape[cut] % size == 0 else None
+    whole = tensor.shape[dimension]
+    return whole // size if aligned and whole % size == 0 else None

@@ -80,8 +80,8 @@ class Watch(TorchFunctionMode):
             self._glu(*bound(("input", "dim"), args, kwargs))
         elif function is torch.einsum:
             operands = einsum_operands(args, kwargs)
-            found = operands and einsum_as_product(*operands)
-            if found:
+            found = einsum_as_product(*operands) if operands else None
+            if operands and found:
                 left, right, back = found
                 scores = getattr(operands[1], "scores", None)
                 product = self._product(left, right, lambda: left @ right, scores)
@@ -172,7 +172,7 @@ class Watch(TorchFunctionMode):
         q = self.numbers.heads_in(left)
         k = self.numbers.heads_in(right.mT) if q is not None else None
         if q is not None and k is not None:
-            result.scores = Scores(q, k)
+            setattr(result, "scores", Scores(q, k))  # noqa: B010
         return result
 
     def _output(self, x: Tensor, weight: int) -> None:
@@ -266,7 +266,7 @@ def _tensors(args: tuple, kwargs: dict) -> Iterator[Tensor]:
 
 def _as_gate(x: Tensor) -> Tensor:
     result = x.clone()
-    result.gate = True
+    setattr(result, "gate", True)  # noqa: B010
     return result
 
 

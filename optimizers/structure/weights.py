@@ -32,7 +32,7 @@ class Weights:
 
     def piece(self, factor: Tensor) -> Piece | None:
         for weight in self.parameters.get(factor.untyped_storage().data_ptr(), ()):
-            offset = factor.storage_offset() - weight.storage_offset()
+            offset = int(factor.storage_offset()) - int(weight.storage_offset())
             stored, shown = weight.stride()[-2:], factor.stride()[-2:]
             if not 0 <= offset < weight.numel():
                 continue
@@ -56,7 +56,7 @@ def _piece(weight: Tensor, factor: Tensor, layout: str, offset: int) -> Piece | 
     out = 0 if layout == "matrix" else 1
     whole_inputs = sizes[1 - out] == (wide, deep)[1 - out]
     rows = [start[out] + i for start in starts for i in range(outputs)] if whole_inputs else []
-    parts = ()
+    parts: tuple[tuple[int, int, int], ...] = ()
     if sizes != (wide, deep) and weight.ndim == 2:
         cut = 0 if sizes[0] != wide else 1
         if sizes[1 - cut] != (wide, deep)[1 - cut]:
