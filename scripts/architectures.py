@@ -168,6 +168,7 @@ def heads_by_gradients(model: nn.Module, kind: str, found: list[Parameter]) -> d
         model.eval()(**batch(model, kind))
     finally:
         F.scaled_dot_product_attention = attend
+        model.train()
     cut = [p for p in found if p.slices and p.tensor.ndim == 2 and p.attention]
     count = {"agree": 0, "differ": 0}
     for part, tensor in ((q, x) for call in calls for q, x in zip("qkv", call, strict=True)):

@@ -62,7 +62,8 @@ class Kept:
                 p.data = data
         with torch.no_grad():
             for tensor, copy in self.copies.values():
-                tensor.detach().copy_(copy)
+                if not torch.equal(tensor, copy):  # a graph may hold what was not written in
+                    tensor.detach().copy_(copy)
 
 
 def _values(container: Any) -> list[Any]:

@@ -69,6 +69,14 @@ def test_a_pass_that_fails_leaves_none_either():
     assert torch.equal(model.written, before)
 
 
+def test_a_graph_made_before_may_still_run_backwards():
+    model = Restless()
+    model.register_buffer("places", torch.tensor([0, 1]))
+    loss = model.tokens.weight[model.places].square().sum()
+    describe(model)
+    loss.backward()
+
+
 def test_a_large_parameter_is_copied_only_when_something_writes_in_it():
     model = nn.Linear(4, 4)
     with untouched(model) as kept:
