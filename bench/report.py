@@ -86,7 +86,7 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
     }
     if published and folder == ROOT / "results":
         readme = ROOT / "README.md"
-        texts[readme] = markdown.filled(readme.read_text(), content)
+        texts[readme] = markdown.filled(readme.read_text(encoding="utf-8"), content)
     return texts
 
 
@@ -104,8 +104,8 @@ def table(runs: list[Run]) -> str:
                 *(one.get(column) for column in COLUMNS),
                 (one.get("overhead") or {}).get("value"),
                 (one.get("optimizer_state_bytes") or {}).get("total"),
-                one["environment"]["commit"],
-                one["environment"]["dirty"],
+                one["environment"].get("commit"),
+                one["environment"].get("dirty"),
                 run.file.name,
                 one["command"],
             ]
@@ -115,7 +115,7 @@ def table(runs: list[Run]) -> str:
 
 def report_differences(texts: dict[Path, str]) -> int:
     """Name the files that are not what the records say; the exit status."""
-    old = [f for f, text in texts.items() if not f.exists() or f.read_text() != text]
+    old = [f for f, text in texts.items() if not f.exists() or f.read_bytes() != text.encode()]
     for file in old:
         print(f"{short(file)} is not what the records say: make results", file=sys.stderr)
     return 1 if old else 0

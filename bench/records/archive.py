@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.records import files, mathematics
-from bench.records.record import DONE, PART, SCHEMA, parts
+from bench.records import layouts, mathematics, shape
+from bench.records.record import PART
 from bench.settings.config import Settings
-
-NEEDED = (
-    *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
-    *("environment", "command", "precision", "parameters"),
-)
-
 
 class Setup(NamedTuple):
     """What runs have to share to be compared: precision, type of device, mathematics."""
@@ -29,7 +23,7 @@ class Setup(NamedTuple):
 
 
 def setup(record: dict[str, Any]) -> Setup:
-    device = record["config"].get("train", {}).get("device")
+    device = (record["config"].get("train") or {}).get("device")
     return Setup(record["precision"], device, mathematics.of(record))
 
 
@@ -75,17 +69,20 @@ def read(results: Path, published: bool = False) -> Archive:
     A cell that is in both counts once for each part of an experiment, as published. Files that
     are broken, not whole, there twice, or no record of this suite are left out and listed.
     """
-    files = sorted((results / "records").glob("*/*.json"))
+    there = sorted((results / "records").glob("*/*.json"))
     if not published:
-        files += sorted((results / "runs").glob("*/record.json"))
+        there += sorted((results / "runs").glob("*/record.json"))
     runs: dict[tuple, Run] = {}
     left_out = []
-    for file in files:
+    for file in there:
         one = load(file)
         if isinstance(one, str):
             left_out.append((file, one))
             continue
-        for part in _parts(one, file):
+        parts, fault = _parts(one, file)
+        if fault:
+            left_out.append((file.with_name("part_of.json"), fault))
+        for part in ({key: part.get(key) for key in PART} for part in parts):
             key = (one["cell"], *part.values())
             if key not in runs:
                 runs[key] = Run(**part, record=one, file=file)
@@ -96,26 +93,7 @@ def read(results: Path, published: bool = False) -> Archive:
 
 def load(file: Path) -> dict[str, Any] | str:
     """The record of a run that has ended, or why the file is none."""
-    try:
-        one = files.read_json(file)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except ValueError:
-        return "broken: not JSON"
-    if not isinstance(one, dict) or "schema" not in one:
-        return "foreign: not a record of this suite"
-    if one["schema"] != SCHEMA:
-        return f"foreign: schema {one['schema']}, here {SCHEMA}"
-    missing = [key for key in NEEDED if one.get(key) is None]
-    if missing:
-        return f"partial: without {', '.join(missing)}"
-    if not all(isinstance(line, dict) and "step" in line for line in one["curve"]):
-        return "broken: its curve"
-    if one["status"] not in DONE:
-        return f"not ended: {one['status']}"
-    if one["status"] == "finished" and None in (one["val_loss"], one["test_loss"]):
-        return "partial: finished without a loss"
-    return one
+    return shape.read(file, layouts.record)
 
 
 def ended(folder: Path) -> dict[str, Any] | str:
@@ -127,10 +105,16 @@ def ended(folder: Path) -> dict[str, Any] | str:
     return one
 
 
-def _parts(one: dict[str, Any], file: Path) -> list[dict[str, str | None]]:
-    """The parts of experiments that a record is: published ones say so, a run's folder knows."""
-    found = one.get("part_of") or parts(file.parent) or [one]
-    return [{key: part.get(key) for key in PART} for part in found]
+def _parts(one: dict[str, Any], file: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """The parts of experiments that a record is: published ones say so, a run's folder knows.
+
+    Also why what the folder knows cannot be used; the record then says it, too.
+    """
+    beside = file.with_name("part_of.json")
+    if one.get("part_of") or not beside.exists():
+        return one.get("part_of") or [one], None
+    found = shape.read(beside, layouts.part_of)
+    return ([one], found) if isinstance(found, str) else (found or [one], None)
 
 
 def by_arm(runs: Iterable[Run]) -> dict[str | None, list[Run]]:
@@ -174,8 +158,8 @@ def alike(runs: list[Run], like: Setup | None = None) -> tuple[list[Run], list[s
 
 def orthogonalized_in(record: dict[str, Any]) -> str | None:
     """The dtype of Muon's iteration; None for an optimizer without one of ours."""
-    rules = record["config"].get("optimizer", {}).get("roles", {}).values()
-    found = (rule.get("orthogonalizer") for rule in rules)
+    rules = (record["config"].get("optimizer") or {}).get("roles") or {}
+    found = (rule.get("orthogonalizer") for rule in rules.values())
     return next((block.get("dtype") for block in found if block), None)
 
 
@@ -184,5 +168,5 @@ def relative_times(runs: Iterable[Run]) -> dict[str | None, float]:
     return {
         arm: statistics.median(measured)
         for arm, own in by_arm(runs).items()
-        if (measured := [1 + r.record["overhead"]["value"] for r in own if r.record["overhead"]])
+        if (measured := [1 + o["value"] for r in own if (o := r.record.get("overhead"))])
     }

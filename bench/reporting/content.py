@@ -14,10 +14,6 @@ from bench.studies.study import Study
 from bench.verdicts import claims
 from bench.verdicts.claims import Verdict
 
-STEP_KEYS = (
-    *("optimizers", "reference", "unit", "units_per_example", "batches", "noise"),
-    "environment",
-)
 # In order of importance; others follow by name. `smoke` says nothing.
 FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
 
@@ -67,16 +63,15 @@ def gather(results: Results) -> Content:
 
 def step_benchmarks(results: Results) -> tuple[dict[str, dict], list[tuple[Path, str]]]:
     """By name, and the files that are none, the laboratory's checks too, each with the reason."""
-    found, left_out = {}, []
-    checks = results.folder / "ortho" / "checks.json"
-    if checks.exists() and results.json("ortho/checks.json") is None:
-        left_out.append((checks, "broken: not JSON"))
+    found: dict[str, dict[str, Any]] = {}
+    left_out: list[tuple[Path, str]] = []
+    checks = results.read("ortho/checks.json")
+    if isinstance(checks, str):
+        left_out.append((results.folder / "ortho" / "checks.json", checks))
     for file in sorted((results.folder / "steps").glob("*.json")):
-        one = results.json(f"steps/{file.name}")
-        if not isinstance(one, dict):
-            left_out.append((file, "broken: not JSON"))
-        elif lacking := [key for key in STEP_KEYS if key not in one]:
-            left_out.append((file, f"partial: without {', '.join(lacking)}"))
-        else:
+        one = results.read(f"steps/{file.name}")
+        if isinstance(one, dict):
             found[file.stem] = one
+        else:
+            left_out.append((file, one or "cannot be read"))
     return found, left_out

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from typing import Any
+from urllib.parse import quote
 
 import altair as alt
 
@@ -43,9 +45,8 @@ def results_page(content: Content, shown: Collection[str]) -> str:
     for name, every in content.comparisons.items():
         parts += [f"## {name}", *experiment(content, every, shown)]
     for name, one in content.steps.items():
-        parts += [f"## A step: {name}", table(report_tables.steps(one))]
-        parts.append(f"({words.environment([one])})")
-        parts += [f"![Overhead]({picture(name)})"] if picture(name) in shown else []
+        parts += [f"## A step: {escaped(name)}", table(report_tables.steps(one)), made([one])]
+        parts += [f"![Overhead]({quote(picture(name))})"] if picture(name) in shown else []
     parts += communication(content, shown)
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
@@ -55,19 +56,19 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
     """One experiment: its question, and each condition's table and pictures."""
     study = every[0].study
     parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
-    parts += [f"**{one.condition}**: {words.answer(one)}" for one in every]
+    parts += [f"**{one.condition}**: {escaped(words.answer(one))}" for one in every]
     if picture(study.name) in shown:
         parts.append(f"![Differences]({picture(study.name)})")
     for one in every:
-        missing = words.missing(one)
-        parts += [f"### {study.name}, {one.condition}", f"{words.about(one)}."]
-        parts += [f"**Missing:** {'; '.join(missing)}."] if missing else []
+        missing = escaped("; ".join(words.missing(one)))
+        parts += [f"### {study.name}, {one.condition}", f"{escaped(words.about(one))}."]
+        parts += [f"**Missing:** {missing}."] if missing else []
         parts.append(table(report_tables.arms(one)))
-        parts.append("\n".join(f"- {note}" for note in words.notes(one)))
+        parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one)))
         drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
         parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]
     records = [run.record for one in every for arm in one.arms for run in arm.runs]
-    return [*parts, f"({words.environment(records)})"]
+    return [*parts, made(records)]
 
 
 def communication(content: Content, shown: Collection[str]) -> list[str]:
@@ -76,7 +77,7 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
         return []
     parts = ["## Communication", report_communication.LEAD]
     parts.append(table(communication_tables.measured(content.shared)))
-    parts.append(f"({words.environment(content.shared.values())})")
+    parts.append(made(content.shared.values()))
     parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
     place = picture(EXTRAPOLATED)
     parts += [f"![Extrapolated communication]({place})"] if place in shown else []
@@ -115,32 +116,34 @@ def answers(content: Content, experiment: str) -> str:
     """
     parts = []
     for one in content.comparisons.get(experiment, []):
-        missing = words.missing(one)
+        missing = escaped("; ".join(words.missing(one)))
         parts += [
-            f"**{one.condition}** ({words.about(one)}): {words.answer(one)}",
+            f"**{one.condition}** ({escaped(words.about(one))}): {escaped(words.answer(one))}",
             table(report_tables.arms(one)),
-            *([f"Missing: {'; '.join(missing)}."] if missing else []),
+            *([f"Missing: {missing}."] if missing else []),
         ]
         if experiment == HEADLINE:
             drawn = picture(experiment, one.condition, "loss")
             parts.append(f"![Validation loss](results/{drawn})")
     parts.append(f"![Differences](results/{picture(experiment)})")
     records = [run.record for run in content.results.archive.of(experiment)]
-    return "\n\n".join([*parts, f"({words.environment(records)})"])
+    return "\n\n".join([*parts, made(records)])
 
 
 def cost(content: Content) -> str:
     records = [run.record for run in content.results.archive.of("cost")]
     shown = table(report_tables.memory(content.comparisons.get("cost", [])))
-    return f"{shown}\n\n({words.environment(records)})"
+    return f"{shown}\n\n{made(records)}"
 
 
 def step(content: Content) -> str:
-    one = content.steps[STEP]
+    one = content.steps.get(STEP)
+    if one is None:
+        return f"There is no whole results/steps/{STEP}.json."
     noise = one["noise"]["difference_ms"]["ms"]
     return (
         f"{table(report_tables.steps(one))}\n\nAdamW against itself differs by up to {noise:.0f} "
-        f"ms; ~: extrapolated. ({words.environment([one])})"
+        f"ms; ~: extrapolated. {made([one])}"
     )
 
 
@@ -151,7 +154,8 @@ def others(content: Content) -> str:
         if name not in SHOWN:
             lines.append(f"- **{every[0].study.question}** (`{name}`)")
             lines += [
-                f"  - {one.condition} ({words.about(one)}): {words.answer(one)}" for one in every
+                f"  - {one.condition} ({escaped(words.about(one))}): {escaped(words.answer(one))}"
+                for one in every
             ]
     return "\n".join(lines)
 
@@ -193,7 +197,18 @@ def table(one: Table) -> str:
 def text(cell: Cell) -> str:
     """A cell with its smaller line in brackets; text of records must not end cell or line."""
     whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
-    return whole.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return escaped(whole).replace("|", "\\|")
+
+
+def escaped(words: str) -> str:
+    """Text, of records too, as one line that Markdown shows as text: no tag, link or picture."""
+    line = "".join(sign if sign.isprintable() else " " for sign in words)
+    return line.replace("<", "&lt;").replace("](", "]\\(")
+
+
+def made(records: Iterable[dict[str, Any]]) -> str:
+    """Machines, versions and commits of records, in brackets."""
+    return f"({escaped(words.environment(records))})"
 
 
 def tally(found: list[Verdict]) -> str:

@@ -231,7 +231,7 @@ def step_seconds(comparison: Comparison) -> dict[str, float]:
         for arm in comparison.arms
         if arm.relative_time
         for run in arm.runs
-        if run.record["forward_backward_ms"]
+        if run.record.get("forward_backward_ms") and run.record.get("optimizer_ms")
     ]
     if not clocks:
         return {}

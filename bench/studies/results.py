@@ -1,13 +1,12 @@
 """The results folder: records as comparisons, and files of laboratory and step benchmark."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.records import archive
+from bench.records import archive, layouts, shape
 from bench.records.archive import Archive
 from bench.studies import comparison, study
 from bench.studies.comparison import Arm, Comparison
@@ -20,19 +19,23 @@ class Results:
         self.folder = folder
         self.archive: Archive = archive.read(folder, published)
         self.compare = cache(self._compare)
-        self.json = cache(self._json)
+        self.read = cache(self._read)
 
     def _compare(self, experiment: str, condition: str, against: str | None) -> Comparison:
         declared = study.load(experiment)
         declared = replace(declared, baseline=against or declared.baseline)
         return comparison.compare(self.archive, declared, condition)
 
-    def _json(self, name: str) -> Any:
-        """A file of the laboratory or the step benchmark; None where there is none."""
-        try:
-            return json.loads((self.folder / name).read_text())
-        except (OSError, ValueError):
-            return None
+    def _read(self, name: str) -> dict[str, Any] | str | None:
+        """A file of the laboratory or the step benchmark, or why it is none; None: not there."""
+        kind = layouts.step if name.startswith("steps/") else layouts.checks
+        file = self.folder / name
+        return shape.read(file, kind) if file.exists() else None
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The same; None where there is none that can be used."""
+        found = self.read(name)
+        return found if isinstance(found, dict) else None
 
     def comparisons(
         self, experiment: str, conditions: list[str] | None, against: str | None = None

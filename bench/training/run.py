@@ -119,7 +119,7 @@ def remove(path: Path) -> None:
 
 
 def skipped(done: dict[str, Any]) -> str:
-    commit = done["environment"]["commit"]
+    commit = done["environment"].get("commit")
     other = commit and commit != record.git("rev-parse", "HEAD")
     by = f" by commit {commit[:10]}" if other else ""
     return f"{done['status']} before{by}, skipped (rerun=true trains it again)"

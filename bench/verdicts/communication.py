@@ -114,8 +114,7 @@ def records(results: Results, parallel: list[str]) -> Iterator[tuple[str, dict[s
     for file in sorted((results.folder / "steps").glob("*.json")):
         name = f"steps/{file.name}"
         one = results.json(name)
-        shared = isinstance(one, dict) and one.get("world_size", 1) > 1
-        if shared and one.get("parallel") in parallel:
+        if one and one.get("world_size", 1) > 1 and one.get("parallel") in parallel:
             yield name, one
 
 

@@ -140,7 +140,7 @@ def saved(ours: Arm, base: Arm, of: str) -> list[float]:
     if own is None or theirs is None or parameters is None:
         return []
     aside = BYTES[of] * parameters
-    return [1 - (own + aside) / (theirs + aside)]
+    return [1 - (own + aside) / (theirs + aside)] if theirs + aside > 0 else []
 
 
 def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:

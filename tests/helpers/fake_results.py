@@ -1,5 +1,6 @@
 """A results folder of made-up records, whole in everything that readers of records ask for."""
 
+import json
 import math
 import zlib
 from pathlib import Path
@@ -192,3 +193,38 @@ def _step_of(extra: float) -> dict[str, Any]:
         "gemm_share": 0.7 if extra else None,
         "theory": {"iterations": 5, "dimension": 768} if extra else None,
     }
+
+
+def shared(folder: Path, name: str, labels: tuple[str, ...]) -> Path:
+    """Write a step benchmark of two processes."""
+    file = step(folder, name, labels)
+    fake = json.loads(file.read_text()) | {"parallel": "fsdp2", "world_size": 2}
+    moved = {"all_to_all": {"calls": 2, "sent_bytes": 1_000_000, "received_bytes": 1_000_000}}
+    both = {"collectives_by_rank": [moved, moved], "predicted_by_rank": [moved, moved]}
+    least = {"median": 3.0, "p10": 2.0, "p90": 4.0, "n": 5}
+    parts = ("communication", "orthogonalization")
+    for label, one in fake["optimizers"].items():
+        one["communication"] = {
+            "sharding": None if label == "adamw" else "distribute",
+            "forward_backward": both | {"units": 512},
+            "step": both
+            | {"ms": {part: {"least": least} for part in parts}}
+            | {"predicted_ms": dict.fromkeys(parts, 2.5)},
+        }
+    record.write_json(file, fake)
+    return file
+
+
+def checks(folder: Path, *names: str) -> Path:
+    """Write the laboratory's checks, all confirmed."""
+    file = folder / "ortho" / "checks.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    every = [
+        {
+            **dict(name=name, statement="so it is", source="nowhere", verdict="confirmed"),
+            **dict(value=1.5, low=1.0, high=2.0, n=3, unit="times", condition="64 x 64"),
+        }
+        for name in names
+    ]
+    record.write_json(file, {"checks": every, "environment": ENVIRONMENT, "command": "none"})
+    return file

@@ -25,7 +25,7 @@ def test_what_is_no_whole_record_is_named_and_left_out(tmp_path):
     bad = {
         write(folder / "twin.json", cell="good"): "duplicate",
         write(folder / "half.json", curve=None): "partial: without curve",
-        write(folder / "torn.json", curve=[None]): "broken: its curve",
+        write(folder / "torn.json", curve=[None]): "curve[0]: must be an object",
         write(folder / "empty.json", test_loss=None): "partial: finished without a loss",
         write(folder / "lost.json", status="failed"): "not ended: failed",
         write(folder / "newer.json", schema=99): "foreign: schema 99",
