@@ -20,7 +20,10 @@ import hydra
 from omegaconf import DictConfig
 
 from bench.laboratory import settings as ortho_config
-from bench.processes import foreground
+from bench.processes import foreground, world
+from bench.settings import command
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
 from bench.training import sweep
 
 WORK = {
@@ -30,7 +33,7 @@ WORK = {
 }
 
 
-@hydra.main(config_path="../conf", config_name="ortho", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="ortho", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One laboratory session."""
     with sweep.job() as outcome:
@@ -46,7 +49,10 @@ def main() -> int:
     sweep.refuse_missing_launcher()
     try:
         foreground.at_work()
-        job()
+        command.run(job)
+    except UserError as error:
+        world.tell(f"error: {error}")
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the finished records are kept", file=sys.stderr)
         return foreground.INTERRUPTED

@@ -17,11 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.processes import foreground, world
+from bench.settings import command
+from bench.settings.config import CONF
+from bench.settings.errors import UserError
 from bench.stepping import settings
 from bench.training import sweep
 
 
-@hydra.main(config_path="../conf", config_name="step", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="step", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One benchmark."""
     with sweep.job() as outcome:
@@ -47,7 +50,10 @@ def main() -> int:
     sweep.refuse_missing_launcher()
     try:
         foreground.at_work()
-        job()
+        command.run(job)
+    except UserError as error:
+        world.tell(f"error: {error}")
+        return 1
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return foreground.INTERRUPTED

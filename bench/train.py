@@ -7,6 +7,7 @@ python bench/train.py experiment=optimizers
 """
 
 import sys
+from functools import partial
 
 if __name__ == "__main__":
     from bench.processes import foreground
@@ -19,13 +20,14 @@ from omegaconf import DictConfig
 
 from bench.processes import foreground, world
 from bench.records import cell
-from bench.settings import config
+from bench.settings import command, config
+from bench.settings.config import CONF
 from bench.settings.errors import UserError
 from bench.studies import protocol, request
 from bench.training import sweep
 
 
-@hydra.main(config_path="../conf", config_name="train", version_base="1.3")
+@hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One cell."""
     with sweep.job() as outcome:
@@ -45,10 +47,11 @@ def main() -> int:
     sweep.refuse_missing_launcher()
     try:
         foreground.at_work()
+        command.check(sys.argv[1:])
         if request.asked(sys.argv[1:]):
-            protocol.run(sys.argv[1:], job, world.tell)
+            protocol.run(sys.argv[1:], partial(command.run, job), world.tell)
         else:
-            job()
+            command.run(job)
     except UserError as error:
         world.tell(f"error: {error}")
         return 1

@@ -6,6 +6,7 @@ Needs npm, apt-get with dpkg-deb (Debian 12), pip, and this project installed. S
 against the sha256 below, and what was written against the table in bench/assets/THIRD_PARTY.md.
 """
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -55,6 +56,7 @@ SMALL_VOCABULARY = 4096
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     digests: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as work:
         parts = build_sotu(Path(work), digests)

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bench.laboratory.spectra import PRESCRIBED
-from bench.settings.config import CONF, compare_keys, resolved
+from bench.settings.config import CONF, compare_keys, refuse_blank_folder, resolved
 from bench.settings.errors import UserError
 from optimizers.coefficients import SETS, Triple, per_step
 
@@ -78,6 +78,7 @@ def settle(config: DictConfig) -> Settings:
     """
     refuse_unknown_keys(config)
     settings = Settings(**resolved(config))
+    refuse_blank_folder(settings.results_dir)
     if not 0 <= settings.seed < 2**63:
         raise UserError(f"seed={settings.seed}: must be a whole number from 0, below 2^63")
     if settings.samples is not None and settings.samples < 1:

@@ -18,12 +18,20 @@ T = TypeVar("T")
 
 def rank() -> int:
     """This process's number among those that torchrun started."""
-    return int(os.environ.get("RANK", 0))
+    return _number("RANK", 0)
 
 
 def size() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return _number("WORLD_SIZE", 1)
+
+
+def _number(name: str, alone: int) -> int:
+    """A variable of torchrun's. Ends the process in one line where it is no number."""
+    given = os.environ.get(name, str(alone))
+    if not given.isdecimal():
+        raise SystemExit(f"error: {name}={given}: must be a whole number, as torchrun sets it")
+    return int(given)
 
 
 def tell(line: str) -> None:

@@ -11,6 +11,7 @@ from bench.records import layouts, mathematics, shape
 from bench.records.record import PART
 from bench.settings.config import Settings
 
+
 class Setup(NamedTuple):
     """What runs have to share to be compared: precision, type of device, mathematics."""
 

@@ -14,28 +14,36 @@ from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from bench.settings import targets
+from bench.settings import mistakes, rules, targets
 from bench.settings.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-GROUPS = (
-    *("data", "model", "optimizer", "qkv", "orthogonalizer", "schedule", "parallel", "tracker"),
-)
+NEEDED = {  # what every file of a group says, also a user's own
+    "data": ("name", "task"),
+    "model": ("name", "task", "tokenizer", "_target_"),
+    "optimizer": ("name", "lr_scale", "aux_lr_scale", "roles"),
+    "qkv": ("name",),
+    "orthogonalizer": ("name",),
+    "schedule": ("name", "warmup_steps", "_target_"),
+    "parallel": ("name",),
+    "tracker": ("name",),
+}
+GROUPS = tuple(NEEDED)
 
 
 def choices(*groups: str) -> str:
     """The files of each of these folders of conf/, a paragraph a folder: for --help."""
-    lines = (
-        f"{group}: " + ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
-        for group in groups
-    )
+    lines = (f"{group}: " + ", ".join(choices_of(group)) for group in groups)
     return "\n".join(
         textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines
     )
+
+
+def choices_of(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 OmegaConf.register_new_resolver("choices", choices)
@@ -112,12 +120,17 @@ def settle(config: DictConfig) -> Settings:
     plain = resolved(config)
     del plain["study"]  # says which runs there are, not what one of them is
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
+    refuse_blank_folder(settings.results_dir)
+    refuse_loose_part(settings)
+    check_names(settings)
     check_numbers(settings)
     check_tasks(settings)
     if settings.tracker.get("mode", "offline") not in ("offline", "online"):
         raise UserError(f"tracker.mode={settings.tracker['mode']}: must be offline or online")
     check_schedule(settings)
     resolve_machine(settings)
+    for role, rule in settings.optimizer["roles"].items():
+        rules.check(f"optimizer.roles.{role}", rule)
     return settings
 
 
@@ -132,17 +145,9 @@ def refuse_lists(overrides: Sequence[str]) -> None:
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """All settings as plain values. Raises UserError where one is missing or cannot be resolved."""
-    try:
+    with mistakes.in_words():
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(_missing_or_broken(error)) from None
     return cast(dict[str, Any], plain)
-
-
-def _missing_or_broken(error: OmegaConfBaseException) -> str:
-    if error.full_key and "Missing mandatory value" in str(error):
-        return f"{error.full_key}: needs a value, e.g. {error.full_key}=…"
-    return str(error).splitlines()[0]
 
 
 def refuse_unknown_keys(config: DictConfig) -> None:
@@ -153,11 +158,19 @@ def refuse_unknown_keys(config: DictConfig) -> None:
         if OmegaConf.is_missing(config, group):
             raise UserError(f"{group}: was removed but is needed")
         block = config[group]
+        lacking = [key for key in NEEDED[group] if key not in (block or {})]
+        if not block:
+            raise UserError(f"{group}: needs one of {', '.join(choices_of(group))}")
+        if lacking:
+            raise UserError(
+                f"{group}={block.get('name')}: its file is without {', '.join(lacking)}"
+            )
         file = CONF / group / f"{block.get('name')}.yaml"
         if file.exists():
             known = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
             known = known.get(group, known)
             compare_keys(f"{group}.", block, [k for k in known if k != "defaults"])
+            rules.compare_kinds(group, OmegaConf.to_container(block), known)
             for key, inner in known.items():
                 if key != "roles" and isinstance(inner, dict):  # roles: checked by routing
                     for name in inner:
@@ -174,6 +187,28 @@ def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
     for key in known:
         if key not in keys:
             raise UserError(f"{prefix}{key}: was removed but is needed")
+
+
+def refuse_blank_folder(results_dir: str) -> None:
+    if not results_dir.strip():
+        raise UserError("results_dir=: needs the name of a folder, e.g. results_dir=results")
+
+
+def refuse_loose_part(settings: Settings) -> None:
+    """stage, condition and arm say which part of an experiment a run is."""
+    for key in ("stage", "condition", "arm"):
+        value = getattr(settings, key)
+        if value is not None and settings.experiment is None:
+            raise UserError(f"{key}={value}: is a part of an experiment, needs experiment=…")
+
+
+def check_names(settings: Settings) -> None:
+    """Names and targets have to be text before a cell gets its name from them."""
+    for group in GROUPS:
+        block = getattr(settings, group)
+        for key in ("name", "_target_"):
+            if key in block and (not isinstance(block[key], str) or not block[key]):
+                raise UserError(f"{group}.{key}={block[key]}: must be text")
 
 
 def check_numbers(settings: Settings) -> None:
@@ -206,6 +241,9 @@ def check_numbers(settings: Settings) -> None:
     for role, rule in optimizer["roles"].items():
         if not isinstance(rule, dict) or "_target_" not in rule or "lr" not in rule:
             raise UserError(f"optimizer.roles.{role}: needs _target_ and lr")
+        target = rule["_target_"]
+        if not isinstance(target, str) or not target:
+            raise UserError(f"optimizer.roles.{role}._target_={target}: must be a class's name")
         _rate(f"optimizer.roles.{role}.lr", rule["lr"])
         for key in ("qkv", "orthogonalizer"):
             if key in rule and not isinstance(rule[key], dict):

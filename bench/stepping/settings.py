@@ -10,13 +10,11 @@ from typing import Any
 from hydra import compose
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from bench.processes import parallel, world
 from bench.records import cell
-from bench.settings import config
+from bench.settings import command, config, mistakes
 from bench.settings.config import Settings
 from bench.settings.errors import UserError
 
@@ -69,6 +67,8 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
     its value and what is accepted.
     """
+    config.resolved(cfg)
+    config.refuse_blank_folder(cfg.results_dir)
     refuse_unused(cfg, hydra.overrides.task)
     refuse_few(cfg.rounds, cfg.batches)
     shared = shared_overrides(cfg, hydra)
@@ -176,8 +176,8 @@ def arm(label: str, words: list[str], shared: dict[str, str]) -> DictConfig:
     kept = {k: v for k, v in shared.items() if k.split(".")[0] not in own}
     overrides = kept | {"optimizer": f"optimizer={name}"} | own
     try:
-        return compose("train", overrides=list(overrides.values()))
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        said = " ".join(f"{error} {cause}".split("Config search path")[0].split())
-        raise UserError(f'optimizers: "{label}": {said}') from None
+        command.check_overrides([overrides["optimizer"], *own.values()])
+        with mistakes.in_words():
+            return compose("train", overrides=list(overrides.values()))
+    except UserError as error:
+        raise UserError(f'optimizers: "{label}": {error}') from None

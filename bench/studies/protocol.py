@@ -13,12 +13,11 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from bench.display import terminal
 from bench.records import archive, cell, owner, record
-from bench.settings import config
+from bench.settings import config, mistakes
 from bench.settings.config import CONF, Settings
 from bench.settings.errors import UserError
 from bench.studies import comparison, study, tables
@@ -236,8 +235,5 @@ class Campaign:
 
 def _composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", overrides=overrides)
-    except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from None
+    with mistakes.in_words(), initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=overrides)

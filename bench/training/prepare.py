@@ -1,7 +1,6 @@
 """From settings to everything a run needs, with all that can go wrong said before it starts."""
 
 import importlib
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from bench.processes.world import ALONE, World
 from bench.settings import targets
 from bench.settings.config import Settings, model_builder
 from bench.settings.errors import UserError
+from bench.settings.mistakes import full
 from bench.training import randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
@@ -45,7 +45,7 @@ def mistakes():
     try:
         yield
     except (ValueError, ImportError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
+        if full():
             raise
         raise UserError(str(error)) from None
 

@@ -147,7 +147,7 @@ class Trainer:
             before = meter.copies(self.routing.roles)
             self.memory.resume()
         resumed = meter.clock(device)
-        self.routing.step()
+        self.update()
         ended = meter.clock(device)
         if measure_update:
             self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
@@ -180,6 +180,15 @@ class Trainer:
                 f"gradient norm {line['grad_norm']} at step {state['step']}: {self.broken}"
             )
         return line
+
+    def update(self) -> None:
+        """The optimizers' step. Raises Diverged where a rate is beyond what weights can hold."""
+        try:
+            self.routing.step()
+        except (OverflowError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "without overflow" not in str(error):
+                raise
+            raise Diverged(f"step {self.state['step'] + 1}: {error}") from None
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""

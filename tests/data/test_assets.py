@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from bench.data import tokenizer
 from bench.data.sources import ASSETS, PARTS
 from bench.settings.errors import UserError
+from tests.helpers.commands import ROOT
 
 DIGESTS = dict(
     re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (ASSETS / "THIRD_PARTY.md").read_text("utf-8"))
@@ -113,3 +116,15 @@ def test_cutting_a_document_does_not_change_its_ids(bpe, words, length):
 def test_an_unknown_tokenizer_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"tokenizer=gpt5: .* gpt2, sotu4096"):
         tokenizer.load("gpt5")
+
+
+def test_building_them_anew_starts_with_no_unknown_option():
+    """It would download and write for minutes."""
+    done = subprocess.run(
+        [sys.executable, "scripts/build_assets.py", "--nope"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and "unrecognized arguments: --nope" in done.stderr

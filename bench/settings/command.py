@@ -1,0 +1,73 @@
+"""A command of Hydra's: what was typed is checked first, and its errors leave as UserErrors."""
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import NoReturn
+
+import hydra._internal.utils as hydra_internals
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from bench.settings import mistakes
+from bench.settings.config import CONF, choices_of
+from bench.settings.errors import UserError
+
+
+def run(job: Callable[[], None]) -> None:
+    """Call a function that `hydra.main` made. Raises UserError for whatever it cannot compose.
+
+    Hydra would print what it finds and exit: a few lines, or a traceback, by the kind of error.
+    """
+    check(sys.argv[1:])
+    hydra_internals.run_and_report = lambda function: function()
+    try:
+        with mistakes.in_words():
+            job()
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # jobs let none out, so that it is Hydra that stumbled
+        if mistakes.full():
+            raise
+        said = mistakes.one_line(f"{type(error).__name__}: {error}")
+        raise UserError(f"these settings cannot be composed: {said[:300]}") from None
+
+
+def check(arguments: list[str]) -> None:
+    """Raise UserError for options and overrides that Hydra would stumble over or take silently."""
+    parser = hydra_internals.get_args_parser()
+    parser.error = lambda said: refuse_option(said, parser)
+    known, unknown = parser.parse_known_args(arguments)
+    for word in unknown:
+        if word.startswith("-"):
+            options = [name for action in parser._actions for name in action.option_strings]
+            raise UserError(f"{word}: no such option; {mistakes.nearest(word, options)}")
+        raise UserError(f"{word}: options such as -m come before all overrides")
+    check_overrides(known.overrides)
+
+
+def refuse_option(said: str, parser: ArgumentParser) -> NoReturn:
+    raise UserError(f"{said}; --help shows what there is")
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Raise UserError for one that Hydra would stumble over or take silently."""
+    with mistakes.in_words():
+        for override in OverridesParser.create().parse_overrides(overrides):
+            check_override(override)
+
+
+def check_override(override: Override) -> None:
+    """A group takes the name of a file, and a sweep at least one value."""
+    word, key = override.input_line, override.key_or_group
+    if not key:
+        raise UserError(f"{word}: needs the name of a setting before the =")
+    if override.is_sweep_override():
+        if next(iter(override.sweep_string_iterator()), None) is None:
+            raise UserError(f"{word}: no values, nothing would be run")
+        return
+    if not (CONF / key).is_dir() or override.is_add() or override.is_force_add():
+        return
+    value = None if override.is_delete() else override.value()
+    if isinstance(value, int | float) or (value is None and key != "experiment"):
+        raise UserError(f"{word}: must be one of {', '.join(choices_of(key))}")

@@ -1,0 +1,65 @@
+"""Values of the wrong kind, which Python would take: nesterov=5, betas=[0.9], strict=perhaps."""
+
+import inspect
+import typing
+from typing import Any
+
+from bench.settings.errors import UserError
+
+OURS = ("torch.optim.", "optimizers.")  # classes whose defaults are known before a run imports all
+
+
+def compare_kinds(path: str, value: Any, known: Any) -> None:
+    """Raise UserError where a shipped file has a switch or a mapping and the settings have not."""
+    if isinstance(value, str) and value.startswith("${"):
+        return  # resolved later
+    if isinstance(known, bool) and not isinstance(value, bool):
+        raise UserError(f"{path}={value}: must be true or false")
+    if isinstance(known, dict):
+        if not isinstance(value, dict):
+            raise UserError(f"{path}={value}: must be a mapping, with {', '.join(map(str, known))}")
+        for key, inner in known.items():
+            if key in value:
+                compare_kinds(f"{path}.{key}", value[key], inner)
+
+
+def check(path: str, rule: dict[str, Any]) -> None:
+    """Compare an optimizer's arguments with the defaults of its class, where that is known.
+
+    Raises UserError for a switch that is none, a number that is none, and a row of numbers of
+    another length.
+    """
+    if not rule["_target_"].startswith(OURS):
+        return
+    from optimizers.routing import locate
+
+    try:
+        cls = locate(rule["_target_"])
+        hints = typing.get_type_hints(cls.__init__)
+    except (ImportError, ValueError, NameError):  # said when the run builds it
+        return
+    for key, parameter in inspect.signature(cls).parameters.items():
+        if key in rule:
+            wanted = _wanted(parameter.default, hints.get(key), rule[key])
+            if wanted:
+                raise UserError(f"{path}.{key}={rule[key]}: must be {wanted}")
+
+
+def _wanted(default: Any, hint: Any, value: Any) -> str | None:
+    """What is accepted, where the value is not of the default's kind."""
+    accepted = typing.get_args(hint) or (hint,)
+    if value is None and (default is None or type(None) in accepted):
+        return None
+    if isinstance(default, bool) or (default is None and set(accepted) == {bool, type(None)}):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int | float):
+        return None if _is_number(value) else "a number"
+    if isinstance(default, tuple) and default and all(map(_is_number, default)):
+        fits = isinstance(value, list) and len(value) == len(default)
+        there = fits and all(map(_is_number, value))
+        return None if there else f"{len(default)} numbers, e.g. {list(default)}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
