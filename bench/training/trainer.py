@@ -147,7 +147,7 @@ class Trainer:
             before = meter.copies(self.routing.roles)
             self.memory.resume()
         resumed = meter.clock(device)
-        self.update()
+        overflow = self.update()
         ended = meter.clock(device)
         if measure_update:
             self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
@@ -173,6 +173,8 @@ class Trainer:
             "optimizer_ms": 1e3 * own,
         }
         self._write(line)
+        if overflow:
+            raise Diverged(f"the update at step {state['step']}: {overflow}")
         if not math.isfinite(line["train_loss"]):
             raise Diverged(f"training loss {line['train_loss']} at step {state['step']}")
         if not math.isfinite(line["grad_norm"]):
@@ -181,14 +183,15 @@ class Trainer:
             )
         return line
 
-    def update(self) -> None:
-        """The optimizers' step. Raises Diverged where a rate is beyond what weights can hold."""
+    def update(self) -> str | None:
+        """The optimizers' step; what stopped it where a rate is beyond what a weight can hold."""
         try:
             self.routing.step()
         except (OverflowError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "without overflow" not in str(error):
                 raise
-            raise Diverged(f"step {self.state['step'] + 1}: {error}") from None
+            return str(error)
+        return None
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""

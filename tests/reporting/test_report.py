@@ -101,3 +101,15 @@ def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp
     text = markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
     assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
     assert "optimizers" not in text
+
+
+def test_text_of_records_reaches_no_paragraph_unescaped(tmp_path):
+    hostile = "<script>alert(1)</script>\n## title\n[x](javascript:alert(1))"
+    environment = fake_results.ENVIRONMENT | {"cpu": hostile, "torch": hostile}
+    changes = dict(model=hostile, precision=hostile, environment=environment)
+    fake_results.fill(tmp_path, "optimizers", ["language"], **changes)
+    content = gather(Results(tmp_path))
+    text = markdown.results_page(content, ()) + markdown.others(content)
+    text += markdown.answers(content, "optimizers")
+    assert "alert(1)" in text
+    assert "<script" not in text and "\n## title" not in text and "](javascript" not in text

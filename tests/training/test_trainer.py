@@ -331,3 +331,11 @@ def test_too_little_disk_is_said_before_training(tmp_path, monkeypatch):
 def test_cuda_trains(train):
     _, record, _ = train("train.device=cuda")
     assert record["environment"]["gpu"] and math.isfinite(record["val_loss"])
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_rate_that_no_weight_can_hold_is_divergence(optimizer, tmp_path):
+    wild = (f"optimizer={optimizer}", "optimizer.lr_scale=1e300", f"results_dir={tmp_path}")
+    settings = settle(*TINY, "tracker=none", *wild)
+    outcome = run.run(settings, cell.name(settings), lambda line: None)
+    assert outcome["how"] == "diverged", outcome
