@@ -1,7 +1,6 @@
 """A command of Hydra's: what was typed is checked first, and its errors leave as UserErrors."""
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -20,7 +19,7 @@ def run(job: Callable[[], None]) -> None:
     Hydra would print what it finds and exit: a few lines, or a traceback, by the kind of error.
     """
     check(sys.argv[1:])
-    hydra_internals.run_and_report = lambda function: function()
+    hydra_internals.run_and_report = lambda func: func()
     try:
         with mistakes.in_words():
             job()
@@ -36,7 +35,7 @@ def run(job: Callable[[], None]) -> None:
 def check(arguments: list[str]) -> None:
     """Raise UserError for options and overrides that Hydra would stumble over or take silently."""
     parser = hydra_internals.get_args_parser()
-    parser.error = lambda said: refuse_option(said, parser)
+    setattr(parser, "error", refuse_option)  # noqa: B010, argparse's own would print its usage
     known, unknown = parser.parse_known_args(arguments)
     for word in unknown:
         if word.startswith("-"):
@@ -46,8 +45,8 @@ def check(arguments: list[str]) -> None:
     check_overrides(known.overrides)
 
 
-def refuse_option(said: str, parser: ArgumentParser) -> NoReturn:
-    raise UserError(f"{said}; --help shows what there is")
+def refuse_option(message: str) -> NoReturn:
+    raise UserError(f"{message}; --help shows what there is")
 
 
 def check_overrides(overrides: list[str]) -> None:
