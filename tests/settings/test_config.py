@@ -49,7 +49,7 @@ GROUPS = [
         ("schedule.warmup_steps=-1", ["schedule.warmup_steps=-1", "0 or above"]),
         ("schedule.warmup_steps=abc", ["schedule.warmup_steps=abc", "whole number"]),
         ("tracker.mode=foo", ["tracker.mode=foo", "offline or online"]),
-        ("optimizer.roles=null", ["optimizer.roles=None", "rule"]),
+        ("optimizer.roles=null", ["optimizer.roles=None", "mapping, with hidden"]),
         ("model.task=foo", ["model.task=foo", "text or images"]),
         ("data=wikitext +data.parts.train.token=5", ["data.parts.train.token", "tokens"]),
         ("+schedule.fraction=2", ["schedule.fraction", "no such setting"]),
