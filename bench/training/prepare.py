@@ -1,6 +1,7 @@
 """From settings to everything a run needs, with all that can go wrong said before it starts."""
 
 import importlib
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
