@@ -24,7 +24,7 @@ from bench.reporting import page as report_page
 from bench.settings.errors import UserError
 from bench.studies.results import Results
 from bench.verdicts import claims
-from tests.helpers import commands
+from tests.helpers import commands, fake_results
 from tests.helpers.commands import ROOT
 from tests.helpers.steps import TEXT, settle
 
@@ -250,29 +250,22 @@ def test_a_level_is_reached_for_good():
 
 
 def write(folder: Path, strategy: str, **steps: tuple[str | None, dict[str, tuple[int, int]]]):
-    """A record of two processes, of what evidence reads: by optimizer its sharding and by kind
-    calls and bytes."""
-    optimizers = {
-        label: {
-            "error": None,
-            "communication": {
-                "sharding": sharding,
-                "step": {
-                    "collectives_by_rank": 2
-                    * [
-                        {
-                            kind: {"calls": n, "sent_bytes": size}
-                            for kind, (n, size) in moved.items()
-                        }
-                    ]
-                },
-            },
+    """A record of two processes, whole; by optimizer its sharding and by kind calls and bytes."""
+    name = f"gpt2_nano-cpu-{strategy}-2"
+    file = fake_results.step(folder, name, ())
+    record = json.loads(file.read_text())
+    measured = record["optimizers"].pop("adamw")
+    for label, (sharding, kinds) in steps.items():
+        moved = {kind: {"calls": n, "sent_bytes": size} for kind, (n, size) in kinds.items()}
+        traffic = {"collectives_by_rank": 2 * [moved], "predicted_by_rank": 2 * [moved]}
+        communication = {
+            "sharding": sharding,
+            "forward_backward": traffic | {"units": 256},
+            "step": traffic | {"ms": {}, "predicted_ms": {}},
         }
-        for label, (sharding, moved) in steps.items()
-    }
-    record = {"parallel": strategy, "world_size": 2, "model": "gpt2_nano", "optimizers": optimizers}
-    (folder / "steps").mkdir(exist_ok=True)
-    (folder / "steps" / f"gpt2_nano-cpu-{strategy}-2.json").write_text(json.dumps(record))
+        record["optimizers"][label] = measured | {"communication": communication}
+    record |= {"parallel": strategy, "world_size": 2, "model": "gpt2_nano"}
+    file.write_text(json.dumps(record))
 
 
 @pytest.fixture
