@@ -122,7 +122,7 @@ def settle(config: DictConfig) -> Settings:
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
     refuse_blank_folder(settings.results_dir)
     refuse_loose_part(settings)
-    check_names(settings)
+    check_targets(settings)
     check_numbers(settings)
     check_tasks(settings)
     if settings.tracker.get("mode", "offline") not in ("offline", "online"):
@@ -202,13 +202,12 @@ def refuse_loose_part(settings: Settings) -> None:
             raise UserError(f"{key}={value}: is a part of an experiment, needs experiment=…")
 
 
-def check_names(settings: Settings) -> None:
-    """Names and targets have to be text before a cell gets its name from them."""
-    for group in GROUPS:
-        block = getattr(settings, group)
-        for key in ("name", "_target_"):
-            if key in block and (not isinstance(block[key], str) or not block[key]):
-                raise UserError(f"{group}.{key}={block[key]}: must be text")
+def check_targets(settings: Settings) -> None:
+    """Targets have to be text before a cell gets its name from them."""
+    for group in ("model", "schedule"):
+        target = getattr(settings, group)["_target_"]
+        if not isinstance(target, str) or not target:
+            raise UserError(f"{group}._target_={target}: must be text")
 
 
 def check_numbers(settings: Settings) -> None:

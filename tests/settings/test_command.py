@@ -76,7 +76,7 @@ TRAIN = [
     ("+optimizer.roles.default.amsgrad=7", "optimizer.roles.default.amsgrad=7: must be true or"),
     ("model._target_=5", "model._target_=5: must be text"),
     ("schedule._target_=null", "schedule._target_=None: must be text"),
-    ("data.name=5", "data.name=5: must be text"),
+    ("data.name=5", "data.name=5: must be letters"),
     ("-m seed=range(0)", "seed=range(0): no values"),
     ("-m seed=abc,1", "seed=abc: must be a whole number"),
     ("-m optimizer=adamm,muon", "optimizer=adamm: no such file"),
