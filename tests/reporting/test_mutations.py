@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench import report
-from bench.records import files, shape
+from bench.records import layouts, shape
 from bench.reporting import page
 from bench.studies import study
 from bench.verdicts import claims
@@ -124,8 +124,8 @@ def some(folder: Path) -> list[Path]:
 def refused(file: Path) -> bool:
     """Whether the file cannot be used, by the shape of its kind."""
     if file.name == "part_of.json":
-        return isinstance(shape.read(file, files.part_of), str)
-    kind = {"steps": files.step, "ortho": files.checks}.get(file.parent.name, files.record)
+        return isinstance(shape.read(file, layouts.part_of), str)
+    kind = {"steps": layouts.step, "ortho": layouts.checks}.get(file.parent.name, layouts.record)
     return isinstance(shape.read(file, kind), str)
 
 

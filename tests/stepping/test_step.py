@@ -126,14 +126,14 @@ def test_batches_follow_the_models_own_unless_they_are_given():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["optimizers=[adamw,adamm]"], ["adamm", "Available options", "torch_muon"]),
+        (["optimizers=[adamw,adamm]"], ["adamm", "perhaps adam", "torch_muon"]),
         (["optimizers=[]"], ["optimizers=[]", "at least one"]),
         (["optimizers=[adam,adam]"], ["adam", "twice"]),
         (['optimizers=["hybrid model=vit"]'], ["model", "qkv, orthogonalizer"]),
         (['optimizers=["hybrid optimizer=muon"]'], ["optimizer", "an entry is the name"]),
         (['optimizers=["hybrid optimizer.lr_scales=1"]'], ["optimizer.lr_scales"]),
         (['optimizers=["hybrid optimizer.lr_scale=-1"]'], ["optimizer.lr_scale=-1", "0 or above"]),
-        (['optimizers=["hybrid qkv=foo"]'], ["qkv/foo", "per_head"]),
+        (['optimizers=["hybrid qkv=foo"]'], ["qkv=foo", "no such file", "per_head"]),
         (["batches=[1,2]"], ["batches=[1, 2]", "3 sizes or more"]),
         (["batches=[1,2,2]"], ["batches=[1, 2, 2]", "different"]),
         (["batches=[0,1,2]"], ["batches=[0, 1, 2]", "at least 1"]),
@@ -151,11 +151,11 @@ def test_batches_follow_the_models_own_unless_they_are_given():
         (["model=hub"], ["model.source", "needs a value"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_what_is_accepted(overrides, words):
+def test_a_mistake_is_a_line_or_two_that_name_what_is_accepted(overrides, words):
     with pytest.raises(UserError) as caught:
         settle(*overrides)
     assert all(word in str(caught.value) for word in words), caught.value
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value).splitlines()) <= 2
 
 
 @pytest.mark.parametrize("override", ["round=3", "optimizer=muon", "rounds=abc", "optimizers=adam"])
@@ -337,7 +337,7 @@ def test_mistakes_and_failures_are_lines_and_the_status_is_1(tmp_path):
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     without = os.environ | {"PYTHONPATH": path}
     typo = command("optimizers=[adamm]", f"results_dir={tmp_path / 'results'}", env=without)
-    assert typo.returncode == 1 and len(typo.stderr.splitlines()) == 1
+    assert typo.returncode == 1 and len(typo.stderr.splitlines()) == 2
     assert "adamm" in typo.stderr and "torch_muon" in typo.stderr
     unknown = command("model=gpt3", env=without)
     assert unknown.returncode == 1 and "torch was imported" not in unknown.stderr
