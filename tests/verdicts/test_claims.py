@@ -14,6 +14,7 @@ from bench.studies.results import Results
 from bench.verdicts import claims, evidence
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
 from bench.verdicts.finding import Finding
+from tests.helpers import fake_results
 from tests.helpers.commands import ROOT
 
 FILES = sorted((ROOT / "conf" / "claim").rglob("*.yaml"))
@@ -419,15 +420,18 @@ def test_the_peak_is_compared_by_seed_where_it_was_measured(tmp_path):
 
 
 def stepped(folder, **units_at) -> Results:
+    file = fake_results.step(folder, "m", ("hybrid",))
+    whole = json.loads(file.read_text())
+    one = whole["optimizers"]["hybrid"]
+    one["step_ms"]["n"] = 7
+    one["units_at"]["0.05"] = units_at
     points = [(256, 0.9, True), (512, 0.5, True), (1024, 0.3, False)]
-    one = {"error": None, "step_ms": {"n": 7}, "units_at": {"0.05": units_at}}
     one["overhead"] = [
         {"units": u, "value": v, "low": v - 0.1, "high": v + 0.1, "measured": m}
         for u, v, m in points
     ]
-    whole = {"unit": "tokens", "optimizers": {"hybrid": one, "broken": {"error": "no"}}}
-    (folder / "steps").mkdir()
-    record.write_json(folder / "steps" / "m.json", whole)
+    whole["optimizers"] = {"hybrid": one, "broken": {"error": "no"}}
+    record.write_json(file, whole)
     return Results(folder)
 
 
