@@ -198,17 +198,17 @@ def least_squares(bases: int, seed: int) -> Problem:
 def final_losses(problem: Problem, make: Callable[..., Optimizer], lr: float) -> Array:
     """The expected loss above the noise's, by basis, after training from zero."""
     P, Q, W, variances, X_tmb, Y_tnb = problem
-    found = [torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64) for _ in P]
+    found = [torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64, requires_grad=True) for _ in P]
     optimizer = make(found, lr=lr, weight_decay=0.0)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / TRAINING)
     for X_mb, Y_nb in zip(X_tmb, Y_tnb, strict=True):
         X, Y = Q.mT @ X_mb, P @ Y_nb
-        gradients = (torch.stack(found) @ X - Y) @ X.mT / BATCH
+        gradients = (torch.stack(found).detach() @ X - Y) @ X.mT / BATCH
         for p, gradient in zip(found, gradients, strict=True):
             p.grad = gradient.clone()
         optimizer.step()
         decay.step()
-    error = P.mT @ torch.stack(found) @ Q.mT - W
+    error = P.mT @ torch.stack(found).detach() @ Q.mT - W
     return (error**2 * variances).sum((1, 2)).numpy() / 2
 
 

@@ -46,7 +46,7 @@ def adam_elementwise(seed: int) -> Check:
 
 def products(make: Make) -> flops.Count:
     """Those of a step after the first, which sets up the state."""
-    p = torch.zeros(SHAPE)
+    p = torch.zeros(SHAPE, requires_grad=True)
     p.grad = torch.ones(SHAPE)
     optimizer = make([p])
     optimizer.step()
@@ -97,7 +97,7 @@ def lone_matrix_state() -> Check:
 
 def measured_state(make: Make) -> int:
     """Bytes that an optimizer of one matrix keeps after a step."""
-    p = torch.zeros(SIDE, SIDE)
+    p = torch.zeros(SIDE, SIDE, requires_grad=True)
     p.grad = torch.ones(SIDE, SIDE)
     optimizer = make([{"params": [p], "role": "hidden"}])
     optimizer.step()

@@ -27,12 +27,12 @@ def muon(
 
 def trained(make: Make, gradients_tnm: Tensor) -> Tensor:
     """A matrix (n, m) that was zero, after one step with each of the gradients."""
-    p = torch.zeros_like(gradients_tnm[0])
+    p = torch.zeros_like(gradients_tnm[0], requires_grad=True)
     optimizer = make([p])
     for gradient in gradients_tnm:
         p.grad = gradient.clone()
         optimizer.step()
-    return p
+    return p.detach()
 
 
 def gaussian_gradients(seed: int, shape: tuple[int, int] = SHAPE) -> Tensor:
