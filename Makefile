@@ -38,7 +38,7 @@ lint: setup
 test: lint  ## lint and tests (under 6 minutes)
 	$(PYTEST)
 
-test-more: setup  ## integrations, browser and documentation tests (under 20 minutes)
+test-more: setup  ## integrations, browser, documentation, more whole commands (under 20 minutes)
 	$(PYTEST) -m more
 
 test-cpu: setup  ## the tests about numbers, on every instruction set the processor has

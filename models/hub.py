@@ -79,15 +79,13 @@ def build(
     check_positive("data", **from_data)
     if image_size and patch_size:
         check_divides("data.patch_size", patch_size, "data.image_size", image_size)
-    sizes = {
-        name: size for key, size in from_data.items() for name in CONFIG_NAMES.get(key, (key,))
-    }
-
+    names = {key: CONFIG_NAMES.get(key, (key,)) for key in from_data}
+    sizes = {name: size for key, size in from_data.items() for name in names[key]}
     config = _read_config(source)
-    auto: Auto
     heads: Mapping[str, str | Sequence[str]]
     if vocab_size is None:
-        auto, heads = AutoModelForImageClassification, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        auto: Auto = AutoModelForImageClassification
+        heads = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         task = "image classification, and the data are images"
     else:
         auto, heads = AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

@@ -35,6 +35,7 @@ def test_a_launcher_that_is_not_installed_is_refused_in_one_line(tmp_path, words
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.more
 def test_joblib_trains_side_by_side_with_the_cores_shared_out(tmp_path):
     """AdamW has no use for qkv: one of its two jobs trains the cell, and the other lists it."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
@@ -108,6 +109,7 @@ def test_a_study_trains_by_a_launcher(tmp_path):
     assert len(records(tmp_path)) == 3
 
 
+@pytest.mark.more
 def test_a_killed_process_of_a_joblib_sweep_ends_neither_the_others_nor_the_list(tmp_path):
     words = ["-m", "hydra/launcher=joblib_local", "seed=0,1,2", *OFFLINE, "train.steps=200"]
     process = start(*words, "train.eval_every=100", f"results_dir={tmp_path}")

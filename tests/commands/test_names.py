@@ -42,6 +42,7 @@ print(json.dumps(sorted(name for name in ours if name in sys.modules)))
 """
 
 
+@pytest.mark.more
 def test_no_package_bears_a_name_that_a_dependency_imports():
     """`python bench/train.py` puts bench/ first: a top-level `import records` would find ours."""
     asked = json.dumps([str(ROOT / "bench"), DEPENDENCIES, OURS])

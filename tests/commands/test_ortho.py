@@ -64,6 +64,7 @@ def test_a_sweep_goes_on_after_a_failure_and_tells_it(tmp_path):
     assert {n.split("-")[0] for n in names} == {"keller", "taylor"}
 
 
+@pytest.mark.more
 def test_ctrl_c_keeps_finished_records(tmp_path):
     process = start(
         f"results_dir={tmp_path}",

@@ -42,7 +42,11 @@ def test_one_failing_cell_does_not_stop_the_others(tmp_path):
 
 @pytest.mark.parametrize(
     "sign",
-    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)],
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.more),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+    ],
 )
 def test_a_run_that_was_killed_ends_like_one_that_was_not(tmp_path, sign):
     arguments = [*OFFLINE, "train.steps=300", "train.checkpoint_every=5", "train.eval_every=50"]
@@ -107,6 +111,7 @@ def test_wandb_runs_offline_one_a_cell(tmp_path):
     assert "wandb:" not in done.stdout + done.stderr
 
 
+@pytest.mark.more
 def test_trouble_with_wandb_is_a_warning(tmp_path):
     (tmp_path / "wandb").write_text("a file where W&B wants a folder")
     done = command(*TINY, f"results_dir={tmp_path}")

@@ -52,6 +52,7 @@ def optimizer(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.more
 def test_a_run_that_failed_goes_on_to_the_same_end(optimizer, train, tmp_path, monkeypatch):
     override = f"optimizer={optimizer}"
     _, whole, _ = train(override, results=tmp_path / "whole")

@@ -115,6 +115,7 @@ def test_two_processes_train_as_one(train, tmp_path):
         assert losses(alone) == pytest.approx(losses(cut)[-len(losses(alone)) :], abs=1e-5, rel=0)
 
 
+@pytest.mark.more
 def test_four_processes_and_shapes_that_do_not_divide(train, tmp_path):
     common = [*STEPS, *FP32, *KEPT, "model.width=54", "model.heads=6", "qkv=fused"]
     _, alone, _ = train(*common, "optimizer=hybrid", results=tmp_path / "alone")

@@ -320,6 +320,7 @@ def test_the_same_optimizer_twice_is_no_difference(measure, capsys):
 # the commands -----------------------------------------------------------------------------------
 
 
+@pytest.mark.more
 def test_a_sweep_over_models_measures_each(tmp_path):
     done = command(
         "-m", "model=gpt2_nano,vit_nano", "optimizers=[adam]", *TEXT, "batches=[1,2,3]",
@@ -344,6 +345,7 @@ def test_mistakes_and_failures_are_lines_and_the_status_is_1(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["torch.py"]
 
 
+@pytest.mark.more
 def test_ctrl_c_leaves_nothing(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "bench/step.py", *TEXT, "rounds=100000", f"results_dir={tmp_path}"],

@@ -65,7 +65,10 @@ def test_a_finished_cell_is_skipped_and_rerun_trains_it_again(train):
     assert outcome["how"] == "finished" and same_result(first, again)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "hybrid", "torch_muon"])
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adamw", "hybrid", *(pytest.param(n, marks=pytest.mark.more) for n in ("muon", "torch_muon"))],
+)
 def test_a_run_that_failed_goes_on_to_the_same_end(train, tmp_path, monkeypatch, optimizer):
     override = f"optimizer={optimizer}"
     _, whole, _ = train(override, results=tmp_path / "whole")
@@ -241,7 +244,13 @@ METRICS_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", METRICS_DAMAGE.values(), ids=METRICS_DAMAGE)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(damage, id=name, marks=[] if name == "cut" else pytest.mark.more)
+        for name, damage in METRICS_DAMAGE.items()
+    ],
+)
 def test_damaged_metrics_leave_no_hole_in_the_curve(train, tmp_path, monkeypatch, damage):
     _, whole, _ = train(results=tmp_path / "whole")
     stop_at(monkeypatch, 5, KeyboardInterrupt())
