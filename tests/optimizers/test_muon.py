@@ -57,15 +57,17 @@ def test_three_steps_are_the_formula(nesterov, shape):
     "shapes", [[(32, 32)], [(24, 64)], [(64, 24)], [(16, 16), (16, 48), (48, 16), (16, 16)]]
 )
 def test_twenty_steps_equal_torchs_muon(nesterov, rule, shapes):
-    """In bf16, as torch iterates; in fp32 the distance is 3e-3 of the way, so 1e-3 is close."""
+    """In bf16, as torch iterates: no farther than rounding takes torch from its formula."""
     start = [random(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
     common = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "nesterov": nesterov}
     theirs, ours = parameters(*start), parameters(*start)
     train(torch.optim.Muon(theirs, adjust_lr_fn=rule, **common), theirs)
     settled = {"method": "newton_schulz", "dtype": "bf16"}
     train(Muon(ours, scale=rule, orthogonalizer=settled, **common), ours)
-    for w, a, b in zip(start, theirs, ours, strict=True):
-        assert moved(a, b) <= 1e-3 * moved(w, a)
+    exact = parameters(*start)
+    train(Muon(exact, scale=rule, orthogonalizer=PLAIN64, **common), exact)
+    for w, a, b, c in zip(start, theirs, ours, exact, strict=True):
+        assert moved(a, b) <= moved(a, c) < 0.01 * moved(w, a)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 192), (192, 48), (256, 256)])
