@@ -256,12 +256,8 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise UserError(f"{name}={value}: must be at least {least}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _rate(name: str, value: Any) -> None:
-    if not _is_number(value) or not 0 <= value < math.inf:
+    if not rules.is_number(value) or not 0 <= value < math.inf:
         raise UserError(f"{name}={value}: must be a number, 0 or above")
 
 
@@ -284,7 +280,7 @@ def check_schedule(settings: Settings) -> None:
         raise UserError(f"schedule.warmup_steps={warmup}: must be a whole number, 0 or above")
     for key in ("decay_fraction", "final_fraction"):
         value = settings.schedule.get(key, 0.0)
-        if not _is_number(value) or not 0 <= value <= 1:
+        if not rules.is_number(value) or not 0 <= value <= 1:
             raise UserError(f"schedule.{key}={value}: must be a number between 0 and 1")
     try:
         schedule_factor(settings)(0, 0.0)

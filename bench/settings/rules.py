@@ -53,13 +53,13 @@ def _wanted(default: Any, hint: Any, value: Any) -> str | None:
     if isinstance(default, bool) or (default is None and set(accepted) == {bool, type(None)}):
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
-        return None if _is_number(value) else "a number"
-    if isinstance(default, tuple) and default and all(map(_is_number, default)):
+        return None if is_number(value) else "a number"
+    if isinstance(default, tuple) and default and all(map(is_number, default)):
         fits = isinstance(value, list) and len(value) == len(default)
-        there = fits and all(map(_is_number, value))
+        there = fits and all(map(is_number, value))
         return None if there else f"{len(default)} numbers, e.g. {list(default)}"
     return None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

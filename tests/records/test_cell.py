@@ -1,5 +1,6 @@
 """A cell's name: what changes it, what does not, and that it outlives changes of the code."""
 
+import functools
 import json
 
 import pytest
@@ -124,6 +125,7 @@ def test_names_are_as_they_were_when_the_first_results_were_published(name, monk
     assert cells.name(settle(*precision, *NAMES[name].split())) == name
 
 
+@functools.cache
 def published() -> dict[str, dict[str, dict]]:
     """By experiment the published records, by cell."""
     found: dict[str, dict[str, dict]] = {}
