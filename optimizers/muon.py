@@ -1,45 +1,30 @@
 """Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize/."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimizers.checks import (
     MOMENTUM_DTYPES,
-    called,
     check,
     check_orthogonalizer,
     check_state,
     check_views,
 )
-from optimizers.formula import accumulate_into, apply, polar
 from optimizers.loading import prepared, unpacked
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
-from optimizers.second_moment import neurons, normalized
-from optimizers.sharding.exchange import deliver, fetch
+from optimizers.second_moment import neurons
 from optimizers.sharding.plan import Work, count_processes, work
-from optimizers.sharding.regions import is_dtensor, local, outline
-from optimizers.stacks import shards
-from optimizers.views import View, only, readable, reordered, strips, whole
+from optimizers.sharding.regions import local, outline
+from optimizers.stacks import rounds, shards
+from optimizers.step import hold, step_batch, step_stacks
+from optimizers.views import View, only, whole
 
 LAYOUTS = {0: "vector", 1: "vector", 2: "matrix"}  # of tensors without views, by dimensions
 PLANS = 8  # kept for a group: its tensors' gradients may come and go
-
-
-class Held(NamedTuple):
-    """By position in the group what this process holds, each as its views can read it.
-
-    copies: those that this takes where memory is laid out in another way, after what they are to
-    be written back to.
-    """
-
-    params: dict[int, Tensor]
-    grads: dict[int, Tensor]
-    states: dict[int, dict[str, Tensor]]
-    copies: list[tuple[Tensor, Tensor]]
 
 
 class Muon(torch.optim.Optimizer):
@@ -247,46 +232,18 @@ class Muon(torch.optim.Optimizer):
     def _step_group(self, group: dict[str, Any], work: Work) -> None:
         if group["shards"] > 1 and not self._is_trial(group, work):
             group["steps"] += 1
-        params, grads, states, copies = self._held(group, work)
-        if not params:
+        states = {k: self._state(k, group) for k in work.active}
+        held = hold(group, work, states)
+        if not held.params:
             return
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-        workspace = Workspace(next(iter(params.values())).device)
-        dtype = orthogonalizer.input_dtype(workspace.device.type)
-        for stack in work.stacks:
-            X = workspace.empty("X", stack.shape, dtype)
-            for move in stack.moves:
-                member, segment = move.segment.member, move.segment
-                buffer = strips(states[member]["momentum_buffer"], move.view, segment)
-                grad = strips(grads[member], move.view, segment)
-                accumulate_into(stack.part(X, move), buffer, grad, group)
-            X = polar(X, group, orthogonalizer, workspace)
-            if group["second_moment"] != "none":
-                X = normalized(X, stack, states, group["second_moment"], group["beta2"])
-            for move in stack.moves:
-                target = strips(params[move.segment.member], move.view, move.segment)
-                apply(target, stack.part(X, move), move.scale, group)
-        for batch in work.batches:  # the same, but directions and updates travel
+        workspace = Workspace(next(iter(held.params.values())).device)
+        for stacks in rounds(work.stacks, workspace.device.type):
+            step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
+        for batch in work.batches:
             assert work.processes is not None
-            parts = [torch.zeros_like(params[member], dtype=dtype) for member in batch.members]
-            for part, member in zip(parts, batch.members, strict=True):
-                if member in states:
-                    accumulate_into(part, states[member]["momentum_buffer"], grads[member], group)
-            wholes = fetch(batch, parts, work.processes, workspace)
-            for stack in batch.stacks:
-                X = workspace.empty("X", stack.shape, dtype)
-                for move in stack.moves:
-                    source = strips(wholes[move.segment.member], move.view, move.segment)
-                    stack.part(X, move).copy_(source)
-                X = polar(X, group, orthogonalizer, workspace)
-                for move in stack.moves:
-                    target = strips(wholes[move.segment.member], move.view, move.segment)
-                    target.copy_(stack.part(X, move))
-            deliver(batch, wholes, parts, work.processes)
-            for lines in batch.lines:
-                target = lines.of(params[batch.members[lines.position]])
-                apply(target, lines.of(parts[lines.position]), lines.scale, group)
-        for original, copy in copies:
+            step_batch(batch, held, group, orthogonalizer, workspace, work.processes)
+        for original, copy in held.copies:
             original.copy_(copy)
 
     def _is_trial(self, group: dict[str, Any], work: Work) -> bool:
@@ -294,28 +251,6 @@ class Muon(torch.optim.Optimizer):
         optimizer fill its state; it counts for nothing."""
         stepped = any(self.state.get(group["params"][k]) for k in work.active)
         return not stepped and bool(group["lr"] == 0)
-
-    def _held(self, group: dict[str, Any], work: Work) -> Held:
-        held = Held({}, {}, {}, [])
-        for k, layout in work.layouts.items():
-            param = local(group["params"][k])
-            held.params[k] = reordered(param, layout) if k in work.odd else param
-            if k in work.odd and k in work.active:
-                held.copies.append((param, held.params[k]))
-        for k in work.active:
-            state, grad = self._state(k, group), local(gradient(group, k))
-            if k not in held.params:  # without elements
-                continue
-            strides, layout = held.params[k].stride(), work.layouts[k]
-            if grad.stride() != strides and not readable(grad, layout):
-                grad = reordered(grad, layout)
-            for name, value in state.items():
-                like = name == "neuron_moment" or value.stride() == strides
-                if not like and not readable(value, layout):
-                    state[name] = reordered(value, layout)
-                    held.copies.append((value, state[name]))
-            held.grads[k], held.states[k] = grad, state
-        return held
 
     def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors that the step needs of a parameter's state, made where they are not there."""
@@ -341,19 +276,3 @@ def _seen(p: Tensor) -> tuple | None:
     if not p.requires_grad:  # an integer has a gradient by mistake only
         return None if p.grad is None or p.is_floating_point() else (p.dtype,)
     return p.grad is not None, p.shape, p.stride(), getattr(p, "placements", None)
-
-
-def gradient(group: dict[str, Any], member: int) -> Tensor:
-    """Of the parameter's placements, which backward does not promise."""
-    p: Tensor = group["params"][member]
-    assert p.grad is not None
-    if p.grad.layout is not torch.strided:
-        raise ValueError(
-            f"optimizer params: the gradient of {called(group, member)} is sparse, which Muon "
-            "does not take"
-        )
-    if is_dtensor(p):
-        assert is_dtensor(p.grad)
-        if p.grad.placements != p.placements:
-            return p.grad.redistribute(placements=p.placements)
-    return p.grad

@@ -23,10 +23,11 @@ def normalized(
     size = torch.linalg.vector_norm(U, dim=(-2, -1), keepdim=True)
     squares = U.square()
     if kind == "neuron":
-        squares = squares.mean(-2 if stack.transposed else -1, keepdim=True)
+        turned = stack.moves[0].transposed  # as all of them, see `plan`
+        squares = squares.mean(-2 if turned else -1, keepdim=True)
     for move in stack.moves:
         moment = _moment(states, move, kind)
-        part = _rows(stack, squares, move) if kind == "neuron" else stack.part(squares, move)
+        part = _rows(squares, move) if kind == "neuron" else stack.part(squares, move)
         moment.lerp_(part.to(moment.dtype), 1 - beta2)
         part.copy_(moment)
     U = U.div_(squares.sqrt_().add_(EPSILON))
@@ -43,10 +44,10 @@ def _moment(states: dict[int, dict[str, Tensor]], move: Move, kind: str) -> Tens
     return state["neuron_moment"].narrow(0, move.neuron, count).view(segment.count, move.rows, 1)
 
 
-def _rows(stack: Stack, squares: Tensor, move: Move) -> Tensor:
+def _rows(squares: Tensor, move: Move) -> Tensor:
     """(count, rows, 1): the move's rows of the stack's mean squares."""
     part = squares[move.slot : move.slot + move.segment.count]
-    part = part.mT if stack.transposed else part
+    part = part.mT if move.transposed else part
     offset = 0 if move.view["axis"] else move.segment.offset
     return part.narrow(1, offset, move.rows)
 

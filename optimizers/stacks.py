@@ -38,75 +38,102 @@ def update_scale(rule: str, rows: int, columns: int) -> float:
 class Move(NamedTuple):
     """One copy between a parameter's strips and a run of slots of a stack.
 
-    neuron: where the strips' rows begin among all rows of the parameter, in the order of moves.
+    transposed: fan-out along the stack's columns; neuron: where the strips' rows begin among all
+    rows of the parameter, in the order of moves.
     """
 
     view: View
     segment: Segment
     slot: int
+    transposed: bool
     scale: float
     neuron: int
     rows: int  # of one strip
 
 
 class Stack(NamedTuple):
-    """Matrices of one shape (count, n, m) as they lie in memory; transposed: fan-out along m."""
+    """Matrices of one shape (count, n, m)."""
 
     shape: tuple[int, int, int]
-    transposed: bool
     moves: list[Move]
 
     def part(self, X_bnm: Tensor, move: Move) -> Tensor:
         """What a move reads or writes, in the orientation of its strips."""
-        part = X_bnm[move.slot : move.slot + move.segment.count]
-        part = part.mT if self.transposed else part
+        part = X_bnm.narrow(0, move.slot, move.segment.count)
+        part = part.mT if move.transposed else part
         axis = 1 + move.view["axis"]
         return part.narrow(axis, move.segment.offset, move.segment.size)
 
 
 def plan(
-    params: list[Tensor], views: list[View], rule: str, device_type: str | None = None
+    params: list[Tensor],
+    views: list[View],
+    rule: str,
+    device_type: str | None = None,
+    one_way: bool = False,
 ) -> list[Stack]:
     """Sort all blocks by shape and orientation and cut them into stacks.
 
-    device_type: where the stacks will be, if not where `params` are.
+    device_type: where the stacks will be, if not where `params` are; one_way: no stack has
+    matrices with the fan-out along rows and others with it along columns.
     """
-    buckets: dict[tuple[int, int, bool], list[Move]] = {}
-    filled: Counter[tuple[int, int, bool]] = Counter()
+    device = device_type or params[0].device.type
+    buckets: dict[tuple, list[Move]] = {}
+    filled: Counter[tuple] = Counter()
     neurons: Counter[int] = Counter()
     for view in views:
-        place: dict[int, tuple[tuple[int, int, bool], int]] = {}
+        place: dict[int, tuple[tuple, int, bool]] = {}
         shapes = block_shapes(view, params)
         for segment in segments(view):
             for block in range(segment.block, segment.block + segment.count):
                 if block not in place:
-                    key = _key(params[segment.member], view, segment, *shapes[block])
-                    place[block] = key, filled[key]
+                    tensor, shape = params[segment.member], shapes[block]
+                    turned = _transposed(tensor, view, segment, *shape, device)
+                    apart = turned if one_way or device != "cuda" else None
+                    key = (*(reversed(shape) if turned else shape), apart)
+                    place[block] = key, filled[key], turned
                     filled[key] += 1
-            key, slot = place[segment.block]
+            key, slot, turned = place[segment.block]
             rows = shapes[segment.block][0] if view["axis"] else segment.size
             scale = update_scale(rule, *shapes[segment.block])
-            move = Move(view, segment, slot, scale, neurons[segment.member], rows)
+            move = Move(view, segment, slot, turned, scale, neurons[segment.member], rows)
             buckets.setdefault(key, []).append(move)
             neurons[segment.member] += segment.count * rows
-    limit = ELEMENTS.get(device_type or params[0].device.type, ELEMENTS["cpu"])
+    limit = ELEMENTS.get(device, ELEMENTS["cpu"])
     stacks = []
     for key, moves in buckets.items():
-        stacks += _cut(moves, filled[key], *key, most=max(1, limit // (key[0] * key[1])))
+        n, m, _ = key
+        stacks += _cut(moves, filled[key], n, m, most=max(1, limit // (n * m)))
     # The largest first: a workspace that they share need not grow.
     return sorted(stacks, key=lambda stack: -prod(stack.shape))
 
 
-def _key(
-    tensor: Tensor, view: View, segment: Segment, rows: int, columns: int
-) -> tuple[int, int, bool]:
-    """(n, m, transposed) of a block as it lies in memory, so that it is copied in a stream."""
+def rounds(stacks: list[Stack], device_type: str) -> list[list[Stack]]:
+    """Stacks that are gathered together: on a GPU as many as fill it, elsewhere each by itself."""
+    found: list[list[Stack]] = []
+    filled = 0
+    for stack in stacks:
+        size = prod(stack.shape)
+        if device_type != "cuda" or not found or filled + size > ELEMENTS["cuda"]:
+            found.append([])
+            filled = 0
+        found[-1].append(stack)
+        filled += size
+    return found
+
+
+def _transposed(
+    tensor: Tensor, view: View, segment: Segment, rows: int, columns: int, device_type: str
+) -> bool:
+    """Whether a block lies so in its stack: as in memory, so that it is copied in a stream; on a
+    GPU with n <= m, so that stacks are fewer and larger."""
+    if device_type == "cuda" and rows != columns:
+        return rows > columns
     part = strips(tensor, view, segment)
-    transposed = part.stride(-2) < part.stride(-1)
-    return (columns, rows, True) if transposed else (rows, columns, False)
+    return part.stride(-2) < part.stride(-1)
 
 
-def _cut(moves: list[Move], slots: int, n: int, m: int, transposed: bool, most: int) -> list[Stack]:
+def _cut(moves: list[Move], slots: int, n: int, m: int, most: int) -> list[Stack]:
     """Stacks of at most `most` slots, as equal as can be; a run of strips may be cut in two."""
     pieces = -(-slots // most)
     edges = [slots * i // pieces for i in range(pieces + 1)]
@@ -125,7 +152,7 @@ def _cut(moves: list[Move], slots: int, n: int, m: int, transposed: bool, most: 
                 )
                 neuron = move.neuron + skipped * move.rows
                 inside.append(move._replace(segment=segment, slot=start - low, neuron=neuron))
-        stacks.append(Stack((high - low, n, m), transposed, inside))
+        stacks.append(Stack((high - low, n, m), inside))
     return stacks
 
 

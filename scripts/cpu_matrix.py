@@ -41,6 +41,7 @@ def cells() -> list[tuple[str, int, str, bool]]:
 
 def run(name: str, threads: int, answer: str, busy: bool) -> subprocess.CompletedProcess:
     environment = os.environ | SETS[name] | {"OMP_NUM_THREADS": str(threads), "BF16": answer}
+    environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait leave the core to others
     command = [sys.executable, "-m", "pytest", "-m", "cpu", "-n", str(max(1, 2 // threads))]
     with ExitStack() as others:
         for _ in range((os.cpu_count() or 1) if busy else 0):

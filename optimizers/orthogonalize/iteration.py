@@ -3,7 +3,6 @@
 msign(X) = U V^T for X = U S V^T. Shapes in names: n rows, m columns, b matrices in a stack.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,9 +115,7 @@ class Orthogonalizer:
         if self.method == "exact":
             return msign(X_bnm, self.singular_values).to(dtype)
         triples = per_step(self.coefficients, self.steps)
-        captured = X_bnm.is_cuda and not torch.compiler.is_compiling()
-        function = _compiled() if captured else orthogonalize
-        return function(X_bnm, triples, self.method, dtype, workspace, self.norm)
+        return orthogonalize(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
 def _is_range(pair: Any) -> bool:
@@ -176,12 +173,6 @@ def orthogonalize(
     return iterate(X, triples, method, workspace)
 
 
-@functools.cache
-def _compiled():
-    """On a GPU the compiler fuses element-wise work; one graph a shape of stack."""
-    return torch.compile(orthogonalize, dynamic=False, recompile_limit=256)
-
-
 def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
     """The iteration itself, for singular values at most 1; X is overwritten."""
     form = gram if _form(X_bnm, triples, method) == "gram" else newton_schulz
@@ -203,7 +194,7 @@ def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) ->
     G, Z = _gram_sized(X, workspace, "GZ")
     for a, b, c in triples:
         gram_matrix(X, out=G)
-        short_side_product(_polynomial(G, b, c, out=Z), X, X, beta=a, out=Y)
+        short_side_product(_polynomial(G, 0.0, b, c, out=Z), X, X, beta=a, out=Y)
         X, Y = Y, X
     return X
 
@@ -222,7 +213,7 @@ def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
         gram_matrix(X, out=G)
         for step in range(start, stop):
             a, b, c = triples[step]
-            _polynomial(G, b, c, out=Z).diagonal(dim1=-2, dim2=-1).add_(a)
+            _polynomial(G, a, b, c, out=Z)
             if step + 1 < stop:
                 symmetric_product(G, Z, out=P)
                 symmetric_product(Z, P, out=G)
@@ -242,11 +233,12 @@ def _gram_sized(X_bnm: Tensor, workspace: Workspace, names: str) -> list[Tensor]
     return [workspace.empty(name, (b, n, n), X_bnm.dtype) for name in names]
 
 
-def _polynomial(G_bnn: Tensor, b: float, c: float, out: Tensor) -> Tensor:
-    """b G + c G^2."""
-    if c == 0:
-        return torch.mul(G_bnn, b, out=out)
-    return symmetric_product(G_bnn, G_bnn, G_bnn, beta=b, alpha=c, out=out)
+def _polynomial(G_bnn: Tensor, a: float, b: float, c: float, out: Tensor) -> Tensor:
+    """a I + b G + c G^2."""
+    if c != 0:
+        return symmetric_product(G_bnn, G_bnn, G_bnn, beta=b, alpha=c, gamma=a, out=out)
+    torch.mul(G_bnn, b, out=out).diagonal(dim1=-2, dim2=-1).add_(a)
+    return out
 
 
 def restarts(X_bnm: Tensor, steps: int) -> list[int]:

@@ -1,21 +1,25 @@
 """Products of matrices whose result is known to be symmetric: each pair of entries computed once.
 
-On a CPU the rows are cut in four and each piece is multiplied from its diagonal on, which is 5/8 of
-the work; the rest is mirrored. On a GPU the kernels of the quack package, which gram-newton-schulz
-brings, do the same where they are installed.
+On a CPU the rows of each matrix are cut in four and each piece is multiplied from its diagonal on,
+which is 5/8 of the work; the rest is mirrored. On a GPU a kernel of our own does half of it (see
+gpu.py). Either is used where it was measured to be faster than the plain product.
 """
 
 import functools
-import importlib.util
+import time
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from optimizers.orthogonalize import gpu
 
 PIECES = 4
-# Measured in fp32 on two AVX-512 cores: 0.78 of a plain product's time at 768 and 1,024 rows with
-# as many columns, 0.69 with four times as many; no gain below 512 rows.
-SMALLEST = {"cpu": 512, "cuda": 256}
+# Rows from which pieces can pay. Measured with one thread of an AVX512-BF16 processor, as a share
+# of a plain product's time: fp32 0.72 at 512 rows, 0.66 to 0.71 from 768 on; bf16 about 1 at 512
+# rows and 0.70 to 0.80 from 768 on. Fp16 was not measured.
+SMALLEST = {torch.float64: 512, torch.float32: 512, torch.bfloat16: 768}
 
 
 def symmetric_product(
@@ -24,23 +28,29 @@ def symmetric_product(
     added_bnn: Tensor | None = None,
     alpha: float = 1.0,
     beta: float = 1.0,
+    gamma: float = 0.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """alpha A B + beta added, for stacks whose result is symmetric; `out` may not be an operand."""
+    """alpha A B + beta added + gamma I, for stacks whose result is symmetric; `out` may not be an
+    operand."""
     n = A_bnk.shape[-2]
-    if symmetric_share(n, A_bnk) == 1:
-        return product(A_bnk, B_bkn, added_bnn, alpha, beta, out)
-    form = _by_kernels if A_bnk.is_cuda else _by_pieces
-    return form(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+    shape = gpu.fastest(A_bnk) if A_bnk.is_cuda and gpu.takes(n, A_bnk) else None
+    if shape is not None:
+        out = A_bnk.new_empty(len(A_bnk), n, n) if out is None else out
+        gpu.symmetric(A_bnk, B_bkn, added_bnn, alpha, beta, gamma, out, shape)
+        return out
+    pieces = A_bnk.device.type == "cpu" and _pieces_take(n, A_bnk.dtype)
+    found = (_by_pieces if pieces else product)(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+    if gamma:
+        found.diagonal(dim1=-2, dim2=-1).add_(gamma)
+    return found
 
 
 def symmetric_share(n: int, X: Tensor) -> float:
     """The multiplications of a symmetric product with n rows, of X's kind, as a share of all."""
-    if n < SMALLEST.get(X.device.type, n + 1):
-        return 1.0
     if X.is_cuda:
-        return 0.5 if _kernels_take(X) else 1.0
-    return (1 + 1 / PIECES) / 2 if _pieces_take(X) else 1.0
+        return 0.5 if gpu.takes(n, X) else 1.0
+    return (1 + 1 / PIECES) / 2 if X.device.type == "cpu" and _pieces_take(n, X.dtype) else 1.0
 
 
 def product(
@@ -53,7 +63,8 @@ def product(
 ) -> Tensor:
     """alpha A B + beta added, by torch."""
     if added_bnm is None:
-        return torch.bmm(A_bnk, B_bkm, out=out)
+        found = torch.bmm(A_bnk, B_bkm, out=out)
+        return found if alpha == 1 else found.mul_(alpha)
     return torch.baddbmm(added_bnm, A_bnk, B_bkm, beta=beta, alpha=alpha, out=out)
 
 
@@ -73,34 +84,49 @@ def short_side_product(
     return product(S_bnn, X_bnm, added_bnm, beta=beta, out=out)
 
 
-def _pieces_take(A: Tensor) -> bool:
-    """Not half precision, where it was not measured; the compiler takes no strided `out`."""
-    return A.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+def _pieces_take(n: int, dtype: torch.dtype) -> bool:
+    """The compiler takes no strided `out`."""
+    large = n >= SMALLEST.get(dtype, n + 1)
+    return large and not torch.compiler.is_compiling() and pieces_pay(dtype)
+
+
+@functools.cache
+def pieces_pay(dtype: torch.dtype, n: int = 768, k: int = 1536, rounds: int = 5) -> bool:
+    """Whether X X^T by pieces is faster here, X an n x k matrix; 0.02 to 0.2 s, once a process.
+
+    The least processor time of one thread: neither other processes nor threads that wait change
+    the answer, as all processes of a run must give the same. The two times differ by a quarter or
+    more one way or the other.
+    """
+    best, threads = [float("inf")] * 2, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _disable_current_modes():  # no FLOP counter counts this, no fake mode hides it
+            X = torch.ones(1, n, k, dtype=dtype)
+            out = X.new_empty(1, n, n)
+            for _ in range(rounds):
+                for i, pieces in enumerate((True, False)):
+                    start = time.process_time()
+                    (_by_pieces if pieces else product)(X, X.mT, None, 1.0, 1.0, out)
+                    best[i] = min(best[i], time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return best[0] < 0.9 * best[1]
 
 
 def _by_pieces(A, B, added, alpha, beta, out) -> Tensor:
     n = A.shape[-2]
     out = A.new_empty(len(A), n, n) if out is None else out
     edges = [n * i // PIECES for i in range(PIECES + 1)]
-    for low, high in pairwise(edges):
-        part = None if added is None else added[:, low:high, low:]
-        product(A[:, low:high], B[:, :, low:], part, alpha, beta, out=out[:, low:high, low:])
-        out[:, high:, low:high].copy_(out[:, low:high, high:].mT)
+    for i in range(len(A)):  # bmm is slow on parts of bf16 matrices
+        for low, high in pairwise(edges):
+            a, b, part = A[i, low:high], B[i, :, low:], out[i, low:high, low:]
+            if added is None:
+                torch.mm(a, b, out=part)
+                if alpha != 1:
+                    part.mul_(alpha)
+            else:
+                torch.addmm(added[i, low:high, low:], a, b, beta=beta, alpha=alpha, out=part)
+            # A copy first: a transposed copy reads contiguous memory faster.
+            out[i, high:, low:high].copy_(out[i, low:high, high:].contiguous().mT)
     return out
-
-
-@functools.cache
-def _kernels_installed() -> bool:
-    return importlib.util.find_spec("quack") is not None
-
-
-def _kernels_take(A: Tensor) -> bool:
-    """They are written for half precision on Hopper and later."""
-    half = A.dtype in (torch.float16, torch.bfloat16)
-    return half and torch.cuda.get_device_capability(A.device)[0] >= 9 and _kernels_installed()
-
-
-def _by_kernels(A, B, added, alpha, beta, out) -> Tensor:
-    from quack.gemm_interface import gemm_symmetric
-
-    return gemm_symmetric(A, B, C=added, out=out, alpha=alpha, beta=beta)

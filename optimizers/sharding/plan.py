@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from optimizers.moves import Table
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.sharding.regions import (
     Region,
@@ -94,7 +95,8 @@ class Work(NamedTuple):
     """A group's step: stacks of the local tensors, then batches among `processes`.
 
     active: the tensors that are stepped, those with a gradient; layouts: how each is read in
-    memory, also of those that only travel; odd: those that cannot be read so where they lie.
+    memory, also of those that only travel; odd: those that cannot be read so where they lie;
+    tables: how kernels reach the stacks' strips, kept here.
     """
 
     active: list[int]
@@ -103,6 +105,7 @@ class Work(NamedTuple):
     stacks: list[Stack]
     batches: list[Batch]
     processes: dist.ProcessGroup | None
+    tables: dict[Any, Table]
 
 
 def count_processes(params: list[Tensor]) -> int:
@@ -132,7 +135,7 @@ def work(group: dict[str, Any], views: list[View], active: list[int]) -> Work:
         near = only(views, active)
         layouts = _layouts(near)
         odd = _odd(params, layouts)
-        return Work(active, layouts, odd, _stacks(group, near, odd), [], None)
+        return Work(active, layouts, odd, _stacks(group, near, odd), [], None, {})
     processes = process_group(params)
     held_by = regions(params, processes)
     shapes, mine = [p.shape for p in params], held_by[dist.get_rank(processes)]
@@ -149,7 +152,7 @@ def work(group: dict[str, Any], views: list[View], active: list[int]) -> Work:
     layouts = _layouts(near) | {k: _layout(view, params) for view in far for k in view["members"]}
     batches = _batches(group, far, active, held_by, processes)
     odd = _odd(params, layouts)
-    return Work(active, layouts, odd, _stacks(group, near, odd), batches, processes)
+    return Work(active, layouts, odd, _stacks(group, near, odd), batches, processes, {})
 
 
 def _layouts(views: list[View]) -> dict[int, str]:
@@ -170,7 +173,8 @@ def _stacks(group: dict[str, Any], views: list[View], odd: set[int]) -> list[Sta
         if k in odd:
             shards[k] = reordered(torch.empty(shards[k].shape, device="meta"), layout)
     first = local(group["params"][views[0]["members"][0]])
-    return plan(shards, views, group["scale"], first.device.type)
+    one_way = group["second_moment"] == "neuron"
+    return plan(shards, views, group["scale"], first.device.type, one_way)
 
 
 def _refuse_shared(views: list[View], far: list[View], sharding: str) -> None:

@@ -1,0 +1,125 @@
+"""One step of a group of parameters, as its plan (sharding/plan.py) says."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from optimizers.checks import called
+from optimizers.formula import accumulate_into, apply, polar
+from optimizers.moves import Table, gather, scatter
+from optimizers.orthogonalize.iteration import Orthogonalizer
+from optimizers.orthogonalize.workspace import Workspace
+from optimizers.second_moment import normalized
+from optimizers.sharding.exchange import deliver, fetch
+from optimizers.sharding.plan import Batch, Work
+from optimizers.sharding.regions import is_dtensor, local
+from optimizers.stacks import Stack
+from optimizers.views import readable, reordered, strips
+
+
+class Held(NamedTuple):
+    """By position in the group what this process holds, each as its views can read it.
+
+    copies: those that this takes where memory is laid out in another way, after what they are to
+    be written back to.
+    """
+
+    params: dict[int, Tensor]
+    grads: dict[int, Tensor]
+    states: dict[int, dict[str, Tensor]]
+    copies: list[tuple[Tensor, Tensor]]
+
+
+def hold(group: dict[str, Any], work: Work, states: dict[int, dict[str, Tensor]]) -> Held:
+    """states: the local tensors of the active parameters' states. Raises ValueError for a sparse
+    gradient."""
+    held = Held({}, {}, {}, [])
+    for k, layout in work.layouts.items():
+        param = local(group["params"][k])
+        held.params[k] = reordered(param, layout) if k in work.odd else param
+        if k in work.odd and k in work.active:
+            held.copies.append((param, held.params[k]))
+    for k, state in states.items():
+        grad = local(gradient(group, k))
+        if k not in held.params:  # without elements
+            continue
+        strides, layout = held.params[k].stride(), work.layouts[k]
+        if grad.stride() != strides and not readable(grad, layout):
+            grad = reordered(grad, layout)
+        for name, value in state.items():
+            like = name == "neuron_moment" or value.stride() == strides
+            if not like and not readable(value, layout):
+                state[name] = reordered(value, layout)
+                held.copies.append((value, state[name]))
+        held.grads[k], held.states[k] = grad, state
+    return held
+
+
+def gradient(group: dict[str, Any], member: int) -> Tensor:
+    """Of the parameter's placements, which backward does not promise."""
+    p: Tensor = group["params"][member]
+    assert p.grad is not None
+    if p.grad.layout is not torch.strided:
+        raise ValueError(
+            f"optimizer params: the gradient of {called(group, member)} is sparse, which Muon "
+            "does not take"
+        )
+    if is_dtensor(p):
+        assert is_dtensor(p.grad)
+        if p.grad.placements != p.placements:
+            return p.grad.redistribute(placements=p.placements)
+    return p.grad
+
+
+def step_stacks(
+    stacks: list[Stack],
+    held: Held,
+    group: dict[str, Any],
+    orthogonalizer: Orthogonalizer,
+    workspace: Workspace,
+    tables: dict[Any, Table],
+) -> None:
+    """Matrices that lie whole with this process; a workspace that keeps memory takes one stack."""
+    dtype = orthogonalizer.input_dtype(workspace.device.type)
+    Xs = [workspace.empty("X", stack.shape, dtype) for stack in stacks]
+    buffers = {k: state["momentum_buffer"] for k, state in held.states.items()}
+    gather(Xs, stacks, held.grads, buffers, group, tables)
+    for i, stack in enumerate(stacks):
+        Xs[i] = polar(Xs[i], group, orthogonalizer, workspace)
+        if group["second_moment"] != "none":
+            kind, beta2 = group["second_moment"], group["beta2"]
+            Xs[i] = normalized(Xs[i], stack, held.states, kind, beta2)
+    scatter(Xs, stacks, held.params, group, tables)
+
+
+def step_batch(
+    batch: Batch,
+    held: Held,
+    group: dict[str, Any],
+    orthogonalizer: Orthogonalizer,
+    workspace: Workspace,
+    processes: dist.ProcessGroup,
+) -> None:
+    """The same of matrices that lie with several: directions and updates travel."""
+    dtype = orthogonalizer.input_dtype(workspace.device.type)
+    parts = [torch.zeros_like(held.params[member], dtype=dtype) for member in batch.members]
+    for part, member in zip(parts, batch.members, strict=True):
+        if member in held.states:
+            buffer = held.states[member]["momentum_buffer"]
+            accumulate_into(part, buffer, held.grads[member], group)
+    wholes = fetch(batch, parts, processes, workspace)
+    for stack in batch.stacks:
+        X = workspace.empty("X", stack.shape, dtype)
+        for move in stack.moves:
+            source = strips(wholes[move.segment.member], move.view, move.segment)
+            stack.part(X, move).copy_(source)
+        X = polar(X, group, orthogonalizer, workspace)
+        for move in stack.moves:
+            target = strips(wholes[move.segment.member], move.view, move.segment)
+            target.copy_(stack.part(X, move))
+    deliver(batch, wholes, parts, processes)
+    for lines in batch.lines:
+        target = lines.of(held.params[batch.members[lines.position]])
+        apply(target, lines.of(parts[lines.position]), lines.scale, group)
