@@ -1,5 +1,6 @@
 """What the probe saw of attention, by parameter: its Q, K and V rows, its output projection."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -8,9 +9,13 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from optimizers.structure.seen import Seen
+from optimizers.structure.seen import Attention, Seen
+from optimizers.views import matrix_shape
 
 PARTS = ("q", "k", "v", "gate")  # a gate that an attention's result is multiplied by
+
+# In the name of a module: it is one, and no layer of a model around one.
+ATTENTION = re.compile(r"Attention(?!\w*(Layer|Block)$)")
 
 
 class HeadSlice(NamedTuple):
@@ -39,10 +44,14 @@ class Fact:
 def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
     """By parameter (its id) what it does around the attentions that were seen."""
     parameters = dict(model.named_parameters())
-    names = {id(p): name for name, p in parameters.items() if p.ndim == 2}
+    names = {
+        id(p): name
+        for name, p in parameters.items()
+        if p.ndim == 2 or seen.layouts.get(id(p)) == {"kernel_transposed"}
+    }
     facts: dict[int, Fact] = {}
     modules: dict[str, list[set[int]]] = {}  # by module its attentions, each by its own weights
-    for call in seen.attentions:
+    for call in _together(seen.attentions):
         rows = {weight: heads for weight, heads in call.rows.items() if weight in names}
         new = rows.keys() - facts.keys()  # later layers may use the K and V of earlier ones
         where = _common_parent([names[weight] for weight in rows if weight in new])
@@ -70,7 +79,32 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
 def fan_out(weight: Tensor, seen: Seen) -> int:
     """The rows of a weight as products read it."""
     layouts = seen.layouts.get(id(weight)) or {part[0] for part in seen.parts[id(weight)]}
+    name = next(iter(layouts))
+    if name.startswith(("kernel", "table")):
+        return matrix_shape(weight.shape, name)[0]
     return weight.shape[-1 if all(name.endswith("transposed") for name in layouts) else -2]
+
+
+def _together(calls: list[Attention]) -> list[Attention]:
+    """Calls by the same weights, each of some of their heads, as one."""
+    groups: dict[frozenset[int], list[Attention]] = {}
+    for call in calls:
+        groups.setdefault(frozenset(call.rows), []).append(call)
+    found = []
+    for same in groups.values():
+        joined = Attention()
+        for call in same:
+            for weight, heads in call.rows.items():
+                known = joined.rows.setdefault(weight, {})
+                for (part, _), rows in heads.items():
+                    mine = [r for (p, _), r in known.items() if p == part]
+                    if rows not in mine:
+                        known[part, len(mine)] = rows
+            joined.outputs.update(call.outputs)
+        every = [[r for rows in heads.values() for r in rows] for heads in joined.rows.values()]
+        clean = all(len(set(rows)) == len(rows) for rows in every)
+        found += [joined] if clean else same
+    return found
 
 
 def _projection(where: str | None, heads: dict[tuple[str, int], list[int]], count: int) -> Fact:
@@ -81,15 +115,16 @@ def _projection(where: str | None, heads: dict[tuple[str, int], list[int]], coun
         f"{', '.join(part for _, part in same)} of {count}"
         for count, same in groupby(counts, key=itemgetter(0))
     )
+    said += " head" if counts[-1][0] == 1 else " heads"
     if sorted(row for rows in heads.values() for row in rows) != list(range(count)):
-        reason = f"{said} heads from some or shared rows, read by probing; kept whole"
+        reason = f"{said} from some or shared rows, read by probing; kept whole"
         return Fact(reason)
     slices = tuple(
         HeadSlice(part, head, start, stop)
         for (part, head), rows in heads.items()
         for start, stop in runs(rows)
     )
-    return Fact(f"{said} heads, read by probing", where, slices)
+    return Fact(f"{said}, read by probing", where, slices)
 
 
 def _output(columns: list[list[int]]) -> Fact | None:
@@ -102,14 +137,29 @@ def _output(columns: list[list[int]]) -> Fact | None:
     return Fact(reason, output_heads=len(columns))
 
 
-def unseen(model: nn.Module, facts: dict[int, Fact]) -> set[int]:
-    """Parameters (their ids) of modules called attention in which the probe saw none."""
-    found: set[int] = set()
+def unread(model: nn.Module, facts: dict[int, Fact], seen: Seen) -> dict[int, Fact]:
+    """Of modules called attention, the parameters (their ids) of which nothing is known: why."""
+    found: dict[int, Fact] = {}
     for module in model.modules():
-        if "Attention" in type(module).__name__:
-            inside = {id(p) for p in module.parameters()}
-            found |= set() if inside & facts.keys() else inside
+        kind = type(module).__name__
+        if not ATTENTION.search(kind):
+            continue
+        inside = {id(p) for p in module.parameters()}
+        parts = {p for c in seen.attentions if inside & c.rows.keys() for p in _parts(c)}
+        missing = [part for part in "qkv" if part not in parts]
+        for weight in inside - facts.keys():
+            if seen.used and not seen.error and weight not in seen.used:
+                found[weight] = Fact("the probed forward pass never used it, kept whole")
+            elif not parts:
+                found[weight] = Fact(f"no softmax(q kᵀ) v was seen in {kind}, kept whole")
+            elif missing:
+                what = ", ".join(missing)
+                found[weight] = Fact(f"rows of {what} were not read in {kind}, kept whole")
     return found
+
+
+def _parts(call: Attention) -> set[str]:
+    return {part for heads in call.rows.values() for part, _ in heads}
 
 
 def runs(rows: list[int]) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ The model's own word comes first (get_input_embeddings, get_output_embeddings), 
 forward pass showed, and where neither tells, the order in which modules are registered.
 """
 
+from itertools import takewhile
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -30,10 +31,16 @@ def ends(model: nn.Module, seen: Seen) -> Ends:
     if not linears:
         return Ends(tables, {})
     last = linears[-1]
-    labels = getattr(getattr(model, "config", None), "num_labels", last.out_features)
+    labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if labels is None:
+        found = [last]
+    else:  # of several heads the mean may be what is given
+        shape = (labels, last.in_features)
+        found = list(
+            takewhile(lambda m: (m.out_features, m.in_features) == shape, reversed(linears))
+        )
     reason = "that comes last, taken for the model's output"
-    found = weights(last) if last.out_features == labels else []
-    return Ends(tables, {id(p): reason for p in found})
+    return Ends(tables, {id(p): reason for module in found for p in weights(module)})
 
 
 def accessed(model: nn.Module, accessor: str) -> nn.Module | None:

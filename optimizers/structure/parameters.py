@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from optimizers.structure.attention import Fact, HeadSlice, attention_facts, unseen
+from optimizers.structure.attention import Fact, HeadSlice, attention_facts, unread
 from optimizers.structure.ends import ends
 from optimizers.structure.gates import gate_facts
 from optimizers.structure.inputs import smallest_input, unwrapped
@@ -111,15 +111,15 @@ def describe(
     inner = unwrapped(model)
     where, seen = places(model), _look(inner, forward)
     facts = gate_facts(model, seen) | attention_facts(model, seen)
-    blind, known = unseen(model, facts), ends(inner, seen)
+    blind, known = unread(model, facts, seen), ends(inner, seen)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     said = _said(trainable, patterns or {})
     found = []
     for name, tensor in trainable.items():
         fact = facts.get(id(tensor))
         reading = recognise(known, where[id(tensor)], tensor, seen)
-        if reading.role == "hidden" and id(tensor) in blind:
-            fact = Fact("its attention was not seen; Q, K, V stay whole")
+        if fact is None and reading.role == "hidden" and not reading.layout.startswith("batch"):
+            fact = blind.get(id(tensor))
         if reading.reason == NO_STRUCTURE:
             fact = None
         if name in said:

@@ -1,11 +1,12 @@
 """Which calls of torch are matrix products, and of what: for the probe that watches them."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # torch's builtins have no signature to bind: their parameters by position.
 FACTORS = {
@@ -48,18 +49,26 @@ def factors(function: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tens
 
 
 def einsum_operands(args: tuple, kwargs: dict) -> tuple[str, Tensor, Tensor] | None:
-    """The equation and the two tensors of an einsum of two."""
+    """The equation and the two tensors of an einsum of two, a parameter as the second."""
     equation, *tensors = args or (kwargs.get("equation"),)
     if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
         tensors = list(tensors[0])
     if not isinstance(equation, str) or len(tensors) != 2:
         return None
-    return equation, tensors[0], tensors[1]
+    left, right = tensors
+    if isinstance(left, nn.Parameter) and "->" in equation:
+        inputs, _, output = equation.partition("->")
+        first, _, second = inputs.partition(",")
+        return f"{second},{first}->{output}", right, left
+    return equation, left, right
 
 
 def einsum_as_product(equation: str, left: Tensor, right: Tensor):
     """An einsum of two tensors as (left, right, back), with `back` from their product to its own
-    order of dimensions; None where it is more than one batched matrix product."""
+    order of dimensions; None where it is more than one batched matrix product.
+
+    Several summed dimensions, or several that only the right has, are folded into one.
+    """
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     a, _, b = inputs.partition(",")
     if arrow and "." in equation:
@@ -68,14 +77,39 @@ def einsum_as_product(equation: str, left: Tensor, right: Tensor):
     summed = [i for i in a if i in b and i not in output]
     rows, columns = [i for i in a if i not in b], [i for i in b if i not in a]
     order = [*shared, *rows, *columns]
-    plain = arrow and sorted(order) == sorted(output)
-    if not plain or (len(summed), len(columns)) != (1, 1):
+    once = len({*a}) == len(a) and len({*b}) == len(b)
+    if not (arrow and once and summed and columns and sorted(order) == sorted(output)):
         return None
-    left = left.permute([a.index(i) for i in (*shared, *rows, *summed)])
     right = right.permute([b.index(i) for i in (*shared, *summed, *columns)])
+    own = right.shape[len(shared) + len(summed) :]
+    inner = right.shape[len(shared) : -len(own)]
+    try:
+        right = right.view(*right.shape[: len(shared)], prod(inner), prod(own))
+    except RuntimeError:  # its dimensions do not lie in memory as one: the outermost is a batch
+        b = "".join((*shared, *summed, *columns))
+        return _batched(a, b, output, left, right)
+    left = left.permute([a.index(i) for i in (*shared, *rows, *summed)]).flatten(-len(summed))
     for _ in rows[1:] if shared else ():
         right = right.unsqueeze(len(shared))
-    return left, right, lambda product: product.permute([order.index(i) for i in output])
+
+    def back(product: Tensor) -> Tensor:
+        return product.unflatten(-1, own).permute([order.index(i) for i in output])
+
+    return left, right, back
+
+
+def _batched(a: str, b: str, output: str, left: Tensor, right: Tensor):
+    """The same with one more dimension as a batch, the outermost in the right's memory."""
+    own = [i for i in range(len(b)) if not (b[i] in a and b[i] in output)]
+    outermost = max(own, key=lambda i: right.stride(i))
+    name, size = b[outermost], right.shape[outermost]
+    if name in output:
+        return einsum_as_product(f"{name}{a},{b}->{output}", left.expand(size, *left.shape), right)
+    found = einsum_as_product(f"{a},{b}->{name}{output}", left, right)
+    if found is None:
+        return None
+    left, right, back = found
+    return left, right, lambda product: back(product).sum(0)
 
 
 def _with_ellipsis(a: str, b: str, output: str, left: Tensor, right: Tensor):

@@ -24,6 +24,9 @@ ADAPTER = re.compile(r"lora_(embedding_)?([AB])\b")  # as in PEFT; B A is added 
 # What torch's weight_norm and spectral_norm call the weight they make the module's own of.
 WEIGHT = ("weight", "weight_v", "weight_orig")
 
+# Layouts of weights of more than two dimensions that a product reads as one matrix.
+FOLDED = {"kernel": "(out, *in)", "kernel_transposed": "(in, *out)", "table": "(*in, out)"}
+
 Place = tuple[str, nn.Module, str]  # a module's name, the module, the parameter's attribute
 
 
@@ -78,9 +81,10 @@ def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Rea
     if isinstance(module, nn.modules.conv._ConvNd) and attribute in WEIGHT:
         return _kernel(module, tensor)
     if id(tensor) in ends.heads:
-        layout = "transposed" if layouts == {"transposed"} and tensor.ndim == 2 else "matrix"
-        reason = f"{attribute} of {kind} {ends.heads[id(tensor)]}"
-        return Reading("head", layout if tensor.ndim == 2 else "kernel", reason)
+        layout = "matrix" if tensor.ndim == 2 else "kernel"
+        if len(layouts) == 1:
+            (layout,) = layouts
+        return Reading("head", layout, f"{attribute} of {kind} {ends.heads[id(tensor)]}")
     if POSITION_WORDS.search(f"{module_name}.{attribute}"):
         if tensor.numel() == max(tensor.shape):
             return Reading("position", "vector", f"{attribute}: a learned token, by its name")
@@ -156,8 +160,8 @@ def _bare(place: Place, tensor: Tensor, seen: Seen) -> Reading:
         return _parts(module, what, tensor, seen)
     if len(layouts) == 1:
         (layout,) = layouts
-        sides = "(in, out)" if layout.endswith("transposed") else "(out, in)"
-        count = f"{tensor.shape[0]} matrices, each " if tensor.ndim == 3 else ""
+        sides = FOLDED.get(layout) or ("(in, out)" if "transposed" in layout else "(out, in)")
+        count = f"{tensor.shape[0]} matrices, each " if layout.startswith("batch") else ""
         return Reading("hidden", layout, f"{what}: {count}stored {sides}, {source}")
     if attribute.endswith("bias"):
         number = tensor.numel() // tensor.shape[-1]

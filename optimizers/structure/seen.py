@@ -22,6 +22,7 @@ class Seen:
     parts: where products read a part, (layout, dimension that is cut, first, length);
     gated: the rows of an activated half and of the one it multiplies;
     tables: where entries were looked up; outputs: whose rows are what the model gives;
+    used: what any call of torch took;
     error: what ended the pass before its end.
     """
 
@@ -31,4 +32,5 @@ class Seen:
     gated: dict[int, set[tuple[tuple[int, ...], tuple[int, ...]]]] = field(default_factory=dict)
     tables: set[int] = field(default_factory=set)
     outputs: set[int] = field(default_factory=set)
+    used: set[int] = field(default_factory=set)
     error: Exception | None = None

@@ -1,7 +1,7 @@
 """Watches one forward pass: numbers what linear maps give, and reads what attention takes."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,24 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from optimizers.structure import calls
 from optimizers.structure.numbers import Heads, Numbers
 from optimizers.structure.products import bound, einsum_as_product, einsum_operands, factors
 from optimizers.structure.seen import Attention, Seen
 from optimizers.structure.traces import Kept
 from optimizers.structure.weights import Weights
-
-SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
-PASS_ON = {F.layer_norm, F.rms_norm, torch.clamp, Tensor.clamp}  # what they get
-GATES = {
-    *(F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.silu, F.gelu, F.mish, F.hardswish),
-    *(F.relu, torch.relu, Tensor.relu, F.relu6, F.tanh, torch.tanh, Tensor.tanh),
-}
-TIMES = {torch.mul, Tensor.mul, torch.multiply, Tensor.multiply, Tensor.__rmul__, Tensor.mul_}
-BY_A_NUMBER = TIMES | {
-    *(torch.div, Tensor.div, Tensor.__truediv__, Tensor.true_divide, Tensor.div_),
-    *(torch.add, Tensor.add, Tensor.__radd__, torch.sub, Tensor.sub),
-}
-LOOKUPS = {F.embedding: 1, F.embedding_bag: 1, Tensor.__getitem__: 0, torch.index_select: 0}
 
 
 class Scores(NamedTuple):
@@ -52,11 +40,14 @@ class Watch(TorchFunctionMode):
         result = self._instead(function, args, kwargs)
         if result is None:
             result = function(*args, **kwargs)
+        if isinstance(result, Tensor) or type(result) in (tuple, list):
+            used = (id(x) for x in calls.tensors_in(args, kwargs) if isinstance(x, nn.Parameter))
+            self.seen.used.update(used)
         if isinstance(result, Tensor) and not hasattr(result, "scores"):
-            carried = (getattr(x, "scores", None) for x in _tensors(args, kwargs))
+            carried = (getattr(x, "scores", None) for x in calls.tensors_in(args, kwargs))
             scores = next((x for x in carried if x is not None), None)
             if scores is not None and not self.numbers.is_head(result):
-                softmax = scores.softmax or function in SOFTMAX
+                softmax = scores.softmax or function in calls.SOFTMAX
                 result.scores = scores._replace(softmax=softmax)
         return result
 
@@ -69,12 +60,12 @@ class Watch(TorchFunctionMode):
             return self._attended(q.new_zeros(*q.shape[:-1], v.shape[-1]), parts)
         if function is F.multi_head_attention_forward:
             self._torch_attention(args, kwargs)
-        elif function in LOOKUPS:
-            self._lookup(args, kwargs, LOOKUPS[function])
-        elif function in PASS_ON:
+        elif function in calls.LOOKUPS:
+            self._lookup(args, kwargs, calls.LOOKUPS[function])
+        elif function in calls.PASS_ON:
             (given,) = bound(("input",), args, kwargs)
             return given if given is not None and given.is_floating_point() else None
-        elif function in GATES or function in BY_A_NUMBER:
+        elif function in calls.GATES or function in calls.BY_A_NUMBER:
             return self._elementwise(function, args, kwargs)
         elif function is F.glu:
             self._glu(*bound(("input", "dim"), args, kwargs))
@@ -99,7 +90,7 @@ class Watch(TorchFunctionMode):
         """Which weights' rows are what the model gave."""
         inside = {weight for call in self.seen.attentions for weight in call.rows}
         inside |= {w for w, layouts in self.seen.layouts.items() if "batch" in str(layouts)}
-        for tensor in _logits(output):
+        for tensor in calls.logits_of(output):
             if self.numbers.is_row(tensor):
                 rows = self.numbers.rows(tensor.reshape(-1, tensor.shape[-1])[0])
                 weights = {weight for weight, _ in rows or []}
@@ -140,7 +131,7 @@ class Watch(TorchFunctionMode):
 
     def _lookup(self, args: tuple, kwargs: dict, place: int) -> None:
         table = args[place] if len(args) > place else kwargs.get("weight" if place else "input")
-        index = next((x for x in _tensors(args, kwargs) if not x.is_floating_point()), None)
+        index = next((x for x in calls.tensors_in(args, kwargs) if not x.is_floating_point()), None)
         if index is not None and index.dtype != torch.bool and self.weights.is_whole(table):
             self.seen.tables.add(id(table))
 
@@ -178,12 +169,12 @@ class Watch(TorchFunctionMode):
     def _output(self, x: Tensor, weight: int) -> None:
         """Whether a linear map's input comes straight from attention, and from which heads."""
         found = self.numbers.is_head(x) and self.numbers.head_of(x.reshape(-1, x.shape[-1])[0])
-        if not found or len({id(call) for call, _ in found}) > 1:
+        if not found:
             return
-        columns: dict[int, list[int]] = {}
-        for column, (_, head) in enumerate(found):
-            columns.setdefault(head, []).append(column)
-        found[0][0].outputs[weight] = columns
+        columns: dict[tuple[int, int], list[int]] = {}
+        for column, (call, head) in enumerate(found):  # some call once for each head
+            columns.setdefault((id(call), head), []).append(column)
+        found[0][0].outputs[weight] = dict(enumerate(columns.values()))
 
     def _torch_attention(self, args: tuple, kwargs: dict) -> None:
         """torch's own attention states its layout: q, k, v in thirds of in_proj_weight."""
@@ -210,15 +201,15 @@ class Watch(TorchFunctionMode):
 
     def _elementwise(self, function: Callable, args: tuple, kwargs: dict) -> Tensor | None:
         """Numbers go through activations and scales unchanged, and gates are noted."""
-        known = [x for x in _tensors(args, kwargs) if self._is_known(x)]
+        known = [x for x in calls.tensors_in(args, kwargs) if self._is_known(x)]
         others = [x for x in (*args, *kwargs.values()) if not any(x is y for y in known)]
-        if function in GATES:
+        if function in calls.GATES:
             if len(known) != 1 or not self.numbers.is_row(known[0]):
                 return None
-            return _as_gate(known[0])
-        if len(known) == 1 and not any(_size(x) > 1 for x in others):
+            return calls.as_gate(known[0])
+        if len(known) == 1 and all(calls.keeps_rows(known[0], x, function) for x in others):
             return known[0] if function.__name__.endswith("_") else known[0].clone()
-        if len(known) == 2 and function in TIMES:
+        if len(known) == 2 and function in calls.TIMES:
             first, second = known if hasattr(known[0], "gate") else reversed(known)
             if hasattr(first, "gate"):
                 return self._gated(first, second)
@@ -240,7 +231,7 @@ class Watch(TorchFunctionMode):
         if gate.shape != other.shape:
             return None
         if torch.equal(gate, other):  # x * sigmoid(x)
-            return _as_gate(gate)
+            return calls.as_gate(gate)
         self._halves(gate.reshape(-1, gate.shape[-1])[0], other.reshape(-1, other.shape[-1])[0])
         return None
 
@@ -255,29 +246,3 @@ class Watch(TorchFunctionMode):
         if gates and values and len(weights) == 1:
             halves = tuple(row for _, row in gates), tuple(row for _, row in values)
             self.seen.gated.setdefault(weights.pop(), set()).add(halves)
-
-
-def _tensors(args: tuple, kwargs: dict) -> Iterator[Tensor]:
-    for x in (*args, *kwargs.values()):
-        for y in x if isinstance(x, list | tuple) else (x,):
-            if isinstance(y, Tensor):
-                yield y
-
-
-def _as_gate(x: Tensor) -> Tensor:
-    result = x.clone()
-    setattr(result, "gate", True)  # noqa: B010
-    return result
-
-
-def _logits(output: Any) -> list[Tensor]:
-    """The tensors that a model gives; of named ones its logits, where it has some."""
-    if isinstance(output, dict):
-        named = [k for k in output if k.endswith("logits") and "router" not in k]
-        output = [output[k] for k in named] if named else list(output.values())
-    given = output if isinstance(output, list | tuple) else [output]
-    return [x for x in given if isinstance(x, Tensor) and x.ndim > 1]
-
-
-def _size(x: Any) -> int:
-    return x.numel() if isinstance(x, Tensor) else 1

@@ -32,6 +32,9 @@ class Weights:
 
     def piece(self, factor: Tensor) -> Piece | None:
         for weight in self.parameters.get(factor.untyped_storage().data_ptr(), ()):
+            flat = _flat(weight, factor)
+            if flat is not None:
+                return flat
             offset = int(factor.storage_offset()) - int(weight.storage_offset())
             stored, shown = weight.stride()[-2:], factor.stride()[-2:]
             if not 0 <= offset < weight.numel():
@@ -42,6 +45,24 @@ class Weights:
                     if found is not None:
                         return found
         return None
+
+
+def _flat(weight: Tensor, factor: Tensor) -> Piece | None:
+    """A weight of three dimensions, neighbouring ones folded into one (that of all heads)."""
+    if weight.ndim != 3 or factor.ndim != 2 or not weight.is_contiguous():
+        return None
+    forms = (
+        (weight.flatten(1), "kernel_transposed"),
+        (weight.flatten(1).T, "kernel"),
+        (weight.flatten(0, 1), "table"),
+        (weight.flatten(0, 1).T, "batch"),
+    )
+    for form, layout in forms:
+        same = (form.shape, form.stride()) == (factor.shape, factor.stride())
+        if same and form.data_ptr() == factor.data_ptr():
+            rows = [] if layout == "batch" else list(range(factor.shape[-1]))
+            return Piece(weight, layout, rows, ())
+    return None
 
 
 def _piece(weight: Tensor, factor: Tensor, layout: str, offset: int) -> Piece | None:

@@ -1,5 +1,7 @@
 """Tables and heads: by the model's own word and the order of the forward pass, not by type."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,6 +102,27 @@ def test_several_heads_are_all_heads():
 
     found = roles(Two())
     assert [n for n, role in found.items() if role == "head"] == ["head.weight", "value.weight"]
+
+
+def test_heads_of_whose_outputs_the_mean_is_given_are_all_heads():
+    """As of distilled image models."""
+
+    class Distilled(nn.Module):
+        def __init__(self, labels):
+            super().__init__()
+            self.config = SimpleNamespace(num_labels=labels)
+            self.body, self.head, self.distilled = (nn.Linear(8, n) for n in (8, 3, 3))
+
+        def forward(self, x):
+            x = self.body(x)
+            return (self.head(x) + self.distilled(x)) / 2
+
+    model = Distilled(3)
+    found = {p.name: p.role for p in describe(model, lambda: model(torch.zeros(1, 8)))}
+    heads = {"head.weight": "head", "distilled.weight": "head"}
+    assert {name: role for name, role in found.items() if role != "vector"} == {
+        "body.weight": "hidden"
+    } | heads
 
 
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, parametrizations.weight_norm])
