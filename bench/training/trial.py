@@ -30,7 +30,10 @@ def check(model: nn.Module, name: str, facts: dict[str, Any], sequence_length: i
         ids[1] = ids[0]
         ids[1, first:] = (ids[0, first:] + 1) % facts["vocab_size"]
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    logits = _logits(model, inputs, name)
+    output = _output(model, inputs, name)
+    logits = getattr(output, "logits", None)
+    if logits is None:
+        raise UserError(f"{name}: gives no logits, which the loss needs ({type(output).__name__})")
     shape = (EXAMPLES, sequence_length) if text else (EXAMPLES, facts["classes"])
     least = facts["vocab_size"] if text else 0
     if logits.shape[:2] != shape or logits.ndim != (3 if text else 2) or logits.shape[-1] < least:
@@ -50,7 +53,7 @@ def check(model: nn.Module, name: str, facts: dict[str, Any], sequence_length: i
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Tensor:
+def _output(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Any:
     """What the model gives in eval mode; its buffers, its mode and the random state stay."""
     device = next(model.parameters()).device
     before, training = randomness.state(device.type), model.training
@@ -60,7 +63,7 @@ def _logits(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Tensor:
             stand_ins[key] = SMALL * torch.randn_like(p)
     try:
         inputs = {key: value.to(device) for key, value in inputs.items()}
-        return torch.func.functional_call(model.eval(), stand_ins, (), inputs).logits
+        return torch.func.functional_call(model.eval(), stand_ins, (), inputs)
     except Exception as error:  # whatever the model's own code raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         hint = "; try another data.image_size or data.channels" if "pixel_values" in inputs else ""

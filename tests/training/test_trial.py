@@ -99,6 +99,17 @@ def test_logits_of_another_shape_are_refused_with_both_shapes(facts, shape):
     assert str(shape) in said and "needs (2, " in said
 
 
+def test_a_model_without_logits_is_refused_by_the_type_of_what_it_gives():
+    """As transformers' pp_lcnet, whose classes have another name."""
+
+    class Hidden(Answers):
+        def forward(self, **inputs):
+            return SimpleNamespace(last_hidden_state=super().forward(**inputs).logits)
+
+    said = refusal(Hidden(2, 5), IMAGES)
+    assert said.endswith("gives no logits, which the loss needs (SimpleNamespace)")
+
+
 def test_what_the_model_raises_is_one_line_with_the_shape_of_the_data():
     said = refusal(Answers(), IMAGES)
     assert "pixel_values (2, 1, 8, 8)" in said and "greater than actual" in said
