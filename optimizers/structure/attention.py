@@ -92,17 +92,19 @@ def _together(calls: list[Attention]) -> list[Attention]:
         groups.setdefault(frozenset(call.rows), []).append(call)
     found = []
     for same in groups.values():
-        joined = Attention()
-        for call in same:
+        first, *later = same
+        rows = {weight: dict(heads) for weight, heads in first.rows.items()}
+        joined = Attention(rows, dict(first.outputs))
+        for call in later:
             for weight, heads in call.rows.items():
-                known = joined.rows.setdefault(weight, {})
-                for (part, _), rows in heads.items():
-                    mine = [r for (p, _), r in known.items() if p == part]
-                    if rows not in mine:
-                        known[part, len(mine)] = rows
+                known = joined.rows[weight]
+                for (part, _), head in heads.items():
+                    mine = [other for (p, _), other in known.items() if p == part]
+                    if head not in mine:
+                        known[part, len(mine)] = head
             joined.outputs.update(call.outputs)
-        every = [[r for rows in heads.values() for r in rows] for heads in joined.rows.values()]
-        clean = all(len(set(rows)) == len(rows) for rows in every)
+        every = [[r for head in heads.values() for r in head] for heads in joined.rows.values()]
+        clean = all(len(set(numbers)) == len(numbers) for numbers in every)
         found += [joined] if clean else same
     return found
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+# Also of what is divided by its sum afterwards, or has the sum's logarithm taken off before.
+SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, torch.exp, Tensor.exp}
 PASS_ON = {F.layer_norm, F.rms_norm, F.normalize, torch.clamp, Tensor.clamp}  # what they get
 GATES = {
     *(F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.silu, F.gelu, F.mish, F.hardswish),

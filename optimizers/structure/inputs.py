@@ -30,9 +30,8 @@ def smallest_input(model: nn.Module) -> Callable[[], Any] | None:
     """
     config = getattr(model, "config", None)
     wanted = inspect.signature(model.forward).parameters
-    name = getattr(model, "main_input_name", None)
-    if name not in wanted:
-        name = next(iter(wanted), None)
+    named = getattr(model, "main_input_name", None), next(iter(wanted), None), "pixel_values"
+    name = next((n for n in named if n in wanted and n in ("input_ids", "pixel_values")), None)
     first = next(model.parameters(), None)
     device = None if first is None else first.device
     inputs: dict[str, Any]

@@ -122,6 +122,23 @@ def test_halves_of_v_that_two_calls_read_are_the_heads_of_one():
     assert rows(found["v.weight"], "v") == EVERY and rows(found["q.weight"], "q") == EVERY
 
 
+def test_rows_that_every_head_shares_are_those_of_all_heads():
+    class Shared(SelfAttention):
+        def __init__(self):
+            super().__init__()
+            self.position = nn.Linear(WIDTH, 2)
+
+        def forward(self, x):
+            q, k, v = self.heads(x)
+            shared = self.position(x)[:, None].expand(-1, HEADS, -1, -1)
+            q, k = (torch.cat([x, shared], -1) for x in (q, k))
+            return self.o(self.attend(q, k, v).transpose(1, 2).flatten(2))
+
+    found = by_name(Shared())
+    shared = "q, k of 4 heads from some or shared rows, read by probing; kept whole"
+    assert said(found["position.weight"]) == shared
+
+
 def test_calls_that_read_a_weight_in_ways_that_do_not_agree_keep_it_whole():
     class Again(SelfAttention):
         def attend(self, q, k, v):

@@ -84,6 +84,15 @@ HANDMADE = {
     "by einsum": lambda q, k, v: torch.einsum(
         "bhqk,bkhd->bhqd", softmax_of(torch.einsum("bhqd,bhkd->bhqk", q, k)), v.transpose(1, 2)
     ),
+    "exponentials divided by their sum": lambda q, k, v: (
+        ((e := (q @ k.mT).exp()) / e.sum(-1, keepdim=True)) @ v
+    ),
+    "the logarithm of the sum taken off": lambda q, k, v: (
+        torch.exp((s := q @ k.mT) - s.logsumexp(-1, keepdim=True)) @ v
+    ),
+    "k normalised by hand": lambda q, k, v: (
+        softmax_of(q @ (k * torch.rsqrt(k.pow(2).mean(-1, keepdim=True) + 1e-6)).mT) @ v
+    ),
     "a sink beside the scores": lambda q, k, v: (
         torch.cat([q @ k.mT, torch.zeros(1, HEADS, q.shape[2], 1)], -1).softmax(-1)[..., :-1] @ v
     ),
