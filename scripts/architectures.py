@@ -7,12 +7,12 @@ results/runs/architectures.jsonl and not done again. The table is docs/architect
 """
 
 import argparse
-import copy
 import json
 import multiprocessing
 import re
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 from omegaconf import OmegaConf
+from tiny_models import TASKS, batch, build
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING
-from transformers.models.auto import modeling_auto as auto
 
 from optimizers.routing import route
 from optimizers.structure import NO_STRUCTURE, Parameter, describe
@@ -30,95 +29,6 @@ from optimizers.structure import NO_STRUCTURE, Parameter, describe
 ROOT = Path(__file__).resolve().parent.parent
 DONE = ROOT / "results" / "runs" / "architectures.jsonl"
 TABLE = ROOT / "docs" / "architectures.md"
-TASKS: dict[str, Any] = {
-    "text": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-}
-LARGEST = 60_000_000  # parameters of a model that is still tried
-SIDE, LABELS = 64, 5
-# The first pattern that the name of a setting of a configuration matches gives its tiny value.
-TINY: list[tuple[str, Any]] = [
-    (r"(bos|eos|pad|sep|cls|unk|mask|start|end|image|audio|video)\w*_token_id", 0),
-    (r"vocab_size|\w+_vocab_size|vocab_size_\w+", 64),
-    (r"num_key_value_heads|num_kv_heads|n_head_kv|num_key_value_groups", 2),
-    (r"(\w+_)?(num_attention_heads|n_heads?|num_heads|attention_heads|num_decoder_heads)", 4),
-    (r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers", 2),
-    (r"hidden_size|d_model|n_embd|dim|embed_dim|embedding_size|word_embed_proj_dim|emb_dim", 32),
-    (r"head_dim|d_kv|v_head_dim|attention_head_size|kv_channels", 8),
-    (r"qk_rope_head_dim|rotary_dim", 4),
-    (r"qk_nope_head_dim", 8),
-    (r"q_lora_rank|kv_lora_rank|rank", 16),
-    (r"\w*moe\w*intermediate_size|\w*shared_expert_intermediate_size", 24),
-    (r"\w*intermediate_size\w*|d_ff|\w*ffn_dim|n_inner|ffn_hidden_size|hidden_dim", 48),
-    (r"(num|n)_(local_|routed_)?experts|moe_num_experts|num_local_experts", 4),
-    (r"num_experts_per_tok|moe_top_?k|num_experts_per_token|moe_k", 2),
-    (r"n_group|topk_group|num_expert_group", 1),
-    (r"first_k_dense_replace", 1),
-    (r"max_position_embeddings|n_positions|n_ctx|max_target_positions|context_length", 128),
-    (r"depths|layers", lambda values: [min(v, 1) for v in values]),
-]
-
-
-EQUAL = {"num_key_value_heads": 4}
-# What is tried in turn: how many patterns after the first three are left out, and what is said
-# apart from them (latent attention wants as many heads of k, and rotated ones of their own size).
-WAYS: list[tuple[int, dict[str, int]]] = [
-    *((0, {}), (0, EQUAL), (0, EQUAL | {"head_dim": 4}), (0, EQUAL | {"pad_token_id": 0})),
-    *((4, {}), (8, {}), (8, EQUAL), (14, {})),
-]
-
-
-def tiny_config(kind: str, left_out: int, more: dict[str, int]) -> Any:
-    cls = CONFIG_MAPPING[kind]
-    return cls(**_shrunk(vars(cls()), left_out) | more)
-
-
-def _shrunk(settings: dict[str, Any], left_out: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"num_labels": LABELS}
-    for name, value in settings.items():
-        if type(value).__name__.endswith("Config") and name != "generation_config":
-            found[name] = copy.deepcopy(value)
-            for key, tiny in _shrunk(vars(value), left_out).items():
-                setattr(found[name], key, tiny)
-        for number, (pattern, tiny) in enumerate(TINY):
-            if re.fullmatch(pattern, name) and (number < 3 or number >= left_out):
-                if callable(tiny) and isinstance(value, list | tuple):
-                    found[name] = tiny(value)
-                elif isinstance(value, int) and not isinstance(value, bool) and not callable(tiny):
-                    found[name] = min(value, tiny) if number else tiny
-                break
-    return found
-
-
-def build(kind: str, name: str) -> nn.Module:
-    """The smallest of the ways that gives a model which runs. Raises the first way's error."""
-    cls, first = getattr(transformers, name), None
-    for way in WAYS:
-        try:
-            with torch.device("meta"):
-                size = sum(p.numel() for p in cls(tiny_config(kind, *way)).parameters())
-            if size > LARGEST:
-                raise ValueError(f"{size:,} parameters")
-            torch.manual_seed(0)
-            model = cls(tiny_config(kind, *way))
-            with torch.no_grad():
-                model.eval()(**batch(model, kind))
-            return model.train()
-        except Exception as error:
-            first = first or error
-    raise first or ValueError("no configuration")
-
-
-def batch(model: Any, kind: str) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(1)
-    if model.main_input_name == "input_ids" and kind not in TASKS["images"]:
-        inputs: dict[str, Any] = {"input_ids": torch.randint(2, 40, (2, 8), generator=generator)}
-        return inputs | ({"use_cache": False} if hasattr(model.config, "use_cache") else {})
-    sizes = [getattr(c, "image_size", None) for c in (model.config, *vars(model.config).values())]
-    side = next((s for s in sizes if s), SIDE)
-    side = side if isinstance(side, int) else side[0]
-    channels = getattr(model.config, "num_channels", 3)
-    return {"pixel_values": torch.rand(2, channels, side, side, generator=generator)}
 
 
 def settings(optimizer: str, qkv: str) -> dict[str, Any]:
@@ -129,16 +39,20 @@ def settings(optimizer: str, qkv: str) -> dict[str, Any]:
 
 
 def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    logits = model(**inputs).logits
-    if "input_ids" in inputs:
+    output = model(**inputs)
+    logits = output.logits if "logits" in output else output[0]  # pp_lcnet's classes have no name
+    if logits.ndim == 3:
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), inputs["input_ids"][:, 1:].flatten())
     return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[-1])
 
 
-def three_steps(kind: str, model: nn.Module, optimizer: str, qkv: str) -> str:
-    """ "ok", or what went wrong."""
+def three_steps(kind: str, model: nn.Module, forward: Any, optimizer: str, qkv: str) -> str:
+    """ "ok", why it is refused before step 1, or what went wrong."""
     try:
-        routing = route(model, settings(optimizer, qkv))
+        routing = route(model, settings(optimizer, qkv), forward=forward)
+    except ValueError as error:
+        return f"refused: {error}"
+    try:
         for _ in range(3):
             routing.zero_grad()
             value = loss(model, batch(model, kind))
@@ -194,6 +108,15 @@ def _rows(p: Parameter, part: str, head: int) -> set[int]:
     return {row for s in mine for row in range(s.start, s.stop)}
 
 
+def read(model: nn.Module, forward: Any = None) -> tuple[list[Parameter], str | None]:
+    """The parameters, and what is said of a model that could not be called."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = describe(model, forward)
+    about = [str(w.message) for w in told if w.category is UserWarning]
+    return found, next((text for text in about if "attention" in text), None)
+
+
 def examine(kind: str, task: str, name: str) -> dict[str, Any]:
     result: dict[str, Any] = {"type": kind, "task": task, "class": name}
     try:
@@ -201,10 +124,12 @@ def examine(kind: str, task: str, name: str) -> dict[str, Any]:
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         return result | {"status": "not built", "why": why}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        found = describe(model)
-    result["warning"] = next((str(w.message) for w in told if "probed" in str(w.message)), None)
+    found, warning = read(model)
+    forward = None if warning is None else lambda: model(**batch(model, kind))
+    result["warning"] = warning
+    if forward is not None:  # what is not called like others
+        found, warning = read(model, forward)
+        result["warning"] = warning or "read by `forward=`"
     kept = {
         (re.sub(r"\.\d+(?=\.|$)", ".*", p.name), p.reason.partition("; ")[2] or p.reason)
         for p in found
@@ -215,7 +140,7 @@ def examine(kind: str, task: str, name: str) -> dict[str, Any]:
     result["heads"] = {part: sum(q == part for q, _, _ in parts) for part in ("q", "k", "v")}
     result["checked"] = heads_by_gradients(model, kind, found)
     result["steps"] = {
-        arm: three_steps(kind, model, optimizer, qkv)
+        arm: three_steps(kind, model, forward, optimizer, qkv)
         for arm, optimizer, qkv in (
             ("hybrid", "hybrid", "split"),
             ("per-head", "hybrid", "per_head"),
@@ -258,6 +183,13 @@ def page(results: list[dict[str, Any]]) -> str:
     by_status = {s: [r for r in results if r["status"] == s] for s in STATUSES}
     checked = [r["checked"] for r in results if "checked" in r]
     arms = [r["steps"] for r in results if "steps" in r]
+    count = {
+        arm: ", ".join(
+            f"{number} {how}"
+            for how, number in Counter(steps[arm].partition(":")[0] for steps in arms).most_common()
+        )
+        for arm in ("hybrid", "per-head", "muon")
+    }
     lines = [
         "# Architectures of transformers",
         "",
@@ -270,11 +202,8 @@ def page(results: list[dict[str, Any]]) -> str:
         + ". Heads whose rows gradients at the attention's inputs confirm: "
         f"{sum(c['agree'] for c in checked)}, contradict: {sum(c['differ'] for c in checked)}.",
         "Three steps: "
-        + "; ".join(
-            f"{arm} {sum(steps[arm] == 'ok' for steps in arms)} of {len(arms)}"
-            for arm in ("hybrid", "per-head", "muon")
-        )
-        + ".",
+        + "; ".join(f"{arm}: {said}" for arm, said in count.items())
+        + f". Refused is said before step 1, where {REFUSED}.",
     ]
     for status, rows in by_status.items():
         if rows:
@@ -282,6 +211,7 @@ def page(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+REFUSED = "heads were asked for and no attention was seen"
 STATUSES = ("read whole", "kept whole", "not built", "failed")
 
 

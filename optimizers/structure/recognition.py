@@ -75,6 +75,10 @@ def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Rea
     if isinstance(module, nn.Linear) and attribute in WEIGHT:
         if id(tensor) in ends.heads:
             return Reading("head", "matrix", f"Linear {ends.heads[id(tensor)]}")
+        if type(module).forward is not nn.Linear.forward and id(tensor) in seen.parts:
+            reading = _parts(module, f"{attribute} of {kind}", tensor, seen)
+            if reading.groups > 1 and not layouts:  # a block diagonal
+                return reading
         return Reading("hidden", "matrix", "Linear, stored (out, in)")
     if kind == "Conv1D" and hasattr(module, "nf"):
         return Reading("hidden", "transposed", "transformers' Conv1D, stored (in, out)")

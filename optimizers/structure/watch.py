@@ -115,7 +115,8 @@ class Watch(TorchFunctionMode):
         self._note(weight, piece.layout, piece.parts)
         if not piece.rows or (piece.weight.ndim == 3 and left.dtype != torch.float32):
             return compute()
-        self._output(left, weight)
+        if right.ndim == 2 and not piece.parts and not piece.layout.startswith("batch"):
+            self._output(left, weight)
         shape = (*left.shape[:-1], right.shape[-1])
         result = left.new_empty(shape) if right.ndim == 2 else compute()
         numbers = self.numbers.of_rows(weight, piece.rows)

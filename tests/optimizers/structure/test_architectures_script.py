@@ -8,6 +8,13 @@ import pytest
 from tests.helpers.commands import ROOT
 
 pytestmark = pytest.mark.long
+
+
+@pytest.fixture(autouse=True)
+def _beside_its_module(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+
+
 TYPES = ["llama", "gpt_oss", "bert", "vit"]
 
 

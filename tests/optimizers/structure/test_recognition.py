@@ -327,6 +327,31 @@ def test_bare_weights_are_read_by_how_products_use_them():
     assert "gates stacked" in found["lstm.weight_hh_l0"].reason
 
 
+class Grouped(nn.Linear):
+    """A block diagonal as a linear map of less inputs (DeepSeek V4's, behind its attention)."""
+
+    def forward(self, x):
+        return torch.bmm(x.unflatten(-1, (2, -1))[0].transpose(0, 1), self.weight.view(2, 3, 4).mT)
+
+
+@pytest.mark.parametrize("inputs", [torch.zeros(1, 5, 8), None])
+def test_a_linear_map_in_groups_is_a_map_each_and_no_output_projection_of_heads(inputs):
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.out, self.head = nn.Linear(8, 24), Grouped(4, 6), nn.Linear(3, 2)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).view(1, 5, 3, 4, 2).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v)
+            return self.head(self.out(y.transpose(1, 2).flatten(2)))
+
+    model = Layer()
+    p = by_name(model, forward=None if inputs is None else lambda: model(inputs))["out.weight"]
+    assert (p.groups, p.output_heads) == ((2 if inputs is not None else 1), None)
+    assert gather(build_views([p], None)[0], [p.tensor])[0].shape == (6 // p.groups, 4)
+
+
 class Stacked(nn.Module):
     """Three experts in one matrix each (DBRX); of them two are used."""
 
