@@ -153,7 +153,7 @@ def unread(model: nn.Module, facts: dict[int, Fact], seen: Seen) -> dict[int, Fa
             if seen.used and not seen.error and weight not in seen.used:
                 found[weight] = Fact("the probed forward pass never used it, kept whole")
             elif not parts:
-                found[weight] = Fact(f"no softmax(q kᵀ) v was seen in {kind}, kept whole")
+                found[weight] = Fact(f"no softmax(q kᵀ) v could be read in {kind}, kept whole")
             elif missing:
                 what = ", ".join(missing)
                 found[weight] = Fact(f"rows of {what} were not read in {kind}, kept whole")

@@ -25,6 +25,8 @@ def gate_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
             if bias is not None and bias.ndim == 1:
                 facts[id(bias)] = fact
         elif weight.ndim > 1 and GATE_AND_UP.search(_own_name(name)):
+            if GATE_AND_UP.sub("up", name) in parameters:
+                continue  # the gate alone, as xLSTM's proj_up_gate beside its proj_up
             facts[id(weight)] = Fact("gate and up in one, by its name, kept whole")
     return facts
 

@@ -146,7 +146,7 @@ def test_without_it_what_stays_whole_is_said():
     assert "inner.transformer.h.0.attn.c_attn.weight" in second and "and 1 more" in second
     (one, _) = rows(optimizer, "c_attn.weight")
     assert one["matrices"] == [[1, 3 * WIDTH, WIDTH]]
-    assert "no softmax(q kᵀ) v was seen in GPT2Attention" in one["reason"]
+    assert "no softmax(q kᵀ) v could be read in GPT2Attention" in one["reason"]
 
 
 def test_a_call_that_fails_is_said_and_not_fatal():

@@ -160,7 +160,7 @@ def test_every_parameter_is_described_once_with_a_reason(described, name):
     assert [p.name for p in parameters] == [n for n, _ in model.named_parameters()]
     for p in parameters:
         assert p.role in ROLES and p.layout in LAYOUTS and p.reason
-        assert "was seen in" not in p.reason and "not read in" not in p.reason
+        assert "could be read in" not in p.reason and "not read in" not in p.reason
     unknown = {p.name.rpartition(".")[2] for p in parameters if p.reason == NO_STRUCTURE}
     assert unknown == UNKNOWN.get(name, set())
 

@@ -263,7 +263,7 @@ class LinearAttentionDecoderLayer(DecoderLayer):
 
 def test_of_every_map_of_an_attention_without_a_softmax_it_is_said_that_none_was_seen():
     found = by_name(DecoderLayer(LinearAttention()))
-    reason = "no softmax(q kᵀ) v was seen in LinearAttention, kept whole"
+    reason = "no softmax(q kᵀ) v could be read in LinearAttention, kept whole"
     told = {n: said(p) for n, p in found.items() if n.endswith("weight")}
     assert told == {
         **{f"attention.{n}.weight": reason for n in ("q", "k", "v", "o", "gate")},
@@ -319,6 +319,6 @@ def test_of_a_forward_pass_that_ended_early_nothing_is_said_to_be_unused():
 
     with pytest.warns(UserWarning, match="no memory"):
         found = by_name(Ends())
-    reason = "no softmax(q kᵀ) v was seen in SelfAttention, kept whole"
+    reason = "no softmax(q kᵀ) v could be read in SelfAttention, kept whole"
     assert said(found["cross.q.weight"]) == reason
     assert said(found["own.q.weight"]) == "q of 4 heads, read by probing"

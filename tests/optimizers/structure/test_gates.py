@@ -81,3 +81,21 @@ def test_every_expert_has_a_gate_and_an_up(gate_up, matrices):
 def test_another_word_is_refused():
     with pytest.raises(ValueError, match=r"qkv.gate_up=halves: must be whole or split"):
         route(mixtral(), settings("hybrid", qkv__gate_up="halves"))
+
+
+def test_a_gate_whose_other_half_is_a_weight_of_its_own_is_not_said_to_hold_both():
+    """As xLSTM's proj_up_gate beside its proj_up, be it probed or not."""
+
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.proj_up_gate, self.proj_up, self.down = (nn.Linear(4, 4) for _ in range(3))
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.down(F.silu(self.proj_up_gate(x)) * self.proj_up(x)))
+
+    model = Apart()
+    for forward in (None, lambda: model(torch.zeros(1, 4))):
+        found = {p.name: p for p in describe(model, forward)}
+        assert found["proj_up_gate.weight"].reason == "Linear, stored (out, in)"

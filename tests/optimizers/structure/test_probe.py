@@ -274,5 +274,5 @@ def test_a_model_that_cannot_be_probed_is_said_and_kept_whole():
     with pytest.warns(UserWarning, match="could not be probed"):
         parameters = describe(model)
     assert not any(p.attention for p in parameters)
-    unseen = [p.name for p in parameters if "was seen in LlamaAttention" in p.reason]
+    unseen = [p.name for p in parameters if "could be read in LlamaAttention" in p.reason]
     assert len(unseen) == 2 * 4 and all(".self_attn." in name for name in unseen)
