@@ -22,6 +22,7 @@ TINY: list[tuple[str, Any]] = [
     (r"(bos|eos|pad|sep|cls|unk|mask|start|end|image|audio|video)\w*_token_id", 0),
     (r"vocab_size|\w+_vocab_size|vocab_size_\w+", 64),
     (r"(swa_)?num_key_value_heads|num_kv_heads|n_head_kv|num_key_value_groups", 2),
+    (r"image_size", SIDE),
     (r"(\w+_)?(num_attention_heads|n_heads?|num_heads|attention_heads|num_decoder_heads)", 4),
     (r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers", 2),
     (
@@ -46,7 +47,7 @@ EQUAL = {"num_key_value_heads": 4}
 # apart from them (latent attention wants as many heads of k, and rotated ones of their own size).
 WAYS: list[tuple[int, dict[str, int]]] = [
     *((0, {}), (0, EQUAL), (0, EQUAL | {"head_dim": 4}), (0, EQUAL | {"pad_token_id": 0})),
-    *((4, {}), (8, {}), (8, EQUAL), (14, {})),
+    *((5, {}), (9, {}), (9, EQUAL), (15, {})),
 ]
 # What types want of their own.
 SIZES = {"n_heads": 4, "kv_heads": 1, "head_dim": 8, "budget": 8, "compress_ratio": 2}
@@ -56,8 +57,11 @@ SLIDING: dict[str, Any] = {
     **{f"swa_{name}": 16 for name in ("q_lora_rank", "kv_lora_rank")},
     **{"swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8},
 }
+STAGES: dict[str, Any] = {"hidden_sizes": [16, 32, 48, 64]}
+WINDOWS: dict[str, Any] = {"embed_dim": 24}
 FOUR: dict[str, Any] = {"num_hidden_layers": 4}
 OWN: dict[str, dict[str, Any]] = {
+    "donut-swin": WINDOWS,
     "dots3_note": SLIDING,
     "dots3_note_text": SLIDING,
     "efficientnet": {"width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
@@ -67,7 +71,13 @@ OWN: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}
     },
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
+    "convnext": STAGES,
+    "convnextv2": STAGES,
+    "cvt": {"embed_dim": [16, 48, 96], "depth": [1, 2, 3]},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_top_k": 2},
+    },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "gemma3n_text": FOUR
@@ -77,6 +87,7 @@ OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["mamba", "attention"], "num_hidden_layers": 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2_moe": FOUR | {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {"zero_expert_num": 1},
     "mamba2": {"hidden_size": 32, "num_heads": 8, "head_dim": 8, "n_groups": 2},
     "musicgen": {"num_codebooks": 1},
     "musicgen_melody": {"num_codebooks": 1},
@@ -85,6 +96,8 @@ OWN: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {"num_hidden_layers": 3},
     "reformer": {"axial_pos_shape": (2, 4), "axial_pos_embds_dim": (16, 16), "hidden_size": 32}
     | {"lsh_attn_chunk_length": 4, "local_attn_chunk_length": 4},
+    "swin": WINDOWS,
+    "swinv2": WINDOWS,
     "xmod": {"default_language": "en_XX"},
     "zamba": FOUR | {"layers_block_type": ["mamba", "hybrid"] * 2},
 }
