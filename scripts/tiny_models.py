@@ -98,6 +98,7 @@ OWN: dict[str, dict[str, Any]] = {
     | {"lsh_attn_chunk_length": 4, "local_attn_chunk_length": 4},
     "swin": WINDOWS,
     "swinv2": WINDOWS,
+    "textnet": {"image_size": [SIDE, SIDE]},
     "xmod": {"default_language": "en_XX"},
     "zamba": FOUR | {"layers_block_type": ["mamba", "hybrid"] * 2},
 }
