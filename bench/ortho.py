@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from bench.laboratory import settings as ortho_config
 from bench.processes import foreground, world
 from bench.settings import command
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from bench.training import sweep
 
 WORK = {

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from bench.processes import foreground, world
 from bench.settings import command
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from bench.stepping import settings
 from bench.training import sweep
 

@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 from bench.processes import foreground, world
 from bench.records import cell
 from bench.settings import command, config
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from bench.studies import protocol, request
 from bench.training import sweep
 

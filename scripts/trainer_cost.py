@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from bench.processes.world import ALONE
 from bench.records import record
 from bench.settings import config
-from bench.settings.config import Settings
+from bench.settings.schema import CONF, Settings
 from bench.tracking import tracker as tracking
 from bench.training import loss, prepare, run
 from bench.training.trainer import Trainer
@@ -80,7 +80,7 @@ def main() -> None:
         "train.eval_every=1000000",
     ]
     fixed += ["train.reference_steps=0", "data.eval_sequences=1"]
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = config.settle(compose("train", overrides=[*fixed, *asked.overrides]))
     ratios, checkpoints, steps = [], [], []
     for turn in range(asked.rounds + 1):

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from bench.communication import model as communication
 from bench.communication.model import Travelling
-from bench.settings.config import CONF
+from bench.settings.schema import CONF
 
 STEPS = 5  # of Newton-Schulz
 ITEMSIZE = 2  # bytes of a number in transit, bf16

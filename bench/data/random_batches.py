@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bench.data import tokenizer
-from bench.settings.config import Settings
+from bench.settings.schema import Settings
 
 
 @dataclass(frozen=True)

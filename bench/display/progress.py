@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich import progress
 from rich.console import Console
 
-from bench.settings.config import Train
+from bench.settings.schema import Train
 
 
 class Progress:

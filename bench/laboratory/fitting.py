@@ -24,8 +24,8 @@ from bench.laboratory.search import Fit
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.tables import mse
 from bench.records import record
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from optimizers.coefficients import Triple, per_step
 from optimizers.orthogonalize.iteration import DTYPES
 

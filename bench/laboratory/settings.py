@@ -13,8 +13,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bench.laboratory.spectra import PRESCRIBED
-from bench.settings.config import CONF, compare_keys, refuse_blank_folder, resolved
+from bench.settings.checks import refuse_blank_folder
+from bench.settings.config import compare_keys, resolved
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from optimizers.coefficients import SETS, Triple, per_step
 
 FLAGS = ("fit", "map", "checks")

@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from bench.processes.world import ALONE, World, rank, size
-from bench.settings.config import Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 
 # What each may do with Muon's matrices (optimizers/sharding/plan.py).
 STRATEGIES = {

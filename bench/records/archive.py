@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bench.records import layouts, mathematics, shape
 from bench.records.record import PART
-from bench.settings.config import Settings
+from bench.settings.schema import Settings
 
 
 class Setup(NamedTuple):

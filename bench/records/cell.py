@@ -11,8 +11,8 @@ from typing import Any
 from bench.data import batches
 from bench.records.mathematics import MATHEMATICS
 from bench.settings import targets
-from bench.settings.config import Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 
 # What a run leaves behind or how it fails, not what it computes.
 NOT_IN_CELL = (

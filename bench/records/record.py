@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from bench.records import files
 from bench.records.cell import qkv_name
 from bench.records.mathematics import MATHEMATICS
-from bench.settings.config import Settings
+from bench.settings.schema import Settings
 
 SCHEMA = 1
 CURVE_POINTS = 200  # training points kept in a record

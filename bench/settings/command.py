@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from bench.settings import mistakes
-from bench.settings.config import CONF, choices_of
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF, choices_of
 
 
 def run(job: Callable[[], None]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from hydra.utils import get_method
 
+from bench.settings.schema import Settings
+
 # Modules that moved: where they were when the first records were made, and where they are. By the
 # old name a cell's hash knows them, so that a move renames no cell; settings files may use either.
 MOVED = {
@@ -26,3 +28,18 @@ def name(target: str) -> str:
 def _renamed(target: str, names: dict[str, str]) -> str:
     module, dot, last = target.rpartition(".")
     return names.get(module, module) + dot + last
+
+
+def schedule_factor(settings: Settings):
+    """(step, progress) -> the factor on every rate."""
+    block = {k: v for k, v in settings.schedule.items() if k not in ("name", "_target_")}
+    function = find(settings.schedule["_target_"])
+    return lambda step, progress: function(step, progress, **block)
+
+
+def model_builder(settings: Settings):
+    """facts of the data -> the model, as `model._target_` builds it."""
+    block = settings.model
+    arguments = {k: v for k, v in block.items() if k not in ("name", "task", "tokenizer")}
+    build = find(arguments.pop("_target_"))
+    return lambda facts: build(**arguments, **facts)

@@ -11,8 +11,8 @@ from bench.data import random_batches
 from bench.measuring import flops, meter, traffic
 from bench.processes import parallel
 from bench.processes.world import ALONE, World
-from bench.settings.config import Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 from bench.training import loss, prepare
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.routing import Routing

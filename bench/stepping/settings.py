@@ -14,9 +14,9 @@ from omegaconf import MISSING, DictConfig
 
 from bench.processes import parallel, world
 from bench.records import cell
-from bench.settings import command, config, mistakes
-from bench.settings.config import Settings
+from bench.settings import checks, command, config, mistakes
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 
 REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, as it is
 # Groups that hold for all optimizers, and what the entry of one optimizer may change.
@@ -68,7 +68,7 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     its value and what is accepted.
     """
     config.resolved(cfg)
-    config.refuse_blank_folder(cfg.results_dir)
+    checks.refuse_blank_folder(cfg.results_dir)
     refuse_unused(cfg, hydra.overrides.task)
     refuse_few(cfg.rounds, cfg.batches)
     shared = shared_overrides(cfg, hydra)

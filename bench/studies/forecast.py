@@ -9,8 +9,8 @@ from dataclasses import replace
 from bench.display.numbers import duration
 from bench.processes import parallel
 from bench.records import cell
-from bench.settings.config import Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 from bench.studies.study import Sweep
 
 STEPS = 4  # the first two warm up

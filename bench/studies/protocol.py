@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from bench.display import terminal
 from bench.records import archive, cell, owner, record
 from bench.settings import config, mistakes
-from bench.settings.config import CONF, Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF, Settings
 from bench.studies import comparison, study, tables
 from bench.studies.forecast import Forecast
 from bench.studies.request import PARTS, Request, read

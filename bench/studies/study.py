@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 
 TUNE, FINAL = "tune", "final"
 STAGES = (TUNE, FINAL)

@@ -18,9 +18,9 @@ from bench.measuring import meter
 from bench.processes import parallel
 from bench.processes.world import ALONE, World
 from bench.settings import targets
-from bench.settings.config import Settings, model_builder
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
+from bench.settings.schema import Settings
 from bench.training import randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
@@ -107,7 +107,7 @@ def model(settings: Settings, read) -> nn.Module:
     """
     randomness.seed(settings.seed)
     with mistakes():
-        built = model_builder(settings)(read.facts)
+        built = targets.model_builder(settings)(read.facts)
     refuse_long_sequence(settings, built)
     if settings.perturb:
         with torch.no_grad():

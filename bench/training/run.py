@@ -14,8 +14,8 @@ from bench.processes import parallel
 from bench.processes.world import World
 from bench.records import archive, record
 from bench.records.owner import Held, Lost, Ownership
-from bench.settings.config import Settings
 from bench.settings.errors import UserError
+from bench.settings.schema import Settings
 from bench.tracking import tracker as tracking
 from bench.training import prepare, tables
 from bench.training.launching import Outcome

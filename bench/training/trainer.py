@@ -16,7 +16,8 @@ from bench.processes import parallel
 from bench.processes.world import World
 from bench.records import record
 from bench.records.record import Metrics
-from bench.settings.config import Settings, schedule_factor
+from bench.settings.schema import Settings
+from bench.settings.targets import schedule_factor
 from bench.tracking.tracker import Tracker
 from bench.training import checkpoint, gradients, loss, momenta, randomness
 from bench.training.interrupt import Interrupt

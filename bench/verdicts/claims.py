@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from bench.settings import targets
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from bench.studies.results import Results
 from bench.verdicts.finding import Finding
 

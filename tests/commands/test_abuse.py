@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import cell, owner, record
-from bench.settings.config import Settings
+from bench.settings.schema import Settings
 from bench.training import run
 from tests.helpers.commands import TINY, settle
 from tests.helpers.runs import same_result

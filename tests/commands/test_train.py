@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bench.settings import config
+from bench.settings import schema
 from tests.helpers.commands import TINY, command, records, start, wait_for_step
 from tests.helpers.runs import same_result
 
@@ -99,7 +99,7 @@ def test_help_names_the_groups_and_settings():
     done = command("--help")
     for word in ("optimizer", "torch_muon", "gpt2_nano", "target_loss", "inspect=true"):
         assert word in done.stdout
-    for group in (*config.GROUPS, "experiment"):
+    for group in (*schema.GROUPS, "experiment"):
         assert f"\n  {group}: " in done.stdout
     assert "\n  claim: " not in done.stdout
 

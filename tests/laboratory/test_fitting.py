@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from bench.laboratory import fitting, recursion, search, spectra
 from bench.laboratory.settings import Settings
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from optimizers.coefficients import CANS, CUBIC5, KELLER, SU, YOU5, YOU6, per_step, polar_express
 from optimizers.orthogonalize import Orthogonalizer
 

@@ -13,7 +13,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-import bench.settings.config  # noqa: F401  (registers the schema that conf/train.yaml starts from)
+import bench.settings.schema  # noqa: F401  (registers what conf/train.yaml starts from)
 from bench.training import loss
 from models import gpt2, hub, vit
 from tests.helpers.commands import ROOT

@@ -7,7 +7,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from bench import ortho, step, train
-from bench.settings import config
+from bench.settings import schema
 from bench.training import sweep
 
 OWN = {  # files of a user's own
@@ -19,10 +19,10 @@ OWN = {  # files of a user's own
     "part": "name: part\nlr_scale: 1\n",
 }
 TRAIN = [
-    *[(f"{group}=null", f"{group}=null: must be one of") for group in config.GROUPS],
-    *[(f"~{group}", f"~{group}: must be one of") for group in config.GROUPS],
-    *[(f"{group}=5", f"{group}=5: must be one of") for group in config.GROUPS],
-    *[(f"++{group}=5", f"++{group}=5") for group in config.GROUPS],
+    *[(f"{group}=null", f"{group}=null: must be one of") for group in schema.GROUPS],
+    *[(f"~{group}", f"~{group}: must be one of") for group in schema.GROUPS],
+    *[(f"{group}=5", f"{group}=5: must be one of") for group in schema.GROUPS],
+    *[(f"++{group}=5", f"++{group}=5") for group in schema.GROUPS],
     ("experiment=5", "experiment=5: must be one of"),
     ("optimizer=adamm", "optimizer=adamm: no such file of conf/optimizer; perhaps adam or adamw"),
     ("optimizer=[adamw,muon]", "optimizer=[adamw,muon]: takes one"),

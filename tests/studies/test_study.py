@@ -7,8 +7,8 @@ import pytest
 
 from bench.records import owner, record
 from bench.records.mathematics import MATHEMATICS
-from bench.settings.config import CONF
 from bench.settings.errors import UserError
+from bench.settings.schema import CONF
 from bench.studies import protocol, request, study
 from tests.helpers.commands import command
 

@@ -1,0 +1,110 @@
+"""What of one run's settings is refused before work; each check raises UserError.
+
+Nothing here imports torch at module level, so that a misspelt option is answered at once.
+"""
+
+import math
+from typing import Any
+
+from bench.settings import rules, targets
+from bench.settings.errors import UserError
+from bench.settings.schema import Settings
+
+
+def refuse_blank_folder(results_dir: str) -> None:
+    if not results_dir.strip():
+        raise UserError("results_dir=: needs the name of a folder, e.g. results_dir=results")
+
+
+def refuse_loose_part(settings: Settings) -> None:
+    """stage, condition and arm say which part of an experiment a run is."""
+    for key in ("stage", "condition", "arm"):
+        value = getattr(settings, key)
+        if value is not None and settings.experiment is None:
+            raise UserError(f"{key}={value}: is a part of an experiment, needs experiment=…")
+
+
+def check_targets(settings: Settings) -> None:
+    """Targets have to be text before a cell gets its name from them."""
+    for group in ("model", "schedule"):
+        target = getattr(settings, group)["_target_"]
+        if not isinstance(target, str) or not target:
+            raise UserError(f"{group}._target_={target}: must be text")
+
+
+def check_numbers(settings: Settings) -> None:
+    train = settings.train
+    whole = ("batch_size", "sequence_length", "accumulate", "eval_every")
+    for name in whole:
+        _at_least(f"train.{name}", getattr(train, name), 1)
+    for name in ("steps", "checkpoint_every", "save_momentum_every"):
+        if getattr(train, name) is not None:
+            _at_least(f"train.{name}", getattr(train, name), 1)
+    _at_least("train.reference_steps", train.reference_steps, 0)
+    _at_least("seed", settings.seed, 0)
+    if settings.seed >= 2**63:
+        raise UserError(f"seed={settings.seed}: must be below 2^63")
+    for name in ("time_limit", "clip_norm", "target_loss"):
+        value = getattr(train, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"train.{name}={value}: must be null or a number above 0")
+    if train.steps is None and train.time_limit is None:
+        raise UserError("train.steps=null: set train.steps or train.time_limit (seconds)")
+    if train.sequence_length < 2 and settings.data["task"] == "text":
+        raise UserError(f"train.sequence_length={train.sequence_length}: must be at least 2")
+    if not 0 <= settings.perturb < 1:
+        raise UserError(f"perturb={settings.perturb}: must be a number from 0 to below 1")
+    optimizer = settings.optimizer
+    _rate("optimizer.lr_scale", optimizer["lr_scale"])
+    _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])
+    if not isinstance(optimizer["roles"], dict):
+        raise UserError(f"optimizer.roles={optimizer['roles']}: needs a rule for each role")
+    for role, rule in optimizer["roles"].items():
+        if not isinstance(rule, dict) or "_target_" not in rule or "lr" not in rule:
+            raise UserError(f"optimizer.roles.{role}: needs _target_ and lr")
+        target = rule["_target_"]
+        if not isinstance(target, str) or not target:
+            raise UserError(f"optimizer.roles.{role}._target_={target}: must be a class's name")
+        _rate(f"optimizer.roles.{role}.lr", rule["lr"])
+        for key in ("qkv", "orthogonalizer"):
+            if key in rule and not isinstance(rule[key], dict):
+                raise UserError(f"optimizer.roles.{role}.{key}={rule[key]}: must be ${{{key}}}")
+        if "weight_decay" in rule:
+            _rate(f"optimizer.roles.{role}.weight_decay", rule["weight_decay"])
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def _rate(name: str, value: Any) -> None:
+    if not rules.is_number(value) or not 0 <= value < math.inf:
+        raise UserError(f"{name}={value}: must be a number, 0 or above")
+
+
+def check_tasks(settings: Settings) -> None:
+    model, dataset = settings.model, settings.data
+    for group, block in (("model", model), ("data", dataset)):
+        if block.get("task") not in ("text", "images"):
+            raise UserError(f"{group}.task={block.get('task')}: must be text or images")
+    if model["task"] != dataset["task"]:
+        shipped = {"text": "sotu", "images": "fashion_mnist"}[model["task"]]
+        raise UserError(
+            f"data={dataset['name']}: is {dataset['task']}, but model={model['name']} takes "
+            f"{model['task']}; leave data out, or choose e.g. data={shipped}"
+        )
+
+
+def check_schedule(settings: Settings) -> None:
+    warmup = settings.schedule["warmup_steps"]
+    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
+        raise UserError(f"schedule.warmup_steps={warmup}: must be a whole number, 0 or above")
+    for key in ("decay_fraction", "final_fraction"):
+        value = settings.schedule.get(key, 0.0)
+        if not rules.is_number(value) or not 0 <= value <= 1:
+            raise UserError(f"schedule.{key}={value}: must be a number between 0 and 1")
+    try:
+        targets.schedule_factor(settings)(0, 0.0)
+    except Exception as error:
+        raise UserError(f"schedule={settings.schedule['name']}: {error}") from None
