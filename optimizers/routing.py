@@ -203,18 +203,21 @@ def _show_view(rows: dict, members: list[Parameter], view: View, tensors: list[T
         rows[name]["joined_with"] = [other for other in names if other != name]
 
 
-def locate(target: str | type) -> type[torch.optim.Optimizer]:
-    """The optimizer class that `_target_` names, or is."""
-    try:
-        if isinstance(target, str):
-            module, _, name = target.rpartition(".")
+def locate(target: Any, setting: str = "optimizer _target_") -> type[torch.optim.Optimizer]:
+    """The optimizer class that `_target_` names, or is. Raises ValueError where it is none."""
+    cls, reason = target, None
+    if isinstance(target, str):
+        module, _, name = target.rpartition(".")
+        try:
             cls = getattr(importlib.import_module(module), name)
-        else:
-            cls = target
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"optimizer _target_={target}: {missing(error) or error}") from None
-    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
-        raise ValueError(f"optimizer _target_={target}: not a torch.optim.Optimizer")
+        except Exception as error:  # whatever the code of a user's own module raises
+            if advice := missing(error):
+                raise ValueError(f"{setting}={target}: {advice}") from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+    if reason is None and not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        reason = "not a torch.optim.Optimizer"
+    if reason is not None:
+        raise ValueError(f"{setting}={target}: {reason}; must be a class as torch.optim.AdamW")
     return cls
 
 

@@ -20,7 +20,7 @@ def merges_file(name: str | None) -> Path:
     """The merges file of a shipped tokenizer. Raises UserError for a name that does not exist."""
     names = sorted(path.stem for path in FOLDER.glob("*.bpe"))
     if name not in names:
-        raise UserError(f"tokenizer={name}: no such tokenizer; there are {', '.join(names)}")
+        raise UserError(f"model.tokenizer={name}: must be one of {', '.join(names)}")
     return FOLDER / f"{name}.bpe"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.settings import rules, targets
 from bench.settings.errors import UserError
-from bench.settings.schema import Settings
+from bench.settings.schema import Settings, choices_of
 
 
 def refuse_blank_folder(results_dir: str) -> None:
@@ -30,6 +30,14 @@ def check_targets(settings: Settings) -> None:
         target = getattr(settings, group)["_target_"]
         if not isinstance(target, str) or not target:
             raise UserError(f"{group}._target_={target}: must be text")
+
+
+def check_names(settings: Settings) -> None:
+    """In these groups the name alone says what is done; elsewhere it is a label."""
+    for group in ("qkv", "parallel", "tracker"):
+        name = getattr(settings, group)["name"]
+        if name not in choices_of(group):
+            raise UserError(f"{group}.name={name}: must be one of {', '.join(choices_of(group))}")
 
 
 def check_numbers(settings: Settings) -> None:
@@ -104,7 +112,4 @@ def check_schedule(settings: Settings) -> None:
         value = settings.schedule.get(key, 0.0)
         if not rules.is_number(value) or not 0 <= value <= 1:
             raise UserError(f"schedule.{key}={value}: must be a number between 0 and 1")
-    try:
-        targets.schedule_factor(settings)(0, 0.0)
-    except Exception as error:
-        raise UserError(f"schedule={settings.schedule['name']}: {error}") from None
+    targets.check_schedule(settings)

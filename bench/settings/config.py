@@ -31,6 +31,7 @@ def settle(config: DictConfig) -> Settings:
     checks.refuse_blank_folder(settings.results_dir)
     checks.refuse_loose_part(settings)
     checks.check_targets(settings)
+    checks.check_names(settings)
     checks.check_numbers(settings)
     checks.check_tasks(settings)
     if settings.tracker.get("mode", "offline") not in ("offline", "online"):

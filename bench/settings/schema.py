@@ -13,7 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NEEDED = {  # what every file of a group says, also a user's own
-    "data": ("name", "task"),
+    "data": ("name", "task", "source"),
     "model": ("name", "task", "tokenizer", "_target_"),
     "optimizer": ("name", "lr_scale", "aux_lr_scale", "roles"),
     "qkv": ("name",),

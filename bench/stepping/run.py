@@ -13,6 +13,7 @@ from bench.display import progress
 from bench.measuring import flops, link, meter, turns
 from bench.processes import parallel
 from bench.records import record
+from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.stepping import chart, communication, summary
 from bench.stepping import tables as step_tables
@@ -29,6 +30,7 @@ SPARE = 0.9  # of the memory that is free, the part that is used
 def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure, write the record and the picture, and show the tables; the leading process does
     all but the measuring."""
+    targets.check_model(benchmark.arms[REFERENCE])
     world = parallel.start(benchmark.arms[REFERENCE])
     path = world.agreed(lambda: results_file(benchmark))
     sizes = ", ".join(map(str, benchmark.batches))

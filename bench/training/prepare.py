@@ -67,13 +67,18 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
 def import_all(settings: Settings) -> None:
     """Import what the run will: a package that is missing is told before any work, and the
     imports' memory is not counted as the first cell's."""
-    with mistakes():
-        targets.find(settings.model["_target_"])
-        for rule in settings.optimizer["roles"].values():
-            locate(rule["_target_"])
+    check_targets(settings)
     if settings.tracker["name"] == "wandb":
         with suppress(ImportError):
             importlib.import_module("wandb")
+
+
+def check_targets(settings: Settings) -> None:
+    """Raise UserError for a name of a model's builder or an optimizer that is none."""
+    with mistakes():
+        targets.check_model(settings)
+        for role, rule in settings.optimizer["roles"].items():
+            locate(rule["_target_"], f"optimizer.roles.{role}._target_")
 
 
 def data(settings: Settings):
@@ -108,6 +113,7 @@ def model(settings: Settings, read) -> nn.Module:
     randomness.seed(settings.seed)
     with mistakes():
         built = targets.model_builder(settings)(read.facts)
+    refuse_no_model(settings, built)
     refuse_long_sequence(settings, built)
     if settings.perturb:
         with torch.no_grad():
@@ -117,6 +123,16 @@ def model(settings: Settings, read) -> nn.Module:
     if settings.model["_target_"] not in trial.BUILT_IN:
         trial.check(built, chosen(settings), read.facts, settings.train.sequence_length)
     return built
+
+
+def refuse_no_model(settings: Settings, built: object) -> None:
+    """Only a module with parameters can be trained."""
+    if isinstance(built, nn.Module) and any(True for _ in built.parameters()):
+        return
+    what = "without parameters" if isinstance(built, nn.Module) else "that is no torch.nn.Module"
+    raise UserError(
+        f"model._target_={settings.model['_target_']}: built a {type(built).__name__} {what}"
+    )
 
 
 def chosen(settings: Settings) -> str:

@@ -31,6 +31,7 @@ LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
 
 def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     """Print the routing table and stop."""
+    prepare.check_targets(settings)
     model = prepare.model(settings, prepare.data(settings))
     routing = prepare.routing(settings, model)
     terminal.show(tables.routing(routing.table))

@@ -24,7 +24,9 @@ def test_in_the_checkout_its_extra_is_named(without_heavyball):
     assert said("heavyball.SOAP").endswith(
         "the package heavyball is not installed; pip install -e '.[peers]'"
     )
-    assert said("nowhere.SOAP").endswith("No module named 'nowhere'")
+    assert said("nowhere.SOAP").endswith(
+        "No module named 'nowhere'; must be a class as torch.optim.AdamW"
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "[project]\nname = 'other'\n"])

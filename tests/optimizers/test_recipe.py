@@ -248,7 +248,8 @@ def test_the_folder_copied_alone_runs_with_torch_only(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "optimizer _target_=heavyball.SOAP: No module named 'heavyball'\n"
+    said = "optimizer _target_=heavyball.SOAP: No module named 'heavyball'; must be a class"
+    assert done.stdout == f"{said} as torch.optim.AdamW\n"
 
 
 def test_a_name_that_is_not_there_is_named():

@@ -9,14 +9,17 @@ from hydra.core.global_hydra import GlobalHydra
 from bench import ortho, step, train
 from bench.settings import schema
 from bench.training import sweep
+from tests.helpers.commands import TINY
 
-OWN = {  # files of a user's own
+BY_NAME = ("qkv", "parallel", "tracker")  # groups whose name says what is done
+OWN = {  # files of a user's own, of optimizers and of data
     "broken": "name: [a\nroles: {",
     "empty": "",
     "listed": "- a\n- b\n",
     "text": "hello",
     "twice": "name: a\nname: b\n",
     "part": "name: part\nlr_scale: 1\n",
+    "sourceless": "name: sourceless\ntask: text\n",
 }
 TRAIN = [
     *[(f"{group}=null", f"{group}=null: must be one of") for group in schema.GROUPS],
@@ -76,6 +79,15 @@ TRAIN = [
     ("+optimizer.roles.default.amsgrad=7", "optimizer.roles.default.amsgrad=7: must be true or"),
     ("model._target_=5", "model._target_=5: must be text"),
     ("schedule._target_=null", "schedule._target_=None: must be text"),
+    ("schedule._target_=os.getcwd", "schedule._target_=os.getcwd: "),
+    ("schedule._target_=os", "schedule._target_=os: is a module, which cannot be called; must be"),
+    ("schedule._target_=nope.x", "schedule._target_=nope.x: No module named 'nope'; must be"),
+    ("schedule._target_=.", "schedule._target_=.: "),
+    ("schedule._target_=bench.training.schedule.wds", "schedule._target_=bench.training.sched"),
+    ("schedule._target_=models.sizes.check_positive", "models.sizes.check_positive: check_"),
+    *[(f"{group}.name=zz", f"{group}.name=zz: must be one of ") for group in BY_NAME],
+    *[(f"{group}.name=null", f"{group}.name=None: must be one of ") for group in BY_NAME],
+    ("data=sourceless", "data=sourceless: its file is without source"),
     ("data.name=5", "data.name=5: must be letters"),
     ("-m seed=range(0)", "seed=range(0): no values"),
     ("-m seed=abc,1", "seed=abc: must be a whole number"),
@@ -111,11 +123,12 @@ ORTHO = [
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("own") / "optimizer"
-    folder.mkdir()
-    for name, text in OWN.items():
-        (folder / f"{name}.yaml").write_text(text)
-    return f"hydra.searchpath=[file://{folder.parent}]"
+    folder = tmp_path_factory.mktemp("own")
+    for group in ("optimizer", "data"):
+        (folder / group).mkdir()
+        for name, text in OWN.items():
+            (folder / group / f"{name}.yaml").write_text(text)
+    return f"hydra.searchpath=[file://{folder}]"
 
 
 def typed(entry, capsys, monkeypatch, *arguments: str) -> list[str]:
@@ -146,6 +159,46 @@ def test_an_odd_command_ends_in_a_line_that_names_it(
     lines = typed(train, capsys, monkeypatch, *words)
     assert len(lines) <= 2 and said in "\n".join(lines), lines
     assert not (tmp_path / "results" / "runs").exists()
+
+
+IMPORTED = [  # names that an import finds wrong
+    ("model._target_=os.getcwd", "builds a model from layers, heads, width, positions, vocab_size"),
+    ("model._target_=os", "model._target_=os: is a module, which cannot be called; must be"),
+    ("model._target_=nope.build", "model._target_=nope.build: No module named 'nope'; must be"),
+    ("model._target_=models.gpt2.nope", "model._target_=models.gpt2.nope: No module named"),
+    (
+        "model._target_=models.vit.build",
+        "models.vit.build: missing a required argument: 'ima",
+    ),
+    ("model._target_=builtins.max", "model._target_=builtins.max: "),
+    ("model._target_=collections.ChainMap", "collections.ChainMap: got an unexpected"),
+    ("model._target_=argparse.Namespace", "argparse.Namespace: built a Namespace that is no"),
+    ("model._target_=torch.nn.Identity", "torch.nn.Identity: built a Identity without param"),
+    ("model._target_=broken_module.build", "model._target_=broken_module.build: SyntaxError: "),
+    ("model.tokenizer=zz", "model.tokenizer=zz: must be one of gpt2, sotu4096"),
+    ("model.tokenizer=null", "model.tokenizer=None: must be one of gpt2, sotu4096"),
+    ("data.source=zz", "data.source=zz: it takes shipped, hub or text_files"),
+    ("data.folder=zz", "data.folder=zz: "),
+]
+ROLE = "optimizer.roles.hidden._target_"
+IMPORTED += [
+    (f"{ROLE}=os.getcwd", f"{ROLE}=os.getcwd: not a torch.optim.Optimizer; must be a class as"),
+    (f"{ROLE}=torch.optim.Nope", f"{ROLE}=torch.optim.Nope: module 'torch.optim' has no"),
+    (f"{ROLE}=nope.Muon", f"{ROLE}=nope.Muon: No module named 'nope'; must be a class"),
+    (f"{ROLE}=broken_module.Muon", f"{ROLE}=broken_module.Muon: "),
+]
+
+
+@pytest.mark.parametrize("inspects", [True, False])
+@pytest.mark.parametrize(("command", "said"), IMPORTED, ids=[command for command, _ in IMPORTED])
+def test_a_name_of_what_is_not_there(command, said, inspects, capsys, monkeypatch, tmp_path):
+    (tmp_path / "broken_module.py").write_text("def build(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [*TINY, "tracker=none", f"results_dir={tmp_path}/results", f"inspect={inspects}"]
+    lines = typed(train, capsys, monkeypatch, *words, command)
+    lines = [line for line in lines if not line.startswith("gpt2_nano-")]
+    assert len(lines) <= 2 and said in "\n".join(lines), lines
+    assert not list((tmp_path / "results").glob("runs/*/metrics.jsonl"))
 
 
 @pytest.mark.parametrize(("command", "said"), STEP, ids=[command for command, _ in STEP])
