@@ -17,7 +17,7 @@ def missing(error: Exception) -> str | None:
     """
     if not isinstance(error, ModuleNotFoundError):
         return None
-    project = tomllib.loads(PYPROJECT.read_text()) if PYPROJECT.is_file() else {}
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8")) if PYPROJECT.is_file() else {}
     extras = project.get("project", {}).get("optional-dependencies", {})
     for extra, requirements in extras.items():
         for requirement in requirements:

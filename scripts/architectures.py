@@ -203,11 +203,12 @@ def main(argv: list[str] | None = None) -> None:
             with options.done.open("a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{kind}: {result['status']} ({time.monotonic() - began:.1f} s)", flush=True)
-    options.table.write_text(page([done[key] for key in sorted(done)]))
+    text = page([done[key] for key in sorted(done)])
+    options.table.write_text(text, encoding="utf-8")
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def _read(key: str, names: Collection[str]) -> dict[str, np.ndarray] | None:
     if not os.path.isfile(manifest):
         return None
     try:
-        entries = json.loads(manifest.read_text())
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
         return {name: _map(folder() / f"{key}.{name}", **entries[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         print(f"note: the cached data {manifest} is damaged; building it again", file=sys.stderr)
@@ -103,7 +103,7 @@ def _write(key: str, chunks: Chunks) -> dict[str, np.ndarray]:
         for name in manifest:
             manifest[name]["digest"] = _digest(Path(temporary, name))
             os.replace(Path(temporary, name), folder() / f"{key}.{name}")
-        Path(temporary, "manifest").write_text(json.dumps(manifest))
+        Path(temporary, "manifest").write_text(json.dumps(manifest), encoding="utf-8")
         os.replace(Path(temporary, "manifest"), folder() / f"{key}.json")
     return {name: _map(folder() / f"{key}.{name}", **manifest[name]) for name in manifest}
 

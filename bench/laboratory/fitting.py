@@ -91,7 +91,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     case = f"fitting-{n}x{m}-T{asked.steps}-{asked.dtype}-{seen.source}.json"
     record.write_json(folder / re.sub(r"[^\w.+-]", "_", case), found)
-    FITTED.write_text(as_yaml(asked, fits[chosen], ranked, chosen, found))
+    text = as_yaml(asked, fits[chosen], ranked, chosen, found)
+    FITTED.write_text(text, encoding="utf-8")
     say(f"{chosen} written to {FITTED}; train with orthogonalizer=fitted")
     return found
 

@@ -203,7 +203,7 @@ def momentum_file(given: str | None, results_dir: str) -> Path:
 def routing(file: Path) -> list[dict[str, Any]]:
     path = file.parent.parent / "routing.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"momentum={file}: {path} is missing or broken; it has the roles") from None
 

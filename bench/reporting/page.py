@@ -43,13 +43,13 @@ def page(content: Content) -> str:
     scripts = [
         # Its stub asks for a snippet, which is optional.
         vl_convert.javascript_bundle(vl_version=version),  # type: ignore[call-arg]
-        (HERE / "page.js").read_text(),
+        (HERE / "page.js").read_text(encoding="utf-8"),
     ]
     runs = content.results.archive.runs
     return template.render(
         scripts=scripts,
         policy=policy(scripts),
-        style=(HERE / "page.css").read_text(),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
         signs=SIGNS,
         counts={word: sum(v.verdict == word for v in content.verdicts) for word in SIGNS},
         topics=topics(content.verdicts),

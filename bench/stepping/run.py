@@ -51,7 +51,7 @@ def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
     """The record, its picture and its tables; failed: what could not be measured."""
     replaced = path.exists()
     record.write_json(path, content)
-    content = json.loads(path.read_text())  # what is shown is what is written
+    content = json.loads(path.read_text(encoding="utf-8"))  # what is shown is what is written
     picture = chart.write(content, path.with_suffix(".svg"))
     step_tables.show(content)
     if "parallel" in content:

@@ -93,7 +93,7 @@ def logged(folder: Path, project: str, entity: str | None) -> dict[tuple, dict]:
     """
     file = folder / "wandb" / LOGGED
     found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError):  # cut by a kill
             note = json.loads(line)
             if note["project"] == project and entity in (None, note["entity"]):
