@@ -130,6 +130,28 @@ def held(device: str, work: Callable[[], object]) -> Held:
     return Held(max(sums), sums[-1])
 
 
+def total(device: str) -> int:
+    """Bytes that a process may have at most: all of a device, or what its container is given."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[1]
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([whole, *_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _limits(own: Path, root: Path) -> list[int]:
+    """Linux's limits of a control group and of those it lies in, in either version's files."""
+    found = []
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        inside = root / ("memory" if controllers else "") / path.lstrip("/")
+        files = [at / name for at in (inside, *inside.parents) if at.is_relative_to(root)]
+        found += [file.read_text().strip() for file in files if file.is_file()]
+    return [int(text) for text in found if text.isdigit()]
+
+
 def available(device: str) -> int:
     """Bytes that can still be allocated on a device."""
     if device == "cuda":

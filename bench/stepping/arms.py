@@ -1,6 +1,7 @@
 """What takes turns: one model with its gradients, and optimizers that each have their own state."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from bench.processes import parallel
 from bench.processes.world import ALONE, World
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
-from bench.training import loss, prepare
+from bench.training import activations, loss, prepare
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.routing import Routing
 from optimizers.sharding.regions import local
@@ -46,6 +47,9 @@ class Subject:
         self.settings, self.device, self.world = settings, settings.train.device, world
         self.source = random_batches.for_model(settings)
         self.model = self._fresh()
+        if world.mesh is None:
+            batch, setting = partial(self.source.batch, seed=settings.seed), f"batches={sizes}"
+            activations.check(self.model, batch, max(sizes), setting, settings.train, world)
         self.forward = parallel.forward(self.model, world)
         self.loss = torch.compile(loss.of) if settings.train.compile else loss.of
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]

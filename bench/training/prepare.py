@@ -1,7 +1,6 @@
 """From settings to everything a run needs, with all that can go wrong said before it starts."""
 
 import importlib
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
 from bench.settings.schema import Settings
-from bench.training import randomness, trial
+from bench.training import activations, randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
@@ -59,6 +58,9 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     refuse_large_batch(settings, read)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
+    size = settings.train.batch_size
+    setting = f"train.batch_size={size}"
+    activations.check(built, partial(read.batch, 0), size, setting, settings.train, world)
     routed = routing(settings, built, world)
     refuse_small_disk(settings, folder, built, routed, world)
     return Ready(read, built, routed, memory)
@@ -96,7 +98,7 @@ def refuse_large_batch(settings: Settings, read) -> None:
     train = settings.train
     examples = train.batch_size * train.accumulate
     needed = examples * sum(tensor.nbytes for tensor in read.batch(0, 1).values())
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    here = meter.total("cpu")
     if needed > here:
         raise UserError(
             f"train.batch_size={train.batch_size}, train.accumulate={train.accumulate}: the "

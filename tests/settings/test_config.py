@@ -111,6 +111,7 @@ def start(tmp_path: Path, *overrides: str) -> None:
         (["train.sequence_length=512"], ["train.sequence_length=512", "256 positions"]),
         (["data.eval_sequences=0"], ["data.eval_sequences=0"]),
         (["train.batch_size=10000000000000"], ["train.batch_size=1", "GB, this machine has"]),
+        (["train.batch_size=3000000"], ["train.batch_size=3000000: a forward", "fewer than"]),
         (["structure={*.c_fd.weight: vector}"], ["*.c_fd.weight", "h.0.mlp.c_fc.weight"]),
         (["structure={*.c_fc.weight: vektor}"], ["c_fc.weight", "role=vektor", "embedding"]),
         (["structure={*.c_fc.weight: {layout: batch}}"], ["c_fc.weight", "batch", "(32, 128)"]),

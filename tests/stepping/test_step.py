@@ -224,6 +224,12 @@ def test_images_are_the_unit_of_an_image_model(measure):
     assert points[0]["theory"] == pytest.approx(5 * 32 / (2 * 50))
 
 
+def test_a_batch_that_cannot_fit_is_refused_before_it_is_made(measure, tmp_path):
+    with pytest.raises(UserError, match=r"^batches=\[1, 2, 3000000\]: .* in which fewer than"):
+        measure(*TEXT, "batches=[1,2,3000000]")
+    assert not list(tmp_path.glob("steps/*"))
+
+
 def test_an_optimizer_that_fails_is_a_line_and_the_others_go_on(measure):
     entries = [
         "hybrid",

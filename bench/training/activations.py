@@ -1,0 +1,71 @@
+"""Whether a batch fits: what its forward pass keeps for the backward pass, before any work."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bench.measuring import meter
+from bench.processes.world import ALONE, World
+from bench.settings.errors import UserError
+from bench.settings.schema import Train
+from bench.training import loss, randomness
+
+FEW = 2  # examples that are tried
+
+
+def check(
+    model: nn.Module, batch: Callable[[int], dict[str, Tensor]], most: int, setting: str,
+    train: Train, world: World = ALONE,
+) -> None:  # fmt: skip
+    """Raise UserError where that alone is more than the machine has; leaves the model as it was.
+
+    batch: so many examples; most: how many pass at once, over all processes, as `setting` says.
+    What an example adds is measured on one and two. It is the least that a step needs: gradients,
+    states and temporary tensors come on top, so that what passes here may still be too much. A
+    compiled model may keep less and is not tried.
+    """
+    here = -(-most // world.size)
+    if train.compile or here <= FEW:
+        return
+    try:
+        each = kept(model, batch(FEW), train) - kept(model, batch(FEW - 1), train)
+    except Exception:  # whatever the model's own code raises: the first step tells
+        return
+    there = meter.total(train.device)
+    if each * here > there:
+        raise UserError(
+            f"{setting}: a forward pass keeps at least {each / 1e6:,.1f} MB an example, "
+            f"{each * here / 1e9:,.0f} GB in all; {there / 1e9:,.0f} GB are there, in which "
+            f"fewer than {world.size * there // each + 1} fit"
+        )
+
+
+def kept(model: nn.Module, batch: dict[str, Tensor], train: Train) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage  # held, so that none other takes its place
+        return tensor
+
+    device = train.device
+    batch = {key: value.to(device) for key, value in batch.items()}
+    before, training = randomness.state(device), model.training
+    buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
+
+    def forward(**inputs: Tensor):
+        return torch.func.functional_call(model, buffers, (), inputs)
+
+    bf16 = torch.autocast(device, torch.bfloat16, enabled=train.precision == "bf16")
+    try:
+        model.eval()  # a norm over the batch has to do with one example
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
+            loss.of(forward, batch)
+        return sum(storage.nbytes() for storage in found.values())
+    finally:
+        model.train(training)
+        randomness.restore(before)
