@@ -3,7 +3,6 @@
 Only a configuration is read: weights are never downloaded and code from the hub never runs.
 """
 
-import copy
 import json
 import os
 import textwrap
@@ -26,6 +25,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from models import fitting
 from models.sizes import check_divides, check_positive
 
 ACCEPTED = (
@@ -45,8 +45,6 @@ NOT_ARCHITECTURE = {
     *("use_return_dict", "output_attentions", "output_hidden_states", "output_router_logits"),
 }
 
-Auto = type[AutoModelForCausalLM] | type[AutoModelForImageClassification]
-
 
 def build(
     *,
@@ -63,8 +61,9 @@ def build(
     name on the hub; of a config.json the architecture alone is read. With `vocab_size` it
     becomes a causal language model (`input_ids` (batch, sequence) int64), otherwise an image
     classifier (`pixel_values` (batch, channels, image_size, image_size) fp32). A size that the
-    architecture does not have is passed over, and patches that leave too little of an image for
-    it give way to its own or smaller ones. Weights follow torch's global random state.
+    architecture does not have is passed over; patches, strides and windows that leave too little
+    of an image for it give way to smaller ones, and `fitted` of the model is a dict of these.
+    Weights follow torch's global random state.
     Raises ValueError where the source is not found, needs code from the hub, has no head for
     the task, or cannot be built with these sizes.
     """
@@ -84,7 +83,7 @@ def build(
     config = _read_config(source)
     heads: Mapping[str, str | Sequence[str]]
     if vocab_size is None:
-        auto: Auto = AutoModelForImageClassification
+        auto: fitting.Auto = AutoModelForImageClassification
         heads = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         task = "image classification, and the data are images"
     else:
@@ -97,7 +96,9 @@ def build(
     head = heads[config.model_type]
     config.architectures = [head if isinstance(head, str) else head[0]]
     try:
-        config = _fitted(auto, config, sizes)
+        asked = fitting.sized(config, sizes).to_dict()
+        config = fitting.fitted(auto, config, sizes)
+        _refuse_too_large(auto, config)
         # A configuration may ask for bf16 weights; what is trained here is kept in fp32.
         model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:
@@ -107,45 +108,13 @@ def build(
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None  # nothing is padded here, so every row has to learn
+    shrinking = ("patch_size", *fitting.SHRINKING)
+    chosen = {name: value for name, value in config.to_dict().items() if name in shrinking}
+    model.fitted = {name: value for name, value in chosen.items() if value != asked[name]}
     return model
 
 
-def _fitted(auto: Auto, config: PreTrainedConfig, sizes: dict[str, int]) -> PreTrainedConfig:
-    """The configuration in these sizes.
-
-    Hierarchies halve an image again and again behind their patches, and some read it by windows
-    of their own: where it does not pass, their own patches are tried, then smaller ones. Where
-    none helps, the sizes are as asked for. Raises ValueError for a model that is too large.
-    """
-    if "patch_size" in sizes:
-        own = {name: size for name, size in sizes.items() if name != "patch_size"}
-        tried = (sizes, own, sizes | {"patch_size": 2}, sizes | {"patch_size": 1})
-        sizes = next((one for one in tried if _passes(auto, config, one)), sizes)
-    config = _sized(config, sizes)
-    _refuse_too_large(auto, config)
-    return config
-
-
-def _passes(auto: Auto, config: PreTrainedConfig, sizes: dict[str, int]) -> bool:
-    """Whether an image passes through a model of these sizes; no memory for numbers is taken."""
-    try:
-        with torch.device("meta"), torch.no_grad():
-            model = auto.from_config(_sized(config, sizes)).eval()
-            side = sizes["image_size"]
-            model(pixel_values=torch.empty(1, sizes["num_channels"], side, side))
-    except Exception:  # whatever a model's own code raises
-        return False
-    return True
-
-
-def _sized(config: PreTrainedConfig, sizes: dict[str, int]) -> PreTrainedConfig:
-    config = copy.deepcopy(config)
-    for part in _parts(config):
-        _fit(part, sizes)
-    return config
-
-
-def _refuse_too_large(auto: Auto, config: PreTrainedConfig) -> None:
+def _refuse_too_large(auto: fitting.Auto, config: PreTrainedConfig) -> None:
     """Raise ValueError for a model whose weights, gradients and AdamW state cannot fit here."""
     with torch.device("meta"):
         count = sum(p.numel() for p in auto.from_config(config).parameters())
@@ -207,35 +176,6 @@ def _from_hub(name: str) -> Path:
         raise ValueError(
             f"model.source={name}: not found ({_one_line(error)}).\nAccepted: {ACCEPTED}."
         ) from error
-
-
-def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
-    """A configuration and those nested in it, such as `text_config`."""
-    nested = [getattr(config, name, None) for name in config.sub_configs]
-    return [config, *(part for part in nested if isinstance(part, PreTrainedConfig))]
-
-
-def _fit(config: PreTrainedConfig, sizes: dict[str, int]) -> None:
-    """Set the sizes a configuration has, no dropout, and token ids inside the vocabulary."""
-    for name, size in sizes.items():
-        if hasattr(config, name):
-            sides = getattr(config, name)
-            setattr(config, name, [size] * len(sides) if isinstance(sides, list | tuple) else size)
-    for name, value in config.to_dict().items():
-        if "drop" in name and type(value) in (int, float):
-            setattr(config, name, type(value)(0))
-    vocabulary = sizes.get("vocab_size")
-    if vocabulary is None:
-        return
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = getattr(config, name, None)
-        if isinstance(ids, list):
-            ids = ids[0] if ids else None
-        if ids is not None and ids >= vocabulary:
-            setattr(config, name, None if name == "pad_token_id" else vocabulary - 1)
-    config.use_cache = False
-    if hasattr(config, "is_decoder"):
-        config.is_decoder = True  # BERT and its kin would otherwise see the tokens they predict
 
 
 def _one_line(error: Exception) -> str:

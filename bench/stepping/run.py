@@ -38,7 +38,7 @@ def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
     remarks(benchmark, say)
     with prepare.mistakes():
         subject = Subject(benchmark.arms[REFERENCE], benchmark.batches, world)
-    prepare.remark_patches(subject.settings, subject.model, say)
+    prepare.remark_fit(subject.settings, subject.model, say)
     found = measure(benchmark, subject, say)
     failed = [label for label, one in found["optimizers"].items() if one["error"]]
     error = f"{', '.join(failed)} could not be measured" if failed else None

@@ -196,15 +196,13 @@ def refuse_small_disk(
         )
 
 
-def remark_patches(settings: Settings, built: nn.Module, say: Callable[[str], None]) -> None:
-    """Say where a model's patches are not those of the data block (models/hub.py)."""
-    patch, asked = getattr(getattr(built, "config", None), "patch_size", None), settings.data
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
-    if asked["task"] == "images" and patch not in (None, asked["patch_size"]):
+def remark_fit(settings: Settings, built: nn.Module, say: Callable[[str], None]) -> None:
+    """Say where a model was made to shrink images less than was asked for (models/hub.py)."""
+    if fitted := getattr(built, "fitted", None):
+        has = ", ".join(f"{name}={value}" for name, value in fitted.items())
         say(
-            f"{chosen(settings)}: has patches of {patch} pixels, as images of "
-            f"{asked['image_size']} do not pass through it in "
-            f"data.patch_size={asked['patch_size']}"
+            f"{chosen(settings)}: has {has}, as images of {settings.data['image_size']} do not "
+            f"pass through it with data.patch_size={settings.data['patch_size']} alone"
         )
 
 

@@ -36,7 +36,7 @@ def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
     routing = prepare.routing(settings, model)
     terminal.show(tables.routing(routing.table))
     say(tables.who_takes_what(settings.optimizer["name"], routing.table))
-    prepare.remark_patches(settings, model, say)
+    prepare.remark_fit(settings, model, say)
     return {"how": "inspected"}
 
 
@@ -138,7 +138,7 @@ def train(
     ready = prepare.everything(settings, folder, world)
     say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
     prepare.remarks(settings, say)
-    prepare.remark_patches(settings, ready.model, say)
+    prepare.remark_fit(settings, ready.model, say)
     facts = record.about(settings, cell) | facts_of(ready, settings)
     tracker = tracking.Tracker()
     if world.leads:

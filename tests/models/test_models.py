@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 import bench.settings.schema  # noqa: F401  (registers what conf/train.yaml starts from)
 from bench.training import loss
-from models import gpt2, hub, vit
+from models import fitting, gpt2, hub, vit
 from tests.helpers.commands import ROOT
 
 CONF = ROOT / "conf"
@@ -243,28 +243,40 @@ def test_hub_reads_the_architecture_alone_in_nested_configurations_too(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("model_type", "asked", "patches"),
+    ("model_type", "side", "asked", "has"),
     [
-        ("convnext", 4, 2),  # halves what its patches leave three times more
-        ("segformer", 4, None),  # has none to choose, and does not pass: as asked for
-        ("swin", 14, 4),  # its own
-        ("vit", 14, 14),
+        ("convnext", 28, 4, {"patch_size": 2}),  # halves what its patches leave three times more
+        ("segformer", 28, 4, {"strides": [2, 2, 2, 2]}),
+        ("efficientnet", 28, 4, {"strides": [1, 1, 2, 2, 1, 2, 1]}),
+        ("swin", 224, 14, {"patch_size": 4, "window_size": 7}),  # its own
+        ("swin", 28, 4, {"patch_size": 1, "window_size": 3}),
+        ("vit", 28, 14, {"patch_size": 14}),
+        ("pvt", 28, 4, {"strides": (4, 2, 2, 2)}),  # does not pass: as asked for
     ],
 )
-def test_patches_that_an_image_does_not_pass_in_give_way(model_type, asked, patches):
-    sizes = {"image_size": 28 if model_type != "swin" else 224, "num_channels": 1, "num_labels": 10}
-    config = hub._fitted(
-        hub.AutoModelForImageClassification,
-        AutoConfig.for_model(model_type),
-        sizes | {"patch_size": asked},
-    )
-    assert getattr(config, "patch_size", None) == patches
+def test_what_shrinks_an_image_too_much_gives_way(model_type, side, asked, has):
+    sizes = {"image_size": side, "num_channels": 1, "num_labels": 10, "patch_size": asked}
+    config = AutoConfig.for_model(model_type)
+    config = fitting.fitted(hub.AutoModelForImageClassification, config, sizes)
+    assert {name: getattr(config, name) for name in has} == has
     assert (config.num_channels, config.num_labels) == (1, 10)
+
+
+def test_a_model_that_was_fitted_trains_and_says_what_it_has(tmp_path):
+    few = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
+    content = AutoConfig.for_model("swin").to_dict() | few
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    model = hub.build(source=str(tmp_path), **IMAGES)
+    assert model.fitted == {"patch_size": 1, "window_size": 3}
+    loss.of(model, pictures())[0].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    model = hub.build(source=str(tmp_path), **IMAGES | {"image_size": 224, "patch_size": 4})
+    assert model.fitted == {}
 
 
 def test_sizes_that_are_lists_stay_lists():
     """Hiera's sides, as rows and columns."""
-    config = hub._sized(AutoConfig.for_model("hiera"), {"image_size": 224, "num_labels": 5})
+    config = fitting.sized(AutoConfig.for_model("hiera"), {"image_size": 224, "num_labels": 5})
     assert (config.image_size, config.num_labels) == ([224, 224], 5)
 
 

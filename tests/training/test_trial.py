@@ -122,3 +122,28 @@ def test_a_hub_model_that_looks_ahead_is_refused_when_it_is_built(tmp_path):
     read = SimpleNamespace(facts={"vocab_size": 99})
     with pytest.raises(UserError, match=f"model.source={tmp_path}: sees the tokens"):
         prepare.model(settings, read)
+
+
+FEW = {"depths": [1] * 4, "hidden_sizes": [8] * 4, "num_attention_heads": [1] * 4}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "reason"),
+    [
+        ("pp_lcnet", {}, "to have 3 channels, but got 1"),
+        ("pvt", FEW, "Kernel size can't be greater than actual input size"),
+    ],
+)
+def test_a_hub_model_that_images_do_not_pass_is_refused_when_it_is_built(
+    model_type, sizes, reason, tmp_path
+):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **sizes}))
+    settings = settle(*FP32, "model=hub", f"model.source={tmp_path}", "data=fashion_mnist")
+    facts = {"image_size": 28, "channels": 1, "classes": 10, "patch_size": 4}
+    with pytest.raises(UserError) as caught:
+        prepare.model(settings, SimpleNamespace(facts=facts))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(
+        f"model.source={tmp_path}: cannot take a batch of pixel_values (2, 1, 28, 28) ("
+    )
+    assert reason in line and line.endswith("; try another data.image_size or data.channels")
