@@ -39,7 +39,7 @@ def name(settings: Settings) -> str:
 
     Raises UserError where that is no name for a folder.
     """
-    for group in ("model", "data", "optimizer", "qkv"):
+    for group in ("model", "data", "optimizer"):  # qkv has one of few
         refuse_odd_name(f"{group}.name", getattr(settings, group)["name"])
     content = {
         "mathematics": MATHEMATICS,

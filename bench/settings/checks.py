@@ -34,10 +34,16 @@ def check_targets(settings: Settings) -> None:
 
 def check_names(settings: Settings) -> None:
     """In these groups the name alone says what is done; elsewhere it is a label."""
-    for group in ("qkv", "parallel", "tracker"):
-        name = getattr(settings, group)["name"]
-        if name not in choices_of(group):
-            raise UserError(f"{group}.name={name}: must be one of {', '.join(choices_of(group))}")
+    named = {group: getattr(settings, group) for group in ("qkv", "parallel", "tracker")}
+    for role, rule in settings.optimizer["roles"].items():
+        if "qkv" in rule:
+            named[f"optimizer.roles.{role}.qkv"] = rule["qkv"]
+    for setting, block in named.items():
+        accepted = choices_of(setting.rpartition(".")[2])
+        if block.get("name") not in accepted:
+            raise UserError(
+                f"{setting}.name={block.get('name')}: must be one of {', '.join(accepted)}"
+            )
 
 
 def check_numbers(settings: Settings) -> None:

@@ -31,8 +31,8 @@ def settle(config: DictConfig) -> Settings:
     checks.refuse_blank_folder(settings.results_dir)
     checks.refuse_loose_part(settings)
     checks.check_targets(settings)
-    checks.check_names(settings)
     checks.check_numbers(settings)
+    checks.check_names(settings)
     checks.check_tasks(settings)
     if settings.tracker.get("mode", "offline") not in ("offline", "online"):
         raise UserError(f"tracker.mode={settings.tracker['mode']}: must be offline or online")

@@ -87,6 +87,8 @@ TRAIN = [
     ("schedule._target_=models.sizes.check_positive", "models.sizes.check_positive: check_"),
     *[(f"{group}.name=zz", f"{group}.name=zz: must be one of ") for group in BY_NAME],
     *[(f"{group}.name=null", f"{group}.name=None: must be one of ") for group in BY_NAME],
+    ("optimizer.roles.hidden.qkv={name: ../../x}", "hidden.qkv.name=../../x: must be one of fused"),
+    ("optimizer.roles.hidden.qkv={output: whole}", "hidden.qkv.name=None: must be one of fused"),
     ("data=sourceless", "data=sourceless: its file is without source"),
     ("data.name=5", "data.name=5: must be letters"),
     ("-m seed=range(0)", "seed=range(0): no values"),
