@@ -32,7 +32,7 @@ def _symmetric(
     alpha,
     beta,
     gamma,
-    K: tl.constexpr,
+    k,
     ADDED: tl.constexpr,
     SIDE: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -50,8 +50,8 @@ def _symmetric(
     a = A + matrix * a_stack + rows[:, None] * a_row + depth[None, :] * a_column
     b = B + matrix * b_stack + depth[:, None] * b_row + columns[None, :] * b_column
     total = tl.zeros((SIDE, SIDE), dtype=tl.float32)
-    for start in range(0, K, DEPTH):
-        left = start + depth < K
+    for start in range(0, k, DEPTH):
+        left = start + depth < k
         x = tl.load(a, mask=(rows < n)[:, None] & left[None, :], other=0.0)
         y = tl.load(b, mask=left[:, None] & (columns < n)[None, :], other=0.0)
         total += tl.dot(x, y, input_precision="ieee")

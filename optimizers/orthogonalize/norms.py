@@ -25,9 +25,12 @@ def normed_(X_bnm: Tensor) -> Tensor:
 
 
 def in_double_(X_bnm: Tensor) -> Tensor:
-    """The same by norms in fp64."""
+    """The same by norms in fp64, kept in fp32 as few GPUs divide fast in fp64: a norm beyond its
+    range, of gradients above 1e34, gives zero."""
     size = torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True, dtype=torch.float64)
-    return X_bnm.div_(_positive(size))
+    dtype = torch.promote_types(X_bnm.dtype, torch.float32)
+    least = torch.finfo(dtype).tiny * torch.finfo(dtype).eps  # a zero matrix stays zero
+    return X_bnm.div_(torch.add(size, least, out=torch.empty_like(size, dtype=dtype)))
 
 
 def schatten4_normed_(X_bnm: Tensor, workspace: Workspace) -> Tensor:

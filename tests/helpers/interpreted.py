@@ -3,12 +3,25 @@
 from itertools import product
 
 import torch
+from triton.runtime import interpreter
 
 from optimizers import moves
 from optimizers.orthogonalize import gpu
 from optimizers.stacks import plan
 from optimizers.views import View, whole
 from tests.helpers.matrices import random
+
+
+def indices_of_one_element():
+    """A loop's bound, an array of one element, is no index to newer versions of numpy."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
 
 SHAPES = (64, 64, 4, 4), (32, 16, 4, 1)  # of tiles
 
@@ -83,6 +96,7 @@ def symmetric_products(dtype, n, k, tall, shape):
 
 
 if __name__ == "__main__":
+    indices_of_one_element()
     forms, flags, dtypes = ("ema", "classical"), (True, False), (torch.float32, torch.float16)
     for case in product(forms, flags, flags, dtypes, ("cpu", "cuda")):
         strips_are_gathered_and_applied(*case)
