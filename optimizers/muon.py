@@ -104,7 +104,8 @@ class Muon(torch.optim.Optimizer):
             steps=0,
         )
         self._views: list[tuple[dict[str, Any], list[View], int]] = []
-        self._plans: dict[int, list[tuple[tuple, Work]]] = {}
+        self._plans: dict[tuple[int, frozenset[int] | None], list[tuple[tuple, Work]]] = {}
+        self._ahead: dict[int, frozenset[int]] = {}  # by group what this step has done already
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -122,7 +123,7 @@ class Muon(torch.optim.Optimizer):
         except Exception:
             self.param_groups.pop()
             self._views = [entry for entry in self._views if entry[0] is not group]
-            self._plans.pop(number, None)
+            self._plans.pop((number, None), None)
             raise
 
     def views(self, group: dict[str, Any]) -> list[View]:
@@ -156,7 +157,7 @@ class Muon(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         before = getattr(self, "param_groups", [])
         super().__setstate__(state)
-        self._plans = {}
+        self._plans, self._ahead = {}, {}
         self._views = self.__dict__.get("_views", [])
         self.defaults.pop("views", None)
         for number, group in enumerate(self.param_groups):
@@ -195,32 +196,53 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for number, group in enumerate(self.param_groups):
-            work = self._work(number, group)
-            if work.active or work.batches:
+            ahead = self._ahead.pop(number, frozenset())
+            everyone = frozenset(range(len(group["params"])))
+            work = self._work(number, group, everyone - ahead if ahead else None)
+            here = bool(work.active or work.batches)
+            if group["shards"] > 1 and (ahead or (here and not self._is_trial(group, work))):
+                group["steps"] += 1
+            if here:
                 self._step_group(group, work)
         return loss
 
-    def _work(self, number: int, group: dict[str, Any]) -> Work:
-        """What this step does, planned anew where tensors, gradients or settings are others."""
+    @torch.no_grad()
+    def step_ahead(self, number: int, members: frozenset[int]) -> None:
+        """Step these tensors of a group, by position, ahead of `step`, which leaves them out (see
+        overlap.py). Views join them with no others."""
+        group = self.param_groups[number]
+        self._step_group(group, self._work(number, group, members))
+        self._ahead[number] = self._ahead.get(number, frozenset()) | members
+
+    def _work(
+        self, number: int, group: dict[str, Any], among: frozenset[int] | None = None
+    ) -> Work:
+        """What this step does, planned anew where tensors, gradients or settings are others.
+
+        among: of these tensors only.
+        """
         if "views" in group:  # given since
             self._take_views(group)
         in_shards = group["shards"] > 1 and group["steps"] % group["period"] > 0
         settings = group["scale"], group["shards"], group["sharding"], group["second_moment"]
         now = (in_shards, settings, tuple(map(_seen, group["params"])))
-        plans = self._plans.setdefault(number, [])
+        plans = self._plans.setdefault((number, among), [])
         for known, work_ in plans:
             if known == now:
                 return work_
         if len(plans) == PLANS:
             plans.clear()
-        plans.append((now, self._planned(group, in_shards)))
+        plans.append((now, self._planned(group, in_shards, among)))
         return plans[-1][1]
 
-    def _planned(self, group: dict[str, Any], in_shards: bool) -> Work:
+    def _planned(
+        self, group: dict[str, Any], in_shards: bool, among: frozenset[int] | None
+    ) -> Work:
         check(group)
         params, views = group["params"], self.views(group)
         check_views(group, views)
-        trained = [k for k, p in enumerate(params) if p.requires_grad]
+        asked = range(len(params)) if among is None else sorted(among)
+        trained = [k for k in asked if params[k].requires_grad]
         active = [k for k in trained if params[k].grad is not None]
         for k in active:
             check_state(group, k, self.state.get(params[k], {}), views)
@@ -230,8 +252,6 @@ class Muon(torch.optim.Optimizer):
         return work(group, views, active)
 
     def _step_group(self, group: dict[str, Any], work: Work) -> None:
-        if group["shards"] > 1 and not self._is_trial(group, work):
-            group["steps"] += 1
         states = {k: self._state(k, group) for k in work.active}
         held = hold(group, work, states)
         if not held.params:

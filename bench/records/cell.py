@@ -28,6 +28,7 @@ LATER = {
     "structure": [],
     "perturb": 0,
     "data.column": None,
+    "optimizer.overlap": "none",
     "parallel": {"name": "none"},
     "optimizer.roles.*.orthogonalizer.norm": "frobenius",
     "optimizer.roles.*.qkv.gate_up": "whole",

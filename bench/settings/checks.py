@@ -71,6 +71,7 @@ def check_numbers(settings: Settings) -> None:
     optimizer = settings.optimizer
     _rate("optimizer.lr_scale", optimizer["lr_scale"])
     _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])
+    _overlap(settings)
     if not isinstance(optimizer["roles"], dict):
         raise UserError(f"optimizer.roles={optimizer['roles']}: needs a rule for each role")
     for role, rule in optimizer["roles"].items():
@@ -85,6 +86,22 @@ def check_numbers(settings: Settings) -> None:
                 raise UserError(f"optimizer.roles.{role}.{key}={rule[key]}: must be ${{{key}}}")
         if "weight_decay" in rule:
             _rate(f"optimizer.roles.{role}.weight_decay", rule["weight_decay"])
+
+
+def _overlap(settings: Settings) -> None:
+    """Muon's step in the backward pass; by which time the norm of all gradients is not known."""
+    chosen = settings.optimizer.get("overlap", "none")
+    if chosen not in ("none", "backward"):
+        raise UserError(f"optimizer.overlap={chosen}: must be none or backward")
+    if chosen == "none":
+        return
+    for name, value, needed in (
+        ("train.clip_norm", settings.train.clip_norm, None),
+        ("parallel", settings.parallel["name"], "none"),
+    ):
+        if value != needed:
+            wanted = "null" if needed is None else needed
+            raise UserError(f"optimizer.overlap=backward: needs {name}={wanted}, not {value}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

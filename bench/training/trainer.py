@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from bench.tracking.tracker import Tracker
 from bench.training import checkpoint, gradients, loss, momenta, randomness
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
+from optimizers.muon import Muon
+from optimizers.overlap import Overlap
 
 
 class Diverged(Exception):
@@ -53,6 +55,9 @@ class Trainer:
         self.loss = torch.compile(loss.of) if self.train.compile else loss.of
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        overlaps = settings.optimizer.get("overlap", "none") == "backward"
+        ours = [part for part in self.routing.optimizers if type(part) is Muon and overlaps]
+        self.overlaps = [Overlap(muon) for muon in ours]  # each begins its step in backward
         self.examples = self.train.batch_size * self.train.accumulate
         self.units_per_step = self.examples * self.data.units_per_example
         self.state: dict[str, Any] = {
@@ -140,13 +145,13 @@ class Trainer:
         device, state = self.train.device, self.state
         self.routing.scale_rates(self.factor(state["step"], self.progress()))
         rates = self.routing.rates()
+        if measure_update and self.overlaps:
+            before = self.weights()
         began = meter.clock(device)
         here, norm = self.gradients()
         middle = meter.clock(device)
-        if measure_update:
-            self.memory.pause()
-            before = meter.copies(self.routing.roles)
-            self.memory.resume()
+        if measure_update and not self.overlaps:
+            before = self.weights()
         resumed = meter.clock(device)
         overflow = self.update()
         ended = meter.clock(device)
@@ -184,6 +189,13 @@ class Trainer:
             )
         return line
 
+    def weights(self) -> dict[str, list[Tensor]]:
+        """Copies, by role; they do not count as the run's memory."""
+        self.memory.pause()
+        copies = meter.copies(self.routing.roles)
+        self.memory.resume()
+        return copies
+
     def update(self) -> str | None:
         """The optimizers' step; what stopped it where a rate is beyond what a weight can hold."""
         try:
@@ -204,7 +216,10 @@ class Trainer:
             with parallel.exchanging(self.forward, last):
                 mean, _ = self.output(self.forward, self.world.part(part))
                 share = mean / self.train.accumulate
-                share.backward()
+                with ExitStack() as begun:
+                    for overlap in self.overlaps if last else ():
+                        begun.enter_context(overlap)
+                    share.backward()
             total += share.detach()
         norm = gradients.norm(self.parameters, self.world)
         if not norm.isfinite():

@@ -34,6 +34,8 @@ TRAIN = [
     ("optimzer=adamw", "optimzer: no such setting; perhaps optimizer"),
     ("train.stepz=1", "train.stepz: no such setting; perhaps steps"),
     ("train.steps=abc", "train.steps=abc: must be a whole number"),
+    ("optimizer.overlap=forward", "optimizer.overlap=forward: must be none or backward"),
+    ("optimizer.overlap=backward", "optimizer.overlap=backward: needs train.clip_norm=null"),
     ("train.batch_size=1.5", "train.batch_size=1.5: must be a whole number"),
     ("perturb=a", "perturb=a: must be a number"),
     ("inspect=perhaps", "inspect=perhaps: must be true or false"),

@@ -51,6 +51,17 @@ def test_a_run_leaves_every_file_and_key(train, tmp_path):
     assert evaluations[-1]["val_loss"] == record["val_loss"]
 
 
+@pytest.mark.parametrize("optimizer", ["hybrid", "muon"])
+def test_an_overlapped_step_trains_as_the_sequential_one(train, optimizer):
+    common = f"optimizer={optimizer}", "train.clip_norm=null", "train.accumulate=2"
+    records = [train(*common, f"optimizer.overlap={how}")[1] for how in ("none", "backward")]
+    assert records[0]["cell"] != records[1]["cell"]
+    assert records[1]["test_loss"] == pytest.approx(records[0]["test_loss"], rel=1e-5)
+    curves = [[line for line in r["curve"] if "update_rms" in line] for r in records]
+    for plain, overlapped in zip(*curves, strict=True):
+        assert overlapped["update_rms"] == pytest.approx(plain["update_rms"], rel=1e-3)
+
+
 def test_images_have_accuracies(train):
     _, record, _ = train("model=vit_nano", "train.steps=20", "train.batch_size=16")
     assert "tokens_per_step" not in record and record["images_per_step"] == 16

@@ -1,0 +1,117 @@
+"""Muon's step of what has its gradients already, while the backward pass goes on.
+
+On a GPU it runs on a stream of its own, on a CPU in a thread of its own.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.muon import Muon
+from optimizers.sharding.plan import count_processes
+
+# Weights that are stepped together: enough to fill the device, few enough to begin early.
+ELEMENTS = {"cpu": 2**22, "cuda": 2**24}
+
+
+class Overlap:
+    """Makes a Muon begin its step in backward passes that run `with` it; `step` does the rest.
+
+        overlap = Overlap(muon)
+        with overlap:
+            loss.backward()  # of several, the last one before the step
+        muon.step()
+
+    The updates are those of `step` alone, but for rounding. Rates and all else that the step needs
+    have to be set before; gradients may not be changed after, so that clipping by the norm of all
+    of them is out. Parameters without a gradient, and those that come late, are `step`'s.
+    Raises ValueError for parameters that several processes hold.
+    """
+
+    def __init__(self, muon: Muon, elements: int | None = None) -> None:
+        """elements: the weights of a bundle that is stepped together."""
+        self.muon = muon
+        self.bundles: list[tuple[int, frozenset[int]]] = []  # number of the group, members
+        self.bundle_of: dict[int, int] = {}
+        self.late: list[set[int]] = []  # of each bundle the parameters without a gradient yet
+        self.jobs: list[Future] = []
+        self.running = False
+        for number, group in enumerate(muon.param_groups):
+            if count_processes(group["params"]) > 1:
+                raise ValueError("overlap: takes parameters of one process only")
+            for members in bundles(muon, group, elements):
+                for k in members:
+                    p = group["params"][k]
+                    self.bundle_of[id(p)] = len(self.bundles)
+                    p.register_post_accumulate_grad_hook(self._arrived)
+                self.bundles.append((number, members))
+        muon.register_step_pre_hook(lambda *_: self.wait())
+        device = next(p.device for group in muon.param_groups for p in group["params"])
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.worker = ThreadPoolExecutor(1, "muon") if self.stream is None else None
+
+    def __enter__(self) -> "Overlap":
+        if self.jobs:
+            raise RuntimeError("overlap: a backward pass before the step of the last one")
+        self.running = True
+        self.late = [
+            {id(self.muon.param_groups[number]["params"][k]) for k in members}
+            for number, members in self.bundles
+        ]
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.running = False
+        if kind is not None:  # the step will not come
+            self.wait()
+
+    def _arrived(self, p: Tensor) -> None:
+        if not self.running:
+            return
+        bundle = self.bundle_of[id(p)]
+        self.late[bundle].discard(id(p))
+        if self.late[bundle]:
+            return
+        if self.worker is not None:
+            self.jobs.append(self.worker.submit(self.muon.step_ahead, *self.bundles[bundle]))
+            return
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream(p.device))
+        done: Future = Future()
+        with torch.cuda.stream(self.stream):
+            done.set_result(self.muon.step_ahead(*self.bundles[bundle]))
+        self.jobs.append(done)
+
+    def wait(self) -> None:
+        """For all that has begun. Raises what a step raised."""
+        jobs, self.jobs = self.jobs, []
+        if self.stream is not None:
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        for job in jobs:
+            job.result()
+
+
+def bundles(muon: Muon, group: dict[str, Any], elements: int | None) -> Iterable[frozenset[int]]:
+    """The group's tensors, the last first as their gradients come, those that views join
+    together."""
+    params = group["params"]
+    limit = elements or ELEMENTS.get(params[0].device.type if params else "cpu", ELEMENTS["cpu"])
+    joined: dict[int, set[int]] = {}
+    for view in muon.views(group):
+        members = set(view["members"]).union(*(joined.get(k, set()) for k in view["members"]))
+        joined |= dict.fromkeys(members, members)
+    bundle: set[int] = set()
+    seen: set[int] = set()
+    for k in reversed(range(len(params))):
+        if k in seen or k not in joined:
+            continue
+        seen |= joined[k]
+        if bundle and sum(params[i].numel() for i in bundle | joined[k]) > limit:
+            yield frozenset(bundle)
+            bundle = set()
+        bundle |= joined[k]
+    if bundle:
+        yield frozenset(bundle)
