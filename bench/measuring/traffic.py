@@ -23,7 +23,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measuring import meter
-from optimizers import muon
+from optimizers import step
 
 # Operators by name: c10d's, then the functional ones that DTensor uses.
 KINDS = {
@@ -42,7 +42,7 @@ SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # they move nothin
 # The parts of a step that are timed: what is called there, by its module.
 PARTS = {
     "communication": (dist, ("all_to_all_single", "all_gather_single", "broadcast")),
-    "orthogonalization": (muon, ("polar",)),
+    "orthogonalization": (step, ("polar",)),
 }
 
 Moved = dict[str, dict[str, int]]  # by kind: calls, sent_bytes, received_bytes

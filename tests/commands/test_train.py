@@ -131,6 +131,7 @@ def test_the_matrix_of_optimizers_models_and_qkv(tmp_path):
         "schedule.warmup_steps=2",
         "tracker=none",
         f"results_dir={tmp_path}",
+        timeout=3600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = records(tmp_path)

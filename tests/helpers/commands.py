@@ -51,8 +51,7 @@ def command(*arguments: str, entry: str = "train", **options) -> subprocess.Comp
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
-        **options,
+        **{"timeout": 1200} | options,  # a busy machine fails none
     )
 
 
