@@ -71,7 +71,7 @@ def forward_backward(
 ) -> dict[str, dict[str, Any]]:
     """What a process moves in one forward and backward pass, as the model says.
 
-    rows: of the inputs of this process's linear maps; itemsize: bytes of an activation.
+    rows: of the inputs of this process's linear maps; itemsize: bytes of what a map gives.
     """
     data, tensor = mesh.get("data", 1), mesh.get("tensor", 1)
     total: dict[str, dict[str, Any]] = {}

@@ -171,10 +171,11 @@ def tensor_parallel(
     fan-out), backward before every one cut along its fan-out (columns: its fan-in, its fan-out,
     and whether it has a bias, whose fp32 gradient is summed too).
 
-    units: rows of a map's input, e.g. tokens; itemsize: bytes of an activation.
+    units: rows of a map's input, e.g. tokens; itemsize: bytes of what a map gives. Its input, left
+    by a norm, is of fp32, and so is the sum of that one's gradient: autocast comes after it.
     """
     sizes = [units * fan_out * itemsize for fan_out in rows]
-    sizes += [units * fan_in * itemsize for fan_in, _, _ in columns]
+    sizes += [units * fan_in * 4 for fan_in, _, _ in columns]
     sizes += [4 * fan_out for _, fan_out, bias in columns if bias]
     each = [2 * (count - 1) / count * sum(sizes)] * count
     forecast: Forecast = {}

@@ -29,12 +29,14 @@ from tests.helpers.commands import ROOT
 from tests.helpers.steps import TEXT, settle
 
 HYBRIDS = ["hybrid", "hybrid parallel.muon=gather", "hybrid parallel.muon=distribute qkv=per_head"]
-CASES = {  # processes, strategy, entries, and a width that the processes divide or not
-    "ddp": (2, "ddp", ["hybrid", "hybrid parallel.muon=replicate", "muon"], 32),
-    "tp": (2, "tp", [*HYBRIDS, "hybrid parallel.muon=blockwise"], 32),
-    "four": (4, "fsdp2", [*HYBRIDS, "muon"], 32),
-    "uneven": (4, "fsdp2", [*HYBRIDS, "muon"], 36),
-    "mesh": (4, "fsdp2_tp", [*HYBRIDS, "muon"], 32),
+# Processes, strategy, entries, a width that the processes divide or not, precision.
+CASES = {
+    "ddp": (2, "ddp", ["hybrid", "hybrid parallel.muon=replicate", "muon"], 32, "bf16"),
+    "tp": (2, "tp", [*HYBRIDS, "hybrid parallel.muon=blockwise"], 32, "fp32"),
+    "tp bf16": (2, "tp", HYBRIDS, 32, "bf16"),
+    "four": (4, "fsdp2", [*HYBRIDS, "muon"], 32, "fp32"),
+    "uneven": (4, "fsdp2", [*HYBRIDS, "muon"], 36, "fp32"),
+    "mesh": (4, "fsdp2_tp", [*HYBRIDS, "muon"], 32, "bf16"),
 }
 
 
@@ -42,13 +44,16 @@ def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run(
         [sys.executable, *launcher, "bench/step.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=500,
+        cwd=ROOT, capture_output=True, text=True, timeout=1500,
     )  # fmt: skip
 
 
-def benchmark(folder: Path, processes: int, strategy: str, entries: list[str], width: int) -> dict:
+def benchmark(
+    folder: Path, processes: int, strategy: str, entries: list[str], width: int, precision: str
+) -> dict:
     done = torchrun(
-        processes, *TEXT, f"model.width={width}", f"parallel={strategy}", "batches=[4,8,12]",
+        processes, *TEXT, f"train.precision={precision}", f"orthogonalizer.dtype={precision}",
+        f"model.width={width}", f"parallel={strategy}", "batches=[4,8,12]",
         f"optimizers={json.dumps(entries)}", f"results_dir={folder}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +91,7 @@ def two(tmp_path_factory) -> dict:
     with FileLock(base / "two.lock"):
         kept = base / "two.json"
         if not kept.exists():
-            record = benchmark(tmp_path_factory.mktemp("two"), 2, "fsdp2", entries, 32)
+            record = benchmark(tmp_path_factory.mktemp("two"), 2, "fsdp2", entries, 32, "fp32")
             kept.write_text(json.dumps(record))
         return json.loads(kept.read_text())
 
