@@ -38,7 +38,8 @@ lint: setup
 test: lint  ## lint and tests (under 6 minutes)
 	$(PYTEST)
 
-test-more: setup  ## integrations, browser, documentation, more whole commands (under 20 minutes)
+test-more: setup  ## the types under Python 3.13, integrations, browser, documentation, more whole commands (under 20 minutes)
+	$(VENV)/bin/mypy --python-version 3.13
 	$(PYTEST) -m more
 
 test-cpu: setup  ## the tests about numbers, on every instruction set the processor has

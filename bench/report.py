@@ -10,20 +10,24 @@ import io
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     from bench.processes import foreground
 
     foreground.begin()
 
+from importlib.util import find_spec
+
 from bench.records import files, record
 from bench.records.archive import Run
-from bench.reporting import charts, markdown, page
 from bench.reporting import content as report_content
+from bench.reporting import markdown
 from bench.reporting.content import Content
 from bench.studies.results import Results
 
 ROOT = Path(__file__).resolve().parent.parent
+DRAWS = {"altair": "altair", "vl_convert": "vl-convert-python"}  # what draws, by its package
 WRITTEN = ("README.md", "records.csv", "verdicts.json", "report.html")
 COLUMNS = (
     *("experiment", "stage", "condition", "arm", "cell", "status", "model", "optimizer", "qkv"),
@@ -44,22 +48,47 @@ def main() -> int:
     if mistake := refused(asked.results):
         print(f"error: --results={asked.results}: {mistake}", file=sys.stderr)
         return 1
+    missing = [package for name, package in DRAWS.items() if find_spec(name) is None]
+    if missing and (asked.published or asked.check):
+        flag = "--check" if asked.check else "--published"
+        print(f"error: {flag}: needs pictures: pip install {' '.join(missing)}", file=sys.stderr)
+        return 1
     content = report_content.gather(Results(Path(asked.results).resolve(), asked.published))
-    pictures = markdown.pictures(content)
+    pictures = {} if missing else charts_of(content)
     texts = written(content, pictures, asked.published)
     if asked.check:
         return report_differences(texts)
     folder = content.results.folder
-    for file, text in (texts | {folder / "report.html": page.page(content)}).items():
+    for file, text in texts.items():
         files.write_text(file, text)
-    (folder / "pictures").mkdir(exist_ok=True)
-    for name, chart in pictures.items():
-        charts.static(chart, folder / name)
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
+    if missing:
+        print(f"no pictures and no page: for these, pip install {' '.join(missing)}")
+        print(f"look at {short(folder / 'README.md')}")
+        return 0
+    draw(content, pictures)
     print(f"look at {short(folder / 'report.html')} or {short(folder / 'README.md')}")
     return 0
+
+
+def charts_of(content: Content) -> dict[str, Any]:
+    """The charts by their place in results/."""
+    from bench.reporting import pictures
+
+    return pictures.every(content)
+
+
+def draw(content: Content, pictures: dict[str, Any]) -> None:
+    """Write the page and the pictures."""
+    from bench.reporting import charts, page
+
+    folder = content.results.folder
+    files.write_text(folder / "report.html", page.page(content))
+    (folder / "pictures").mkdir(exist_ok=True)
+    for name, chart in pictures.items():
+        charts.static(chart, folder / name)
 
 
 def refused(results: str) -> str | None:

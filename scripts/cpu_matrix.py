@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from bench.records.record import cpu_name
+from bench.records.origin import cpu_name
 from optimizers.precision import bf16_pays
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ python scripts/publish.py EXPERIMENT [--results results]
 
 A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
 results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
-made from uncommitted code are refused.
+made from uncommitted code, or where no commit is known, are refused.
 """
 
 import argparse
@@ -23,6 +23,12 @@ def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]
     return [part for part in known if experiment in (None, part["experiment"])]
 
 
+def committed(one: dict) -> bool:
+    """Whether a record names the code it was made from; of a tree without .git that is the commit
+    that was named to it (bench/records/origin.py)."""
+    return bool(one["environment"]["commit"]) and not one["environment"]["dirty"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
@@ -38,12 +44,12 @@ def main() -> int:
         known = sorted({p["experiment"] for r in found for p in parts(asked.results, r)})
         print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
         return 1
-    dirty = [r["cell"] for r in ended if r["environment"]["dirty"]]
+    dirty = [r["cell"] for r in ended if not committed(r)]
     if dirty:
         print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
     target = ROOT / "results" / "records" / asked.experiment
     target.mkdir(parents=True, exist_ok=True)
-    clean = [r for r in ended if not r["environment"]["dirty"]]
+    clean = [r for r in ended if committed(r)]
     for one in clean:
         one["part_of"] = parts(asked.results, one, asked.experiment)
         one["curve"] = record.curve(one["curve"], POINTS)

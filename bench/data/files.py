@@ -5,6 +5,7 @@ import functools
 import glob
 import gzip
 import hashlib
+import importlib
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -107,8 +108,7 @@ def split(block: dict[str, Any], parts: tuple[str, ...]) -> dict[str, list[str]]
 
 def rows(path: str, file: Path, column: str) -> Iterator[str]:
     """The texts in a column of a table, without surrounding blanks; empty ones are passed over."""
-    import datasets
-
+    datasets = package(f"data.path={path}: to read {file}")
     kind, options = TABLES[ending(file)]
     try:
         # Its cache holds nothing but locks; where the user's is, nothing may be writable.
@@ -132,6 +132,16 @@ def rows(path: str, file: Path, column: str) -> Iterator[str]:
     except Exception as error:  # pyarrow, pandas, fsspec: each has its own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"data.path={path}: cannot read {file} ({reason})") from error
+
+
+def package(asked: str):
+    """The package datasets; UserError where it is not installed. asked: what needs it."""
+    try:
+        return importlib.import_module("datasets")
+    except ModuleNotFoundError as error:
+        if error.name != "datasets":
+            raise
+        raise UserError(f"{asked} the package datasets is needed: pip install datasets") from None
 
 
 def read_text(path: str, file: Path) -> str:

@@ -136,8 +136,8 @@ def shipped_rows(block: dict, part: str) -> Iterator[dict]:
 
 def hub_rows(block: dict, split: str) -> Iterator[dict]:
     """Rows of a hub data set. Raises UserError, soon, when the hub cannot deliver."""
+    datasets = files.package(f"data={block['name']}: for the Hugging Face hub")
     try:
-        import datasets
         from huggingface_hub import constants
         from huggingface_hub.utils import get_session
 

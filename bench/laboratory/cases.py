@@ -14,7 +14,7 @@ from bench.laboratory import charts, cost, iteration, recursion, tables
 from bench.laboratory.iteration import Outcome
 from bench.laboratory.matrices import Matrices, Problem, problems
 from bench.laboratory.settings import Method, Settings
-from bench.records import record
+from bench.records import origin, record
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BINS, TOP = 30, 1.5  # of the histogram: from 0 to TOP, what lies above in the last one
@@ -69,7 +69,7 @@ def solve(
     """The cases of one problem. What is finished is written, also on Ctrl-C."""
     records: list[dict[str, Any]] = []
     try:
-        made = record.made()
+        made = origin.made()
         matrices = problem.form() if problem.form else None
         for case in cases(settings, problem):
             records.append(measured(settings, problem, matrices, case) | made)

@@ -23,7 +23,7 @@ from bench.laboratory.recursion import Estimate
 from bench.laboratory.search import Fit
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.tables import mse
-from bench.records import record
+from bench.records import origin, record
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from optimizers.coefficients import Triple, per_step
@@ -85,7 +85,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
             for shape, row in travelled.items()
         ],
         "chosen": chosen,
-        **record.made(),
+        **origin.made(),
     }
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)

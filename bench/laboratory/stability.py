@@ -16,7 +16,7 @@ from bench.display.numbers import number
 from bench.laboratory import dynamics, recursion, search, spectra, stability_chart
 from bench.laboratory.dynamics import KINDS, LongRun, Place
 from bench.laboratory.settings import Settings
-from bench.records import record
+from bench.records import origin, record
 from optimizers.coefficients import BASELINE, CUBIC, KELLER, SU, TAYLOR, Triple
 
 PUBLISHED = {"taylor": TAYLOR, "cubic": CUBIC, "baseline": BASELINE, "keller": KELLER, "su": SU}
@@ -73,7 +73,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         ],
         "official": official,
         "seed": settings.seed,
-        **record.made(),
+        **origin.made(),
     }
     record.write_json(folder / "stability.json", found)
     if settings.pictures:

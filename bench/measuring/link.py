@@ -10,9 +10,14 @@ from scipy.optimize import nnls
 
 from bench.measuring import meter
 from bench.processes.world import World
+from optimizers.sharding.exchange import ALL_GATHER
 
 SIZES = [2**power for power in range(12, 24, 2)]  # bytes that a process sends in a call
 REPEATS = 7
+# As torch calls it from 2.13 on, and before.
+REDUCE_SCATTER = (
+    "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+)
 
 
 def sweep(world: World, device: str) -> dict[str, dict[str, Any]]:
@@ -63,13 +68,13 @@ def _fastest(call: Callable[[], object], device: str) -> float:
 def _all_gather(size: int, world: World, device: str) -> Callable[[], object]:
     part = torch.zeros(size // (world.size - 1) // 4, device=device)
     whole = torch.empty(world.size * len(part), device=device)
-    return lambda: dist.all_gather_single(whole, part)
+    return lambda: getattr(dist, ALL_GATHER)(whole, part)
 
 
 def _reduce_scatter(size: int, world: World, device: str) -> Callable[[], object]:
     part = torch.zeros(size // (world.size - 1) // 4, device=device)
     whole = torch.zeros(world.size * len(part), device=device)
-    return lambda: dist.reduce_scatter_single(part, whole)
+    return lambda: getattr(dist, REDUCE_SCATTER)(part, whole)
 
 
 def _all_to_all(size: int, world: World, device: str) -> Callable[[], object]:

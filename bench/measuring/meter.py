@@ -122,7 +122,7 @@ def held(device: str, work: Callable[[], object]) -> Held:
         return Held(peak - before, after - before)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would report its own start and stop
     cpu = torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+    with torch.profiler.profile(activities=[cpu], profile_memory=True, acc_events=True) as profile:
         work()
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measuring import meter
 from optimizers import step
+from optimizers.sharding.exchange import ALL_GATHER
 
 # Operators by name: c10d's, then the functional ones that DTensor uses.
 KINDS = {
@@ -41,7 +42,7 @@ SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # they move nothin
 
 # The parts of a step that are timed: what is called there, by its module.
 PARTS = {
-    "communication": (dist, ("all_to_all_single", "all_gather_single", "broadcast")),
+    "communication": (dist, ("all_to_all_single", ALL_GATHER, "broadcast")),
     "orthogonalization": (step, ("polar",)),
 }
 

@@ -182,7 +182,9 @@ def forward(model, world: World):
         return model
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(model, forward_sync_buffers=False)
+    shared = DistributedDataParallel(model)  # buffers are sent once, here
+    shared.broadcast_buffers = False  # the argument for that has another name from torch 2.13 on
+    return shared
 
 
 def exchanging(forward, last: bool):

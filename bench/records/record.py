@@ -1,20 +1,14 @@
 """What a run leaves behind: metrics line by line, one record at the end."""
 
-import functools
 import json
 import math
-import platform
-import shlex
-import subprocess
-import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from bench.records import files
+from bench.records import files, origin
 from bench.records.cell import qkv_name
 from bench.records.mathematics import MATHEMATICS
 from bench.settings.schema import Settings
@@ -28,7 +22,6 @@ NOT_YET = (
     "peak_memory_bytes",
 )
 PART = ("experiment", "stage", "condition", "arm")
-PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
 
 
 def plain(value: Any) -> Any:
@@ -171,7 +164,7 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         **dict.fromkeys(NOT_YET),
         "steps": 0,
         "curve": [],
-        "command": command(),
+        "command": origin.command(),
         **{key: getattr(settings, key) for key in PART},
         "model": settings.model["name"],
         "optimizer": settings.optimizer["name"],
@@ -180,56 +173,6 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         "seed": settings.seed,
         "lr_scale": settings.optimizer["lr_scale"],
         "precision": settings.train.precision,
-        "environment": environment(),
+        "environment": origin.environment(settings.train.device),
         "config": asdict(settings),
     }
-
-
-@functools.cache
-def made() -> dict[str, Any]:
-    """How and where a result came about; asked once a result, as it asks git."""
-    return {"command": command(), "environment": environment()}
-
-
-def command() -> str:
-    return shlex.join(["python", *sys.argv])
-
-
-def environment() -> dict[str, Any]:
-    """Versions, processor, threads and the commit of the code."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-        "platform": platform.platform(terse=True),
-        "cpu": cpu_name(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "threads": torch.get_num_threads(),
-        "commit": git("rev-parse", "HEAD"),
-        # Of the code: results that this command or one before it replaced do not count.
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!results")),
-    }
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
-
-
-def git(*arguments: str) -> str | None:
-    """What git says of the checkout this file is in; None without git."""
-    root = Path(__file__).resolve().parents[2]
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

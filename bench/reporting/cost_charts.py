@@ -1,10 +1,11 @@
-"""The report's charts of what optimizers cost: their share of a step, state, and overhead."""
+"""The report's charts of what optimizers cost: share of a step, state, overhead, communication."""
 
 import math
 from typing import Any
 
 import altair as alt
 
+from bench.communication import extrapolation
 from bench.reporting.charts import ROW, looks, shown
 from bench.reporting.style import (
     BRIGHT,
@@ -28,6 +29,7 @@ from bench.studies.words import batch
 LEVELS = (0.05, 0.02, 0.01)  # of overhead: those that claims name
 FOOT = 1e-4  # the least overhead on a logarithmic axis
 MB = 1e6
+SHOWN_TOKENS = 2**22  # of a step that is extrapolated to many processes
 
 
 def share(one: Comparison) -> alt.LayerChart | None:
@@ -167,3 +169,44 @@ def ticks_between(values: list[float]) -> list[float]:
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     every = [float(f"{part}e{power}") for power in powers for part in (1, 3)]
     return [tick for tick in every if min(values) <= tick <= max(values)]
+
+
+def extrapolated_chart(points: list[extrapolation.Point]) -> alt.LayerChart:
+    """The share that communication takes, against the number of GPUs."""
+    rows: list[dict[str, Any]] = [
+        {
+            "arm": f"{point.model} {point.strategy}",
+            "x": point.gpus,
+            "mean": rounded(point.share("communication")),
+        }
+        for point in points
+        if point.tokens == SHOWN_TOKENS
+    ]
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    scale = alt.Scale(type="log", nice=False)
+    gpus = sorted({row["x"] for row in rows})
+    ticks = ticks_between([row["mean"] for row in rows])
+    x = alt.X("x:Q", title="GPUs", scale=scale, axis=alt.Axis(values=gpus, format=",d"))
+    title = "communication of Muon's step / forward + backward, %"
+    y = alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(values=ticks, format="~%"))
+    tooltip = [alt.Tooltip("arm:N"), alt.Tooltip("x:Q", title="GPUs")]
+    tooltip.append(alt.Tooltip("mean:Q", title="share", format=".3~%"))
+    color = told_apart(styles(names), by=("color",))["color"]
+    levels = alt.Chart(
+        data([{"at": level, "text": f"{level:.0%}"} for level in extrapolation.LEVELS])
+    )
+    layers = [
+        levels.mark_rule(color=GREY, strokeWidth=0.8).encode(alt.Y("at:Q")),
+        levels.mark_text(align="left", dx=3, dy=-6, color=TEXT).encode(
+            alt.Y("at:Q"), alt.XValue(0), text="text:N"
+        ),
+        alt.Chart(data(rows))
+        .mark_line(strokeDash=[5, 4], point=True)
+        .encode(x, y, color, BRIGHT, tooltip=tooltip)
+        .add_params(CHOSEN),
+    ]
+    notes = (
+        f"Nothing here was measured: the model of bench/communication/model.py, {SHOWN_TOKENS:,} "
+    )
+    notes += "tokens a step over all GPUs; what is assumed is in conf/communication.yaml"
+    return chart(layers, "Extrapolated: Muon's communication at scale", notes, 360)

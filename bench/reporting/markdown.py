@@ -7,11 +7,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-import altair as alt
-
 from bench.communication import tables as communication_tables
 from bench.display.cells import Cell, Table
-from bench.reporting import charts, cost_charts
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
@@ -23,10 +20,7 @@ HEADLINE = "optimizers"  # the experiment that README.md leads with
 SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
 STEP = "gpt2-cpu"  # the step benchmark that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
-KINDS: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
-    "loss": partial(charts.loss, against="steps"),
-    "tuning": charts.tuning,
-}
+KINDS = ("loss", "tuning")  # pictures of one condition
 
 
 BEGINNING = "# Results\n\nMade by `make results`"  # by this a report knows its own
@@ -82,24 +76,6 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
     place = picture(EXTRAPOLATED)
     parts += [f"![Extrapolated communication]({place})"] if place in shown else []
     return [*parts, table(communication_tables.extrapolated(content.extrapolated))]
-
-
-def pictures(content: Content) -> dict[str, alt.LayerChart]:
-    """The charts that the Markdown shows, by their place in results/.
-
-    Of one run an arm a curve would show nothing but noise.
-    """
-    found = {}
-    for name, every in content.comparisons.items():
-        found[picture(name)] = charts.differences(every)
-        for one in every if len(every[0].study.final_seeds) > 1 else []:
-            for kind, draw in KINDS.items():
-                found[picture(name, one.condition, kind)] = draw(one)
-    for name, record in content.steps.items():
-        found[picture(name)] = cost_charts.overhead(record)
-    if content.shared:
-        found[picture(EXTRAPOLATED)] = report_communication.extrapolated_chart(content.extrapolated)
-    return {place: chart for place, chart in found.items() if chart}
 
 
 def picture(*names: str) -> str:

@@ -169,6 +169,6 @@ def communication(content: Content) -> dict[str, Any]:
         "made": words.environment(content.shared.values()),
         "commands": [one["command"] for one in content.shared.values()],
         "lead_extrapolated": report_communication.lead_extrapolated(),
-        "chart": spec(report_communication.extrapolated_chart(content.extrapolated)),
+        "chart": spec(cost_charts.extrapolated_chart(content.extrapolated)),
         "extrapolated": communication_tables.extrapolated(content.extrapolated),
     }

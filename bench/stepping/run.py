@@ -12,7 +12,7 @@ from bench.communication import tables as communication_tables
 from bench.display import progress
 from bench.measuring import flops, link, meter, turns
 from bench.processes import parallel
-from bench.records import record
+from bench.records import origin, record
 from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.stepping import chart, communication, summary
@@ -86,7 +86,7 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": benchmark.name,
-        "command": record.command(),
+        "command": origin.command(),
         "model": settings.model["name"],
         "parameters": sum(p.numel() for p in subject.parameters),
         "unit": subject.source.unit,
@@ -96,7 +96,7 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
         "device": settings.train.device,
         "rounds": benchmark.rounds,
         **subject.world.facts(),
-        "environment": record.environment(),
+        "environment": origin.environment(settings.train.device),
         "config": {
             "model": settings.model,
             "data": settings.data["name"],

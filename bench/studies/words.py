@@ -161,6 +161,12 @@ def notes(one: Comparison) -> list[str]:
     return found
 
 
+MARKS = {  # of a commit
+    "+": " (+: with changes that were not committed)",
+    "?": " (?: not known whether with changes)",
+}
+
+
 def environment(records: Iterable[dict[str, Any]]) -> str:
     """Machine, threads, torch, precision and commits of records."""
     machines, commits = {}, {}
@@ -171,9 +177,11 @@ def environment(records: Iterable[dict[str, Any]]) -> str:
         machine += f", {threads} thread{'s' * (threads != 1)}"
         words = f"{machine}, torch {made.get('torch', '?')}, "
         machines[words + str(one.get("precision"))] = True
-        commits[f"{(made.get('commit') or 'unknown')[:10]}{'+' * bool(made.get('dirty'))}"] = True
-    changed = " (+: with changes that were not committed)" * any("+" in name for name in commits)
-    return f"{'; '.join(sorted(machines))}; commit {', '.join(sorted(commits))}{changed}"
+        commit, dirty = made.get("commit"), made.get("dirty", False)
+        mark = {True: "+", None: "?"}.get(dirty, "") if commit else ""
+        commits[f"{(commit or 'unknown')[:10]}{mark}"] = True
+    notes = "".join(note for mark, note in MARKS.items() if any(mark in name for name in commits))
+    return f"{'; '.join(sorted(machines))}; commit {', '.join(sorted(commits))}{notes}"
 
 
 def commands(runs: Iterable[Run]) -> list[str]:

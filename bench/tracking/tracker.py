@@ -168,6 +168,8 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
 
 def _give_up(error: Exception, warn: Callable[[str], None]) -> None:
     """One warning; and W&B's own process goes, or a broken one would fail the cells to come."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "wandb":
+        return warn("W&B is off for this run: the package wandb is not installed")
     reason = " ".join(str(error).split()) or type(error).__name__
     warn(f"W&B is off for this run: {reason[:200]}")
     with contextlib.suppress(Exception, SystemExit):

@@ -12,7 +12,7 @@ from bench.display import terminal
 from bench.measuring import meter, reference
 from bench.processes import parallel
 from bench.processes.world import World
-from bench.records import archive, record
+from bench.records import archive, origin, record
 from bench.records.owner import Held, Lost, Ownership
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
@@ -121,7 +121,7 @@ def remove(path: Path) -> None:
 
 def skipped(done: dict[str, Any]) -> str:
     commit = done["environment"].get("commit")
-    other = commit and commit != record.git("rev-parse", "HEAD")
+    other = commit and commit != origin.commit()
     by = f" by commit {commit[:10]}" if other else ""
     return f"{done['status']} before{by}, skipped (rerun=true trains it again)"
 

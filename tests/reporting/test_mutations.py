@@ -12,7 +12,7 @@ import pytest
 
 from bench import report
 from bench.records import layouts, shape
-from bench.reporting import page
+from bench.reporting import charts, page
 from bench.studies import study
 from bench.verdicts import claims
 from tests.helpers import fake_results
@@ -72,7 +72,7 @@ def fitting_checks() -> list[str]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No pictures, no scripts in the page, and every declaration read once."""
-    monkeypatch.setattr(report.charts, "static", lambda chart, path: chart.to_dict(validate=False))
+    monkeypatch.setattr(charts, "static", lambda chart, path: chart.to_dict(validate=False))
     monkeypatch.setattr(page.vl_convert, "javascript_bundle", lambda **options: "")
     monkeypatch.setattr(study, "load", functools.cache(study.load))
     found = claims.load()

@@ -24,7 +24,7 @@ from bench.laboratory.statements import (
 )
 from bench.laboratory.statements.check import STEPS, Check
 from bench.laboratory.statements.coefficients import SAMPLES, SIDE, STARTS
-from bench.records import record
+from bench.records import origin, record
 
 SHAPES = [(n, ratio * n) for n in (64, 256, 1024, 4096) for ratio in (1, 2, 4, 8)]
 MATRIX_SHAPES = [(64, 64), (256, 256), (256, 1024), (1024, 1024)]
@@ -43,7 +43,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     whole = {
         "checks": [asdict(check) for check in found],
         "seed": settings.seed,
-        **record.made(),
+        **origin.made(),
     }
     record.write_json(folder / "checks.json", whole)
     say(f"checks.json in {folder}")

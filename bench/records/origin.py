@@ -1,0 +1,86 @@
+"""Where a result comes from: the command, the machine, the versions, and the commit of the code."""
+
+import functools
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+COMMIT = "MUONBENCH_COMMIT"  # an environment variable
+PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
+
+
+@functools.cache
+def made(device: str = "cpu") -> dict[str, Any]:
+    """How and where a result came about; asked once a result, as it asks git."""
+    return {"command": command(), "environment": environment(device)}
+
+
+def command() -> str:
+    return shlex.join(["python", *sys.argv])
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, processor, threads and the commit of the code; `gpu` only where `device` is one."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **{package: installed(package) for package in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+        "dirty": dirty(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the code: git's, or where its .git did not come along what COMMIT names."""
+    return git("rev-parse", "HEAD") or os.environ.get(COMMIT) or None
+
+
+def dirty() -> bool | None:
+    """Whether the code has changes that were not committed; None where git cannot tell.
+
+    Results that this command or one before it replaced do not count.
+    """
+    changes = git("status", "--porcelain", "--untracked-files=no", ".", ":!results")
+    return None if changes is None else bool(changes)
+
+
+def installed(package: str) -> str | None:
+    """Its version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of the checkout this file is in; None where it is none, or without git."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # or git would speak of the checkout around it
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,35 @@
+"""The charts that the report's Markdown shows, all that it needs altair for."""
+
+from collections.abc import Callable
+from functools import partial
+
+import altair as alt
+
+from bench.reporting import charts, cost_charts, markdown
+from bench.reporting.content import Content
+from bench.studies.comparison import Comparison
+
+DRAW: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
+    "loss": partial(charts.loss, against="steps"),
+    "tuning": charts.tuning,
+}
+
+
+def every(content: Content) -> dict[str, alt.LayerChart]:
+    """The charts that the Markdown shows, by their place in results/.
+
+    Of one run an arm a curve would show nothing but noise.
+    """
+    found = {}
+    for name, every in content.comparisons.items():
+        found[markdown.picture(name)] = charts.differences(every)
+        for one in every if len(every[0].study.final_seeds) > 1 else []:
+            for kind, draw in DRAW.items():
+                found[markdown.picture(name, one.condition, kind)] = draw(one)
+    for name, record in content.steps.items():
+        found[markdown.picture(name)] = cost_charts.overhead(record)
+    if content.shared:
+        found[markdown.picture(markdown.EXTRAPOLATED)] = cost_charts.extrapolated_chart(
+            content.extrapolated
+        )
+    return {place: chart for place, chart in found.items() if chart}
