@@ -42,6 +42,8 @@ class Case(NamedTuple):
 def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """All cases, problem by problem; returns their records, which are also written."""
     folder = Path(settings.results_dir) / "ortho"
+    if settings.device != "cpu":  # whose cases have the same names
+        folder /= settings.device
     posed = problems(settings)
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
@@ -69,7 +71,7 @@ def solve(
     """The cases of one problem. What is finished is written, also on Ctrl-C."""
     records: list[dict[str, Any]] = []
     try:
-        made = origin.made()
+        made = origin.made(settings.device)
         matrices = problem.form() if problem.form else None
         for case in cases(settings, problem):
             records.append(measured(settings, problem, matrices, case) | made)
@@ -89,7 +91,7 @@ def cases(settings: Settings, problem: Problem) -> Iterator[Case]:
     for method in settings.methods:
         for steps in settings.steps:
             for form, dtype in forms(settings, problem):
-                case = resolved(method, form, steps, dtype, problem)
+                case = resolved(method, form, steps, dtype, problem, settings.device)
                 if case not in seen:
                     seen.add(case)
                     yield case
@@ -104,12 +106,14 @@ def forms(settings: Settings, problem: Problem) -> Iterator[tuple[str, str]]:
                 yield form, dtype
 
 
-def resolved(method: Method, form: str, steps: int, dtype: str, problem: Problem) -> Case:
+def resolved(
+    method: Method, form: str, steps: int, dtype: str, problem: Problem, device: str
+) -> Case:
     if form == "exact":
         return Case("exact", form, None, dtype, ())
     triples = tuple(method.triples(steps))
     if form != RECURSION:
-        form = cost.resolved(form, problem.shape, list(triples), dtype)
+        form = cost.resolved(form, problem.shape, list(triples), dtype, device)
     return Case(method.name, form, steps, dtype, triples)
 
 
@@ -117,7 +121,7 @@ def measured(
     settings: Settings, problem: Problem, matrices: Matrices | None, case: Case
 ) -> dict[str, Any]:
     """The record of a case."""
-    triples = list(case.triples)
+    triples, device = list(case.triples), settings.device
     if case.form == RECURSION:
         s_bk = problem.spectra
         outcome = iteration.on_spectra(s_bk, triples)
@@ -125,8 +129,8 @@ def measured(
     else:
         assert matrices is not None  # `forms` asks for none where there are none
         s_bk = matrices.s_bk
-        outcome = iteration.on_matrices(matrices, triples, case.form, case.dtype)
-        counted = cost.count(case.form, problem.shape, triples, case.dtype)
+        outcome = iteration.on_matrices(matrices, triples, case.form, case.dtype, device)
+        counted = cost.count(case.form, problem.shape, triples, case.dtype, device)
     diverged_step, ended = (outcome, None) if isinstance(outcome, int) else (None, outcome)
     return {
         "case": case.name(problem),
@@ -148,7 +152,7 @@ def measured(
         **analysis(case.triples),
         "matmuls": counted.matmuls,
         "flops": counted.flops,
-        **timing(problem.shape, case, counted.flops),
+        **timing(problem.shape, case, counted.flops, device),
         "pareto": False,
     }
 
@@ -211,12 +215,12 @@ def analysis(triples: tuple) -> dict[str, Any]:
     }
 
 
-def timing(shape: tuple[int, int], case: Case, flops: int | None) -> dict[str, Any]:
+def timing(shape: tuple[int, int], case: Case, flops: int | None, device: str) -> dict[str, Any]:
     """Milliseconds a matrix, FLOP/s, and that as a share of the best product's."""
     if case.form == RECURSION:
         return {"ms": None, "rate": None, "gemm_peak": None, "share_of_peak": None}
-    ms = cost.milliseconds(case.form, shape, list(case.triples), case.dtype)
-    peak = cost.gemm_peak(case.dtype)
+    ms = cost.milliseconds(case.form, shape, list(case.triples), case.dtype, device)
+    peak = cost.gemm_peak(case.dtype, device)
     rate = flops / ms["median"] * 1e3 if flops else None
     return {
         "ms": ms,

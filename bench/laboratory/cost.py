@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,10 @@ from bench.measuring import flops, meter
 from optimizers.coefficients import CUBIC, TAYLOR, Triple
 from optimizers.orthogonalize.iteration import DTYPES, gram_is_cheaper, msign, orthogonalize
 
-SQUARES = (256, 512, 1024, 2048)  # rows of the products whose best rate is the ceiling
+# Rows of the products whose best rate is the ceiling.
+SQUARES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 SECONDS = 0.3  # spent on timing one kind of case
+CALLS = {"cpu": 1, "cuda": 20}  # in a row, timed as one: a launch takes longer than a small product
 
 
 class Count(NamedTuple):
@@ -22,33 +25,38 @@ class Count(NamedTuple):
     flops: int | None
 
 
-def resolved(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> str:
-    """`auto` as newton_schulz or gram, whichever it is for this shape."""
+def resolved(
+    form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
+) -> str:
+    """`auto` as newton_schulz or gram, whichever it is for this shape there."""
     if form != "auto":
         return form
     with FakeTensorMode():
-        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype], device=device)
         return "gram" if gram_is_cheaper(X, triples) else "newton_schulz"
 
 
-def count(form: str, shape: tuple[int, int], triples: list[Triple], dtype: str) -> Count:
+def count(
+    form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
+) -> Count:
     """By running the iteration on matrices without storage.
 
-    Products on torch's meta device, where each is one call; FLOPs as on a CPU, where a large
-    symmetric product is computed once, in pieces. None for exact: torch counts no FLOPs for an SVD.
+    Products on torch's meta device, where each is one call; FLOPs as on the device: on a CPU a
+    large symmetric product is computed once, in pieces. None for exact: torch counts no FLOPs for
+    an SVD.
     """
     if form == "exact":
         return Count(None, None)
     X = torch.empty(1, *shape, dtype=DTYPES[dtype], device="meta")
     whole = flops.count(lambda: orthogonalize(X, triples, form))
     with FakeTensorMode():
-        X = torch.empty(1, *shape, dtype=DTYPES[dtype])
+        X = torch.empty(1, *shape, dtype=DTYPES[dtype], device=device)
         done = flops.count(lambda: orthogonalize(X, triples, form))
     return Count(whole.products, done.flops)
 
 
 def milliseconds(
-    form: str, shape: tuple[int, int], triples: list[Triple], dtype: str
+    form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
 ) -> dict[str, Any]:
     """Median and spread of one matrix's time, its norm included.
 
@@ -56,38 +64,36 @@ def milliseconds(
     measured once for all sets with equally many steps and as many cubic ones.
     """
     cubic = sum(c == 0 for _, _, c in triples) if form != "exact" else 0
-    return _milliseconds(form, shape, len(triples), cubic, dtype)
+    return _milliseconds(form, shape, len(triples), cubic, dtype, device)
 
 
 @functools.cache
 def _milliseconds(
-    form: str, shape: tuple[int, int], steps: int, cubic: int, dtype: str
+    form: str, shape: tuple[int, int], steps: int, cubic: int, dtype: str, device: str
 ) -> dict[str, Any]:
-    X = torch.randn(1, *shape).to(DTYPES[dtype])
+    X = torch.randn(1, *shape, device=device).to(DTYPES[dtype])
     triples = [TAYLOR] * (steps - cubic) + [CUBIC] * cubic
 
     def run() -> None:
         msign(X) if form == "exact" else orthogonalize(X, triples, form)
 
-    return meter.summary(_seconds(run, at_least=3, scale=1e3))
+    return meter.summary([1e3 * each for each in _seconds(run, device, at_least=3)])
 
 
 @functools.cache
-def gemm_peak(dtype: str) -> float:
-    """FLOP/s of this machine's best product of square matrices in a dtype: the ceiling."""
-    return max(flops.rate(1, size, size, size, DTYPES[dtype], "cpu") for size in SQUARES)
+def gemm_peak(dtype: str, device: str = "cpu") -> float:
+    """FLOP/s of the device's best product of square matrices in a dtype: the ceiling."""
+    return max(flops.rate(1, size, size, size, DTYPES[dtype], device) for size in SQUARES[device])
 
 
-def _seconds(run, at_least: int, scale: float = 1.0) -> list[float]:
+def _seconds(run: Callable[[], object], device: str, at_least: int) -> list[float]:
     """Times of repeated runs, after one that warms up, for about SECONDS."""
     times: list[float] = []
-    begin = last = time.perf_counter()
+    begin = time.perf_counter()
     run()
-    warm = time.perf_counter() - last
+    warm = meter.clock(device) - begin
     while len(times) < at_least or time.perf_counter() - begin + warm < SECONDS:
-        last = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - last) * scale)
+        times.append(meter.seconds(device, run, CALLS[device]))
         if len(times) >= 100:
             break
     return times

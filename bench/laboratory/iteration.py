@@ -27,12 +27,14 @@ class Outcome(NamedTuple):
     orthogonality_error_b: NDArray[np.float64]
 
 
-def on_matrices(matrices: Matrices, triples: list[Triple], form: str, dtype: str) -> Outcome | int:
-    """Run it; the step (from 1) at which it diverged where it did."""
-    X = iterated(matrices.X_bnm, triples, form, dtype)
+def on_matrices(
+    matrices: Matrices, triples: list[Triple], form: str, dtype: str, device: str = "cpu"
+) -> Outcome | int:
+    """Run it on the device; the step (from 1) at which it diverged where it did."""
+    X = iterated(matrices.X_bnm, triples, form, dtype, device)
     s = spectrum(X)
     if s is None:
-        return diverged_at(matrices.X_bnm, triples, form, dtype)
+        return diverged_at(matrices.X_bnm, triples, form, dtype, device)
     Q = matrices.msign_bnm
     if X.shape[-2] > X.shape[-1]:
         X, Q = X.mT, Q.mT
@@ -65,11 +67,15 @@ def on_spectra(s_bk: NDArray[np.float64], triples: list[Triple]) -> Outcome | in
     )
 
 
-def iterated(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str) -> Tensor:
-    """In `dtype`, returned in fp64. As in training, norms are taken before the cast."""
+def iterated(
+    X_bnm: Tensor, triples: list[Triple], form: str, dtype: str, device: str = "cpu"
+) -> Tensor:
+    """In `dtype` on the device, returned in fp64 where it came from. As in training, norms are
+    taken before the cast."""
+    X, home = X_bnm.to(device), X_bnm.device
     if form == "exact":
-        return msign(X_bnm.to(DTYPES[dtype])).double()
-    return orthogonalize(X_bnm, triples, form, DTYPES[dtype]).double()
+        return msign(X.to(DTYPES[dtype])).to(home, torch.float64)
+    return orthogonalize(X, triples, form, DTYPES[dtype]).to(home, torch.float64)
 
 
 def spectrum(X_bnm: Tensor) -> NDArray[np.float64] | None:
@@ -85,9 +91,9 @@ def spectrum(X_bnm: Tensor) -> NDArray[np.float64] | None:
     return s.numpy() if bool((s <= recursion.ESCAPED).all()) else None
 
 
-def diverged_at(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str) -> int:
+def diverged_at(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str, device: str) -> int:
     """The first number of steps after which a singular value is not finite or beyond 100."""
     for steps in range(1, len(triples)):
-        if spectrum(iterated(X_bnm, triples[:steps], form, dtype)) is None:
+        if spectrum(iterated(X_bnm, triples[:steps], form, dtype, device)) is None:
             return steps
     return len(triples)

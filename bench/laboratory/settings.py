@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bench.laboratory.spectra import PRESCRIBED
 from bench.settings.checks import refuse_blank_folder
-from bench.settings.config import compare_keys, resolved
+from bench.settings.config import compare_keys, device, resolved
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from optimizers.coefficients import SETS, Triple, per_step
@@ -51,6 +51,7 @@ class Settings:
 
     seed: int = MISSING
     results_dir: str = MISSING
+    device: str = MISSING
     methods: Any = MISSING  # list[Method], once settled
     forms: Any = MISSING  # list[str]
     shapes: Any = MISSING  # list[tuple[int, int]]
@@ -89,6 +90,7 @@ def settle(config: DictConfig) -> Settings:
         raise UserError(
             f"{' '.join(f'{f}=true' for f in FLAGS if getattr(settings, f))}: one of them at a time"
         )
+    settings.device = device("device", settings.device)
     from optimizers.orthogonalize.iteration import DTYPES
     from optimizers.orthogonalize.iteration import METHODS as FORMS
 

@@ -98,22 +98,28 @@ def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
             raise UserError(f"{prefix}{key}: was removed but is needed")
 
 
+def device(setting: str, asked: str) -> str:
+    """cpu or cuda. Raises UserError for what torch does not see here, and for any other."""
+    if asked not in DEVICES:
+        raise UserError(f"{setting}={asked}: must be one of {', '.join(DEVICES)}")
+    import torch
+
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise UserError(f"{setting}=cuda: torch sees no CUDA device here; use {setting}=cpu")
+    return ("cuda" if there else "cpu") if asked == "auto" else asked
+
+
 def resolve_machine(settings: Settings) -> None:
     """Replace every `auto` by what this machine makes of it, before the cell gets its hash."""
     train = settings.train
-    for name, accepted in (("device", DEVICES), ("precision", PRECISIONS)):
-        if getattr(train, name) not in accepted:
-            raise UserError(
-                f"train.{name}={getattr(train, name)}: must be one of {', '.join(accepted)}"
-            )
-    import torch
-
+    if train.precision not in PRECISIONS:
+        raise UserError(
+            f"train.precision={train.precision}: must be one of {', '.join(PRECISIONS)}"
+        )
+    train.device = device("train.device", train.device)
     from optimizers.precision import bf16_pays
 
-    if train.device == "auto":
-        train.device = "cuda" if torch.cuda.is_available() else "cpu"
-    if train.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device=cuda: torch sees no CUDA device here; use train.device=cpu")
     if train.precision == "auto":
         train.precision = "bf16" if bf16_pays(train.device) else "fp32"
     if train.compile and not has_compiler():

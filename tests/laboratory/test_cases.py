@@ -19,7 +19,7 @@ TINY = ["shapes=[16x16,8x32]", "steps=[3,5]", "dtypes=[fp32,bf16]", "samples=4",
 @pytest.fixture(autouse=True)
 def short_timings(monkeypatch):
     monkeypatch.setattr(cost, "SECONDS", 0.001)
-    monkeypatch.setattr(cost, "gemm_peak", lambda dtype: 1e11)
+    monkeypatch.setattr(cost, "gemm_peak", lambda dtype, device: 1e11)
 
 
 @pytest.fixture
@@ -139,3 +139,33 @@ def test_pictures_are_drawn_and_the_same_each_time(laboratory_run, tmp_path):
     laboratory_run(*few)
     again = (tmp_path / "ortho" / "curves.svg").read_bytes()
     assert again == pictures["curves.svg"] and b"<svg" in again
+
+
+def test_on_a_gpu_the_form_and_its_flops_are_that_devices(monkeypatch):
+    """Where no kernel takes symmetric products, each is a whole one; a CPU computes half of them
+    once, in fp32."""
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device=None: (9, 0))
+    case = ("gram", (768, 3072), per_step("keller", 5), "fp32")
+    here, there = cost.count(*case), cost.count(*case, "cuda")
+    assert there.matmuls == here.matmuls and there.flops > 1.1 * here.flops
+    assert cost.resolved("auto", *case[1:], "cuda") == "gram"
+
+
+def test_records_of_another_device_lie_apart(laboratory_run, tmp_path, monkeypatch):
+    """meta stands for it."""
+    asked, measured = [], cases.measured
+
+    def on_cpu(settings, *rest):
+        asked.append(settings.device)
+        settings.device = "cpu"
+        try:
+            return measured(settings, *rest)
+        finally:
+            settings.device = "meta"
+
+    monkeypatch.setattr(cases, "measured", on_cpu)
+    monkeypatch.setattr("bench.laboratory.settings.device", lambda setting, name: "meta")
+    laboratory_run("methods=keller", "steps=3", "shapes=8x32")
+    assert set(asked) == {"meta"}
+    assert not list((tmp_path / "ortho").glob("*.json"))
+    assert list((tmp_path / "ortho" / "meta").glob("keller-*.json"))

@@ -133,3 +133,13 @@ def test_a_step_of_adamw_needs_no_temporary_memory_and_muon_some():
         steps[type(optimizer).__name__] = meter.held("cpu", optimizer.step)
     assert steps["AdamW"].peak < p.nbytes <= steps["Muon"].peak
     assert steps["AdamW"].left == steps["Muon"].left == 0
+
+
+def test_a_kernel_of_another_package_is_said_to_be_missed():
+    """As quack's symmetric products, an operator of their own."""
+    library = torch.library.Library("quack_like", "DEF")
+    library.define("gemm_symmetric_out(Tensor A, Tensor B) -> Tensor")
+    library.impl("gemm_symmetric_out", lambda A, B: A @ B, "CompositeExplicitAutograd")
+    x = torch.eye(4)
+    counted = flops.count(lambda: torch.ops.quack_like.gemm_symmetric_out(x, x))
+    assert counted.flops is None and counted.missed == ["gemm_symmetric_out"]
