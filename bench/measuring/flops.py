@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,15 +54,41 @@ PRODUCTS = {
 }
 
 
+# Where the left one of two matrices stands among an operation's arguments; the right one follows.
+LEFT = {aten.mm: 0, aten.bmm: 0} | dict.fromkeys(
+    (aten.addmm, aten.baddbmm, aten.addmm_, aten.baddbmm_), 1
+)
+LARGEST = 8  # of the products of a count, those that take most of its FLOPs
+
+
+class Product(NamedTuple):
+    """So many products of n x k and k x m matrices in one call."""
+
+    dtype: torch.dtype
+    stack: int
+    n: int
+    k: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.stack} of {self.n}x{self.k} @ {self.k}x{self.m}"
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.stack * self.n * self.k * self.m
+
+
 @dataclass(frozen=True)
 class Count:
     """flops: of all products, None where `missed` names operations without a formula; dtype: the
-    one most of them are done in, None without any; products: how many calls have a formula."""
+    one most of them are done in, None without any; products: how many calls have a formula;
+    largest: those that take most of the FLOPs."""
 
     flops: int | None
     missed: list[str]
     dtype: torch.dtype | None
     products: int = field(default=0, compare=False)
+    largest: tuple[Product, ...] = field(default=(), compare=False)
 
 
 class _Products(TorchDispatchMode):
@@ -74,6 +100,7 @@ class _Products(TorchDispatchMode):
         super().__init__()
         self.formulas = formulas
         self.by_dtype: Counter[torch.dtype] = Counter()
+        self.by_product: Counter[Product] = Counter()
         self.missed: set[str] = set()
         self.count = 0
 
@@ -85,9 +112,17 @@ class _Products(TorchDispatchMode):
             self.count += 1
             tensor = next(value for value in args if isinstance(value, Tensor))
             self.by_dtype[tensor.dtype] += self.formulas[packet](*args, **kwargs, out_val=out)
+            if packet in LEFT:
+                one = _of(*args[LEFT[packet] : LEFT[packet] + 2])
+                self.by_product[one] += one.flops
         elif PRODUCTS & set(packet.__name__.split("_")):
             self.missed.add(packet.__name__)
         return out
+
+
+def _of(left: Tensor, right: Tensor) -> Product:
+    n, k = left.shape[-2:]
+    return Product(left.dtype, math.prod(left.shape[:-2]), n, k, right.shape[-1])
 
 
 def count(work: Callable[[], object]) -> Count:
@@ -104,48 +139,39 @@ def count(work: Callable[[], object]) -> Count:
     missed = sorted(products.missed)
     total = None if missed else counter.get_total_flops()
     dtypes = products.by_dtype.most_common(1)
-    return Count(total, missed, dtypes[0][0] if dtypes else None, products.count)
+    largest = tuple(product for product, _ in products.by_product.most_common(LARGEST))
+    return Count(total, missed, dtypes[0][0] if dtypes else None, products.count, largest)
 
 
 # --- the peak
 
 LARGE_SQUARE = {"cpu": 2048, "cuda": 8192}  # rows; large enough for the best rate of a device
-STACKS = (1, 4, 16)  # matrices in one call
-STACK_ELEMENTS = 2**24
 SECONDS, REPEATS = 0.1, 3  # a product is timed again for at least both
 CALLS = {"cpu": 1, "cuda": 20}  # in a row, timed as one: a launch takes longer than a small product
 
 
 def matmul_peak(
-    shapes: Iterable[tuple[int, int]], dtype: torch.dtype, device: str
+    products: Iterable[Product], dtype: torch.dtype, device: str
 ) -> dict[str, dict[str, Any] | None]:
     """The best rate of torch.mm and torch.bmm, in FLOP/s, and the product that reached it.
 
-    model_shapes: for matrices X (n, m) of `shapes` and stacks of them, over the products that
-    orthogonalization is made of, X X^T and (n, n) X; large_square: for one large square.
+    model_shapes: over those of `products` in the dtype, as stacked as they are; large_square: for
+    one large square.
     """
-    candidates = []
-    for n, m in sorted({(min(shape), max(shape)) for shape in shapes if min(shape) > 1}):
-        for stack in STACKS:
-            if stack == 1 or stack * n * m <= STACK_ELEMENTS:
-                candidates += [(stack, n, m, n), (stack, n, n, m)]
     side = LARGE_SQUARE[device]
     return {
-        "model_shapes": _best(candidates, dtype, device),
-        "large_square": _best([(1, side, side, side)], dtype, device),
+        "model_shapes": _best({one for one in products if one.dtype == dtype}, device),
+        "large_square": _best({Product(dtype, 1, side, side, side)}, device),
     }
 
 
-def _best(
-    products: list[tuple[int, int, int, int]], dtype: torch.dtype, device: str
-) -> dict[str, Any] | None:
-    """The fastest of products (stack, n, k, m), of n x k and k x m matrices; None without any."""
-    rates = {product: rate(*product, dtype, device) for product in products}
+def _best(products: set[Product], device: str) -> dict[str, Any] | None:
+    """The fastest of products; None without any."""
+    rates = {one: rate(*one[1:], one.dtype, device) for one in sorted(products, key=str)}
     if not rates:
         return None
-    stack, n, k, m = max(rates, key=rates.__getitem__)
-    product = f"{stack} of {n}x{k} @ {k}x{m}"
-    return {"flops_per_second": rates[stack, n, k, m], "product": product}
+    fastest = max(rates, key=rates.__getitem__)
+    return {"flops_per_second": rates[fastest], "product": str(fastest)}
 
 
 def rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:

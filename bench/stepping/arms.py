@@ -1,6 +1,5 @@
 """What takes turns: one model with its gradients, and optimizers that each have their own state."""
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ PEAKS = 3  # steps whose memory is measured; in the first one the profiler knows
 
 
 class Spent(NamedTuple):
-    """Milliseconds of a step by role; and of its parts (traffic.PARTS) under parallel=…"""
+    """Milliseconds of a step by role, and of its parts (traffic.PARTS)."""
 
     by_role: dict[str, float]
     parts: dict[str, float]
@@ -51,7 +50,7 @@ class Subject:
             batch, setting = partial(self.source.batch, seed=settings.seed), f"batches={sizes}"
             activations.check(self.model, batch, max(sizes), setting, settings.train, world)
         self.forward = parallel.forward(self.model, world)
-        self.loss = torch.compile(loss.of) if settings.train.compile else loss.of
+        self.loss = torch.compile(loss.of, dynamic=False) if settings.train.compile else loss.of
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.batches = {
@@ -188,10 +187,10 @@ class Arm:
 
     def step(self) -> Spent:
         """One step: milliseconds by role, the device synchronised after each."""
-        device, shared = self.subject.device, self.subject.world.strategy != "none"
+        device = self.subject.device
         self.subject.lend_gradients()
         spent: dict[str, float] = {}
-        with traffic.watched(device) if shared else nullcontext() as watch:
+        with traffic.watched(device) as watch:
             began = meter.clock(device)
             for optimizer in self.built.optimizers:
                 optimizer.step()
@@ -199,7 +198,7 @@ class Arm:
                 role = role_of(optimizer)
                 spent[role] = spent.get(role, 0.0) + 1e3 * (ended - began)
                 began = ended
-        return Spent(spent, watch.ms() if watch else {})
+        return Spent(spent, watch.ms())
 
     def turn(self) -> Spent:
         """A step with the state that stays from turn to turn."""
@@ -232,6 +231,8 @@ class Arm:
             "left_bytes_by_step": [one.left for one in held],
             "temporary_grows": held[-1].peak > held[1].peak or held[-1].left > 0,
             **_flops(counts),
+            "orthogonalization_flops": self._orthogonalization(counts),
+            "products": sorted({one for _, count in counts for one in count.largest}, key=str),
             "matrices": self._matrices(),
             "iterations": self._iterations(),
             "traffic": self._traffic(),
@@ -249,6 +250,16 @@ class Arm:
         groups = [g for optimizer in self.built.optimizers for g in optimizer.param_groups]
         sharding = next((g["sharding"] for g in groups if "sharding" in g), None)
         return {"collectives": counted, "predicted": predicted, "sharding": sharding}
+
+    def _orthogonalization(self, counts: list[tuple[str, flops.Count]]) -> int | None:
+        """FLOPs of this project's Muons, whose products all orthogonalize; None without any."""
+        ours = [
+            count.flops
+            for optimizer, (_, count) in zip(self.built.optimizers, counts, strict=True)
+            if any("orthogonalizer" in group for group in optimizer.param_groups)
+        ]
+        known = [own for own in ours if own is not None]
+        return sum(known) if known and len(known) == len(ours) else None
 
     def _matrices(self) -> list[tuple[int, int]]:
         """The shapes of the matrices that a Muon of this arm orthogonalizes."""

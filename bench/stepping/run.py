@@ -15,7 +15,7 @@ from bench.processes import parallel
 from bench.records import origin, record
 from bench.settings import targets
 from bench.settings.errors import UserError
-from bench.stepping import chart, communication, summary
+from bench.stepping import chart, communication, streams, summary
 from bench.stepping import tables as step_tables
 from bench.stepping.arms import Arm, Subject
 from bench.stepping.communication import one_line, slowest, together
@@ -152,12 +152,26 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
             say("no room for the states of all optimizers: each is made anew for every turn")
         every_turn = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
     times = {name: [slowest(turn) for turn in rounds] for name, rounds in every_turn.items()}
-    measured = summary.Measured(facts, times, list(subject.batches), work, rows, peaks)
+    alone = {
+        label: [turn[0].parts["orthogonalization"] for turn in every_turn[label]]
+        for label in arms
+        if label in every_turn
+    }
+    measured = summary.Measured(facts, times, alone, list(subject.batches), work, rows, peaks)
     found = summary.summary(measured, errors)
+    if on_gpu(subject):
+        there = {label: arms[label] for label in facts if label in arms}
+        for label, one in streams.measure(there, subject, benchmark.rounds, by_turns).items():
+            found["optimizers"][label] |= one
     found["optimizers"] = {label: found["optimizers"][label] for label in benchmark.arms}
     if world.strategy != "none":
         found |= communicated(subject, found["optimizers"], every, every_turn, peaks)
     return found | {"by_turns": by_turns}
+
+
+def on_gpu(subject: Subject) -> bool:
+    """Whether a device works while the host runs ahead, by itself."""
+    return subject.device == "cuda" and subject.world.strategy == "none"
 
 
 def communicated(
@@ -204,5 +218,5 @@ def fits(facts: dict[str, dict[str, Any]], forward_backward: int, device: str) -
 def matmul_peaks(facts: dict[str, dict[str, Any]], device: str) -> dict[str, Any]:
     """By dtype in which some optimizer multiplies: the best rate of a matrix product here."""
     dtypes = {one["flops_dtype"] for one in facts.values()} - {None}
-    shapes = {tuple(shape) for one in facts.values() for shape in one["matrices"]}
-    return {d: flops.matmul_peak(shapes, getattr(torch, d), device) for d in sorted(dtypes)}
+    products = {product for one in facts.values() for product in one["products"]}
+    return {d: flops.matmul_peak(products, getattr(torch, d), device) for d in sorted(dtypes)}

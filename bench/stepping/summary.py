@@ -16,21 +16,25 @@ KEYS = (
     *("peak_temporary_bytes_by_step", "left_bytes_by_step", "temporary_grows"),
     *("flops", "flops_by_role"),
     *("flops_missed", "flops_dtype", "gemm_share", "gemm_share_large_square", "theory"),
+    *("orthogonalization_ms", "orthogonalization_gemm_share", "span_ms", "marginal_ms"),
     "communication",
 )
 
 
-UNSHOWN = ("iterations", "matrices", "traffic")  # facts that other keys are made of
+# Facts that other keys are made of.
+UNSHOWN = ("iterations", "matrices", "products", "orthogonalization_flops", "traffic")
 
 
 @dataclass(frozen=True)
 class Measured:
     """facts: by optimizer, what needs no turns; times: ms of every round, of each optimizer by
-    role and of forward+backward by its units; work: FLOPs of forward+backward; rows: of a linear
-    map's input for one unit; peaks: the best rates of products by dtype."""
+    role and of forward+backward by its units; orthogonalization: ms of that alone, of every round
+    of each optimizer, 0 where it is not told apart; work: FLOPs of forward+backward; rows: of a
+    linear map's input for one unit; peaks: the best rates of products by dtype."""
 
     facts: dict[str, dict[str, Any]]
     times: dict[Any, list[Any]]
+    orthogonalization: dict[str, list[float]]
     units: list[int]
     work: dict[int, flops.Count]
     rows: float | None
@@ -57,7 +61,9 @@ def summary(measured: Measured, errors: dict[str, str]) -> dict[str, Any]:
     for label in labels:
         optimizers[label] = {
             "error": None,
-            "communication": None,  # step_run adds it under parallel=…
+            "communication": None,  # run.py adds it under parallel=…
+            "span_ms": None,  # and these two on a GPU
+            "marginal_ms": None,
             **times_of(times[label], steps[label]),
             "difference_ms": overhead.difference(sampled, label, REFERENCE, noise["ms"]),
             "forward_backward_ms": forward_backward,
@@ -94,9 +100,19 @@ def work_of(measured: Measured, label: str) -> dict[str, Any]:
     facts = {k: v for k, v in measured.facts[label].items() if k not in UNSHOWN}
     rounds = measured.times[label]
     median = statistics.median(sum(parts.values()) for parts in rounds)
+    alone = measured.orthogonalization[label]
+    own = meter.summary(alone) if all(alone) else None
+    products = {
+        "flops": measured.facts[label]["orthogonalization_flops"] if own else None,
+        "flops_dtype": facts["flops_dtype"],
+    }
     return {
         **facts,
         **gemm_shares(facts, median, measured.peaks),
+        "orthogonalization_ms": own,
+        "orthogonalization_gemm_share": gemm_shares(
+            products, statistics.median(alone), measured.peaks
+        )["gemm_share"],
         "theory": bound(measured.facts[label]["iterations"], measured.facts[label]["matrices"]),
     }
 

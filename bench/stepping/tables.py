@@ -14,6 +14,8 @@ LEVELS = {"0.05": "5 %", "0.02": "2 %", "0.01": "1 %"}
 def show(record: dict[str, Any]) -> None:
     for table in (times(record), levels(record), roles(record), work(record)):
         terminal.show(table)
+    if any(one.get("marginal_ms") for one in measured(record).values()):
+        terminal.show(in_stream(record))
 
 
 def start(title: str, headings: list[str], note: str) -> Table:
@@ -109,10 +111,21 @@ def roles(record: dict[str, Any]) -> Table:
     return table
 
 
+def in_stream(record: dict[str, Any]) -> Table:
+    """A step on a device that works while the host runs ahead."""
+    note = "alone: begun on a device with nothing to do; span: between two events around it;\n"
+    note += "marginal: what a streak of forward + backward takes longer for it"
+    table = start("ms of a step (p10–p90)", ["alone", "span", "marginal"], note)
+    for label, one in measured(record).items():
+        kinds = (one[key] for key in ("step_ms", "span_ms", "marginal_ms"))
+        table.add_row(Text(label), *(milliseconds(ms) if ms else "–" for ms in kinds))
+    return table
+
+
 def work(record: dict[str, Any]) -> Table:
     """Memory, and FLOPs beside those of the largest measured batch."""
     size = record["batches"][-1] * record["units_per_example"]
-    headings = ["state", "temporary", "TFLOP", "of GEMM\npeak"]
+    headings = ["state", "temporary", "TFLOP", "of GEMM\npeak", "msign of\nGEMM peak"]
     headings += [f"of fw+bw\nat {size:,}", f"T·m/B\nat {size:,}"]
     table = start("memory and FLOPs of a step", headings, work_notes(record))
     for label, one in measured(record).items():
@@ -123,6 +136,7 @@ def work(record: dict[str, Any]) -> Table:
             megabytes(one["peak_temporary_bytes"]) + " grows" * one["temporary_grows"],
             number(None if one["flops"] is None else one["flops"] / 1e12, ".3g"),
             number(one["gemm_share"], ".0%"),
+            number(one.get("orthogonalization_gemm_share"), ".0%"),
             number(point["flop_share"], ".1%"),
             number(point["theory"], ".1%"),
         )
@@ -132,7 +146,7 @@ def work(record: dict[str, Any]) -> Table:
 def work_notes(record: dict[str, Any]) -> str:
     """The peaks that the GEMM share is a share of, and what could not be counted."""
     lines = [
-        f"{dtype}: {rate(peak['model_shapes'])} in products of the model's shapes, "
+        f"{dtype}: {rate(peak['model_shapes'])} in a step's products, "
         f"{rate(peak['large_square'])} in a large one"
         for dtype, peak in record["matmul_peak"].items()
     ]

@@ -52,7 +52,7 @@ class Trainer:
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
         self.forward = parallel.forward(self.model, world)
-        self.loss = torch.compile(loss.of) if self.train.compile else loss.of
+        self.loss = torch.compile(loss.of, dynamic=False) if self.train.compile else loss.of
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         overlaps = settings.optimizer.get("overlap", "none") == "backward"

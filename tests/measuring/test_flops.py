@@ -90,10 +90,27 @@ def test_the_peak_is_the_fastest_product(monkeypatch):
     monkeypatch.setattr(flops, "LARGE_SQUARE", {"cpu": 64})
     rates = {(1, 8, 32, 8): 1.0, (1, 8, 8, 32): 3.0, (4, 8, 32, 8): 2.0}
     monkeypatch.setattr(flops, "rate", lambda *product: rates.get(product[:4], 0.5))
-    peak = flops.matmul_peak([(32, 8), (1, 5)], torch.float32, "cpu")
+    products = [flops.Product(torch.float32, *sizes) for sizes in rates]
+    products.append(flops.Product(torch.bfloat16, 9, 9, 9, 9))
+    peak = flops.matmul_peak(products, torch.float32, "cpu")
     assert peak["model_shapes"] == {"flops_per_second": 3.0, "product": "1 of 8x8 @ 8x32"}
     assert peak["large_square"]["product"] == "1 of 64x64 @ 64x64"
     assert flops.matmul_peak([], torch.float32, "cpu")["model_shapes"] is None
+
+
+def test_a_count_knows_the_products_that_take_most_of_it():
+    """As they are: by how many matrices a call multiplies, with what is added, into what."""
+    stack, one, out = torch.randn(3, 8, 16), torch.randn(8, 8), torch.empty(3, 8, 8)
+
+    def work():
+        torch.bmm(stack, stack.mT, out=out)
+        torch.baddbmm(out, out, out)
+        torch.addmm(one, one, one)
+        for _ in range(9):
+            one @ one
+
+    kinds = [(1, 8, 8, 8), (3, 8, 16, 8), (3, 8, 8, 8)]
+    assert flops.count(work).largest == tuple(flops.Product(torch.float32, *k) for k in kinds)
 
 
 def test_a_rate_is_that_of_a_product_timed_by_hand():
