@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -78,19 +76,6 @@ def test_where_datasets_is_asked_for_its_absence_is_one_line(asked, words, tmp_p
     done = command(*there, *TINY, f"results_dir={tmp_path / 'results'}", env=BARE)
     assert done.returncode == 1 and words in done.stderr
     assert len(done.stderr.splitlines()) == 2 and "Traceback" not in done.stderr
-
-
-@pytest.mark.more
-def test_an_older_torch_compiles_as_many_graphs():
-    code = (
-        "import torch; from optimizers.orthogonalize import iteration\n"
-        "assert iteration._compiled() and not hasattr(torch.distributed, 'all_gather_single')\n"
-        "print(torch._dynamo.config.recompile_limit >= iteration.GRAPHS)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=OLDER, capture_output=True, text=True
-    )
-    assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.more
