@@ -1,6 +1,7 @@
 """What the tests share: a cache of prepared data, tiny settings, and the command itself."""
 
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ if "BF16" in os.environ:  # `auto` as it would be on another processor, in the c
 from bench.records import cell, record  # noqa: E402
 from bench.training import run  # noqa: E402
 from tests.helpers.commands import THREADS, TINY, settle  # noqa: E402
+
+
+def pytest_configure(config):
+    """Only the set for a GPU sees one: all else would turn to it, and to bf16, by `auto`."""
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session", autouse=True)

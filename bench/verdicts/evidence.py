@@ -143,32 +143,6 @@ def saved(ours: Arm, base: Arm, of: str) -> list[float]:
     return [1 - (own + aside) / (theirs + aside)] if theirs + aside > 0 else []
 
 
-def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
-    """A step's overhead at each measured batch, the largest first, and where it is `level`."""
-    name = f"steps/{step}.json"
-    measured = results.json(name) or {"optimizers": {}}
-    one = measured["optimizers"].get(arm)
-    if one is None or one["error"]:
-        return [Finding(step, missing=f"bench/step.py with {arm}: results/{name}")]
-    unit, at = f"{measured['unit']} a step", one["units_at"][f"{level:g}"]
-    shared = dict(n=one["step_ms"]["n"], unit="overhead", records=[name])
-    found = [
-        Finding(
-            f"{arm} at {point['units']:,} {unit}",
-            *(point["value"], point["low"], point["high"]),
-            **shared,
-        )
-        for point in reversed(one["overhead"])
-        if point["measured"]
-    ]
-    if at["units"] is None:
-        return found
-    low, high = ("never" if at[end] is None else f"{at[end]:,.0f}" for end in ("low", "high"))
-    how = "measured" if at["measured"] else "extrapolated"
-    beyond = f"{arm} from {at['units']:,.0f} {unit} on ({low} to {high}, {how})"
-    return [*found, Finding(beyond, level, level, level, holds=True, **shared)]
-
-
 def check(results: Results, *, names: list[str]) -> list[Finding]:
     """Checks of the laboratory (bench/ortho.py checks=true), which carry their verdicts."""
     name = "ortho/checks.json"

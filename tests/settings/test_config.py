@@ -141,6 +141,13 @@ def test_a_results_path_that_is_a_file(tmp_path):
         start(tmp_path / "file" / "below")
 
 
+@pytest.mark.parametrize("name", ["mps", "xpu", "cuda:1"])
+def test_another_device_is_refused_in_a_line(name):
+    with pytest.raises(UserError) as refused:
+        settle(f"train.device={name}")
+    assert str(refused.value) == f"train.device={name}: must be one of auto, cpu, cuda"
+
+
 def test_cuda_without_cuda(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=r"train\.device=cuda"):

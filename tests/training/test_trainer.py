@@ -347,12 +347,6 @@ def test_too_little_disk_is_said_before_training(tmp_path, monkeypatch):
         run.run(settings, cell.name(settings), lambda line: None)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_trains(train):
-    _, record, _ = train("train.device=cuda")
-    assert record["environment"]["gpu"] and math.isfinite(record["val_loss"])
-
-
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_rate_that_no_weight_can_hold_is_divergence(optimizer, tmp_path):
     wild = (f"optimizer={optimizer}", "optimizer.lr_scale=1e300", f"results_dir={tmp_path}")

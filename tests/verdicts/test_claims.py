@@ -11,7 +11,7 @@ from bench.records import record
 from bench.settings.errors import UserError
 from bench.studies import study
 from bench.studies.results import Results
-from bench.verdicts import claims, evidence
+from bench.verdicts import claims, cost, evidence
 from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
 from bench.verdicts.finding import Finding
 from tests.helpers import fake_results
@@ -60,7 +60,7 @@ def test_every_arm_and_condition_that_a_claim_names_is_declared():
 
 def test_every_arm_of_a_step_benchmark_that_a_claim_names_was_measured():
     for name, asked in measures("overhead"):
-        found = evidence.overhead(Results(ROOT / "results"), **asked)
+        found = cost.overhead(Results(ROOT / "results"), **asked)
         assert all(f.missing is None for f in found), name
         assert claims.read(FILE_OF[name]).rule == {"below": asked["level"]}
 
@@ -419,8 +419,8 @@ def test_the_peak_is_compared_by_seed_where_it_was_measured(tmp_path):
     assert "not in the records" in without[0].missing
 
 
-def stepped(folder, **units_at) -> Results:
-    file = fake_results.step(folder, "m", ("hybrid",))
+def stepped(folder, device="cpu", gpu=None, **units_at) -> Results:
+    file = fake_results.step(folder, f"m-{device}", ("hybrid",))
     whole = json.loads(file.read_text())
     one = whole["optimizers"]["hybrid"]
     one["step_ms"]["n"] = 7
@@ -431,12 +431,13 @@ def stepped(folder, **units_at) -> Results:
         for u, v, m in points
     ]
     whole["optimizers"] = {"hybrid": one, "broken": {"error": "no"}}
+    whole["environment"] = whole["environment"] | {"gpu": gpu}
     record.write_json(file, whole)
     return Results(folder)
 
 
 def overhead_claim(arm, level=0.05):
-    measure = dict(_target_="bench.verdicts.evidence.overhead", step="m", arm=arm, level=level)
+    measure = dict(_target_="bench.verdicts.cost.overhead", step="m", arm=arm, level=level)
     return Claim("x", "x", "seed 1: x", "cost", [measure], {"below": level})
 
 
@@ -446,7 +447,7 @@ def test_an_overhead_depends_on_the_batch(tmp_path):
     assert found.verdict == DEPENDS and found.plain()["value"] == 0.5  # of the largest measured
     assert [claims.holds(f, {"below": 0.05}) for f in found.findings] == [False, False, True]
     assert "hybrid from 20,000 tokens a step on (10,000 to never, extrapolated)" in found.condition
-    assert all(f.records == ["steps/m.json"] and f.n == 7 for f in found.findings)
+    assert all(f.records == ["steps/m-cpu.json"] and f.n == 7 for f in found.findings)
 
 
 def test_an_overhead_that_never_falls_is_refuted(tmp_path):
@@ -454,6 +455,20 @@ def test_an_overhead_that_never_falls_is_refuted(tmp_path):
     assert claims.judge(overhead_claim("hybrid"), results).verdict == REFUTED
     for arm in ("broken", "absent"):
         assert arm in claims.judge(overhead_claim(arm), results).findings[0].missing
+
+
+def test_an_overhead_is_of_every_device_that_has_a_record(tmp_path):
+    """A GPU's stands beside a CPU's, by name, and one of them may decide otherwise."""
+    stepped(tmp_path, units=None, low=None, high=None, measured=False)
+    at = dict(units=2000.0, low=1000.0, high=3000.0, measured=True)
+    results = stepped(tmp_path, "cuda", "Imagined GPU", **at)
+    found = claims.judge(overhead_claim("hybrid"), results)
+    assert found.verdict == DEPENDS
+    there = [f for f in found.findings if "on Imagined GPU" in f.condition]
+    assert {file for f in there for file in f.records} == {"steps/m-cuda.json"}
+    others = [f for f in found.findings if f not in there]
+    assert {file for f in others for file in f.records} == {"steps/m-cpu.json"}
+    assert [claims.holds(f, {"below": 0.05}) for f in others] == [False, False]
 
 
 def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):

@@ -415,14 +415,6 @@ def test_the_iteration_is_captured_whole_by_torch_compile(method, shape):
     assert error(captured(X, KELLER, method, None, Workspace(X.device)), want) <= 1e-5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", ["newton_schulz", "gram"])
-def test_a_gpu_gives_what_the_cpu_gives(method):
-    X = gaussian(2, 300, 900).float()
-    settled = Orthogonalizer(method=method, dtype="fp32")
-    assert torch.allclose(settled(X.cuda()).cpu(), settled(X), atol=1e-4)
-
-
 @pytest.fixture(scope="module")
 def momenta():
     """Momentum of a GPT-2's hidden matrices after a few steps on text, by shape."""
