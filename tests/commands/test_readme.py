@@ -9,6 +9,7 @@ import yaml
 
 from models import gpt2
 from optimizers.routing import route
+from tests.helpers import laboratory, steps
 from tests.helpers.commands import ROOT, settle
 
 README = (ROOT / "README.md").read_text()
@@ -31,6 +32,24 @@ def test_its_commands_are_accepted():
     for line in lines:
         words = [word for word in shlex.split(line) if word not in ("-m", "--help")]
         settle(*(word.split(",")[0] for word in words))
+
+
+def test_the_commands_of_the_page_on_gpus_are_accepted_where_there_is_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: True)
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    asked = {
+        entry: [shlex.split(words) for words in re.findall(rf"bench/{entry}\.py ([^\n`#)]+)", page)]
+        for entry in ("train", "step", "ortho")
+    }
+    assert all(asked.values())
+    for words in asked["train"]:
+        train = settle(*words).train
+        assert (train.device, train.precision) == ("cuda", "bf16")
+    for words in asked["step"]:
+        assert steps.settle(*words).name == "gpt2-cuda"
+    for words in asked["ortho"]:
+        assert laboratory.settle(*words).device == "cuda"
 
 
 def test_the_scripts_it_names_take_what_it_gives_them():

@@ -128,6 +128,7 @@ def test_ddp_of_one_process_steps_as_the_bare_model(device, group):
         assert torch.allclose(p, q, atol=1e-5)
 
 
+@pytest.mark.more
 def test_a_command_of_one_process_under_torchrun(device, tmp_path):
     asked = [*TINY, f"train.device={device}", "parallel=fsdp2", "tracker=none"]
     done = commands.torchrun(1, *asked, f"results_dir={tmp_path}")
