@@ -38,6 +38,7 @@ def start(settings: Settings) -> World:
             )
         return ALONE
     check(settings, processes)
+    refuse_older_torch(strategy)
     shape = mesh_shape(settings.parallel, processes)
     if strategy == "ddp" and processes == 1:
         return World(strategy, shape=shape)
@@ -72,6 +73,17 @@ def check(settings: Settings, processes: int) -> None:
         raise UserError(
             f"parallel={strategy}: model={settings.model['name']} has sparse gradients, which are "
             "not shared over processes; use parallel=none"
+        )
+
+
+def refuse_older_torch(strategy: str) -> None:
+    """Raises UserError where torch cannot put together what a checkpoint has to hold."""
+    import torch
+
+    if strategy in ("tp", "fsdp2_tp") and torch.__version__ < "2.13":
+        raise UserError(
+            f"parallel={strategy}: needs torch 2.13 or newer, this is {torch.__version__}: older "
+            "ones cannot gather Q, K and V that are one weight, for a checkpoint"
         )
 
 

@@ -290,3 +290,20 @@ def test_a_wrong_mesh_is_one_line_of_the_leading_process(tmp_path):
         "error: parallel: 4 heads (num_attention_heads) do not divide over 3 processes; "
         "use a number of processes that divides 4"
     ]
+
+
+@pytest.mark.parametrize("strategy", ["tp", "fsdp2_tp"])
+def test_what_an_older_torch_cannot_save_is_refused_at_once(strategy, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.11.0+cu130"))
+    with pytest.raises(UserError, match=f"parallel={strategy}: needs torch 2.13 or newer"):
+        parallel.refuse_older_torch(strategy)
+    parallel.refuse_older_torch("fsdp2")
+    monkeypatch.undo()
+    parallel.refuse_older_torch(strategy)
+
+
+def test_it_is_refused_before_processes_are_connected(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.11.0+cu130"))
+    monkeypatch.setattr(parallel, "connect", lambda *_: pytest.fail("connected"))
+    with pytest.raises(UserError, match="needs torch 2.13"):
+        parallel.start(settle(*TINY, "parallel=tp"))
