@@ -305,5 +305,5 @@ def test_what_an_older_torch_cannot_save_is_refused_at_once(strategy, monkeypatc
 def test_it_is_refused_before_processes_are_connected(monkeypatch):
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.11.0+cu130"))
     monkeypatch.setattr(parallel, "connect", lambda *_: pytest.fail("connected"))
-    with pytest.raises(UserError, match="needs torch 2.13"):
+    with pytest.raises(UserError, match=r"needs torch 2\.13"):
         parallel.start(settle(*TINY, "parallel=tp"))
