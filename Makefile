@@ -46,7 +46,7 @@ test-cpu: setup  ## the tests about numbers, on every instruction set the proces
 	$(RUN) scripts/cpu_matrix.py
 
 test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (under 45 minutes)
-	$(PYTEST) -m 'long or more or not long'
+	$(PYTEST) -m 'long or more'
 	BF16=faster $(PYTEST)
 	BF16=slower $(PYTEST)
 	$(RUN) scripts/architectures.py
