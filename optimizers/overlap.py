@@ -38,6 +38,7 @@ class Overlap:
         self.bundle_of: dict[int, int] = {}
         self.late: list[set[int]] = []  # of each bundle the parameters without a gradient yet
         self.jobs: list[Future] = []
+        self.hooks: list[Any] = []
         self.running = False
         for number, group in enumerate(muon.param_groups):
             if count_processes(group["params"]) > 1:
@@ -46,9 +47,9 @@ class Overlap:
                 for k in members:
                     p = group["params"][k]
                     self.bundle_of[id(p)] = len(self.bundles)
-                    p.register_post_accumulate_grad_hook(self._arrived)
+                    self.hooks.append(p.register_post_accumulate_grad_hook(self._arrived))
                 self.bundles.append((number, members))
-        muon.register_step_pre_hook(lambda *_: self.wait())
+        self.hooks.append(muon.register_step_pre_hook(lambda *_: self.wait()))
         device = next(p.device for group in muon.param_groups for p in group["params"])
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.worker = ThreadPoolExecutor(1, "muon") if self.stream is None else None
@@ -67,6 +68,14 @@ class Overlap:
         self.running = False
         if kind is not None:  # the step will not come
             self.wait()
+
+    def remove(self) -> None:
+        """Leave the parameters and the Muon as they were before."""
+        self.wait()
+        for hook in self.hooks:
+            hook.remove()
+        if self.worker is not None:
+            self.worker.shutdown()
 
     def _arrived(self, p: Tensor) -> None:
         if not self.running:

@@ -150,6 +150,31 @@ _COMMUNICATION = mapping(
         ),
     }
 )
+_SPREAD = mapping(dict.fromkeys(("median", "p10", "p90"), number), {"n": count})
+_GAPS = mapping(
+    {"span_ms": TIMES, "idle_share": _SPREAD},
+    {"gaps": each(mapping({"up_to_us": nullable(amount), "ms": amount}), least=1)},
+)
+
+
+def _graph(value: Any) -> str | None:
+    """As launched; or why there is no graph."""
+    return None if isinstance(value, dict) and "error" in value else _GAPS(value)
+
+
+_TIMELINE = mapping(
+    {
+        "batches": each(
+            mapping(
+                {
+                    "units": positive,
+                    "launched": _GAPS,
+                    "graph": nullable(_graph),
+                }
+            )
+        )
+    },
+)
 _MEASURED = mapping(
     {
         "step_ms": TIMES,
@@ -159,7 +184,11 @@ _MEASURED = mapping(
         "state_bytes": mapping({"total": nullable(amount)}),
         **dict.fromkeys(("peak_temporary_bytes", "gemm_share"), nullable(amount)),
     },
-    {"communication": nullable(_COMMUNICATION)},
+    {
+        "communication": nullable(_COMMUNICATION),
+        "orthogonalization_gemm_share": nullable(amount),
+        "marginal_ms": nullable(_SPREAD),
+    },
 )
 
 
@@ -201,7 +230,11 @@ step: Shape = both(
             "environment": ENVIRONMENT,
             "optimizers": named(_optimizer, least=1),
         },
-        {"parallel": nullable(text), "world_size": count, "device": nullable(text)},
+        {
+            **dict.fromkeys(("parallel", "device"), nullable(text)),
+            "world_size": count,
+            "timeline": nullable(_TIMELINE),
+        },
     ),
     _hangs_together,
 )

@@ -15,7 +15,7 @@ from bench.processes import parallel
 from bench.records import origin, record
 from bench.settings import targets
 from bench.settings.errors import UserError
-from bench.stepping import chart, communication, streams, summary
+from bench.stepping import chart, communication, streams, summary, timeline, timeline_chart
 from bench.stepping import tables as step_tables
 from bench.stepping.arms import Arm, Subject
 from bench.stepping.communication import one_line, slowest, together
@@ -53,6 +53,8 @@ def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
     record.write_json(path, content)
     content = json.loads(path.read_text(encoding="utf-8"))  # what is shown is what is written
     picture = chart.write(content, path.with_suffix(".svg"))
+    if "timeline" in content:
+        timeline_chart.write(content, path.with_name(f"{path.stem}-timeline.svg"))
     step_tables.show(content)
     if "parallel" in content:
         communication_tables.show(content)
@@ -159,10 +161,12 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
     }
     measured = summary.Measured(facts, times, alone, list(subject.batches), work, rows, peaks)
     found = summary.summary(measured, errors)
-    if on_gpu(subject):
-        there = {label: arms[label] for label in facts if label in arms}
+    there = {label: arms[label] for label in facts if label in arms}
+    if on_gpu(subject) or benchmark.timeline:
         for label, one in streams.measure(there, subject, benchmark.rounds, by_turns).items():
             found["optimizers"][label] |= one
+    if benchmark.timeline:
+        found["timeline"] = timeline.measure(there, subject)
     found["optimizers"] = {label: found["optimizers"][label] for label in benchmark.arms}
     if world.strategy != "none":
         found |= communicated(subject, found["optimizers"], every, every_turn, peaks)

@@ -35,6 +35,7 @@ class Schema:
     optimizers: list[str] | None = None
     batches: list[int] | None = MISSING
     rounds: int = MISSING
+    timeline: bool = MISSING
     name: str | None = MISSING
     seed: int = MISSING
     results_dir: str = MISSING
@@ -57,6 +58,7 @@ class Benchmark:
     name: str
     batches: list[int]
     rounds: int
+    timeline: bool
     results_dir: str
     arms: dict[str, Settings]
 
@@ -84,7 +86,9 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     quarter = processes * max(1, first.train.batch_size // 4 // processes)
     batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])
     refuse_mesh(arms, batches, processes)
-    return Benchmark(name, batches, cfg.rounds, cfg.results_dir, arms)
+    if cfg.timeline and first.parallel["name"] != "none":
+        raise UserError(f"timeline=true: needs parallel=none, not {first.parallel['name']}")
+    return Benchmark(name, batches, cfg.rounds, cfg.timeline, cfg.results_dir, arms)
 
 
 def default_name(settings: Settings) -> str:
@@ -142,6 +146,7 @@ def shared_overrides(cfg: DictConfig, hydra: HydraConf) -> dict[str, str]:
             shared[key] = override
     for name in TRAIN:
         shared[f"train.{name}"] = f"train.{name}={cfg.train[name]}"
+    shared["train.clip_norm"] = "train.clip_norm=null"  # as no step is clipped here
     return shared | {"seed": f"seed={cfg.seed}"}
 
 

@@ -7,6 +7,7 @@ a step: (K (forward + backward + step) - K (forward + backward)) / K. That is wh
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bench.measuring import meter, turns
@@ -49,7 +50,7 @@ def _turn(arm: Arm, by_turns: bool) -> Callable[[], tuple[float, float]]:
             subject.time(min(subject.batches))  # gradients for the first step
             arm.build()
         step = arm.built.step
-        whole = streak(subject, step)
+        whole = streak(subject, step, arm.begun)
         subject.time(min(subject.batches))  # there are optimizers that take gradients away
         span = 1e3 * meter.seconds(subject.device, step)
         if by_turns:
@@ -59,12 +60,20 @@ def _turn(arm: Arm, by_turns: bool) -> Callable[[], tuple[float, float]]:
     return turn
 
 
-def streak(subject: Subject, step: Callable[[], object]) -> float:
-    """Milliseconds of one forward, backward and step, of STREAK in a row."""
+def streak(
+    subject: Subject,
+    step: Callable[[], object],
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> float:
+    """Milliseconds of one forward, backward and step, of STREAK in a row.
+
+    around: what makes a step begin in the backward pass, where it does.
+    """
     units, began = max(subject.batches), meter.clock(subject.device)
     for _ in range(STREAK):
         subject.clear()
-        subject.run(units)
+        with around():
+            subject.run(units)
         step()
     return 1e3 * (meter.clock(subject.device) - began) / STREAK
 

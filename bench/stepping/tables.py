@@ -16,12 +16,14 @@ def show(record: dict[str, Any]) -> None:
         terminal.show(table)
     if any(one.get("marginal_ms") for one in measured(record).values()):
         terminal.show(in_stream(record))
+    if "timeline" in record:
+        terminal.show(gaps(record))
 
 
-def start(title: str, headings: list[str], note: str) -> Table:
-    """A table of optimizers with a note below it."""
+def start(title: str, headings: list[str], note: str, of: str = "optimizer") -> Table:
+    """A table of optimizers, or what `of` says, with a note below it."""
     table = Table(title=title, title_justify="left", caption=Text(note), caption_justify="left")
-    table.add_column("optimizer", overflow="fold", min_width=10)
+    table.add_column(of, overflow="fold", min_width=10)
     for heading in headings:
         table.add_column(heading, justify="right")
     return table
@@ -120,6 +122,36 @@ def in_stream(record: dict[str, Any]) -> Table:
         kinds = (one[key] for key in ("step_ms", "span_ms", "marginal_ms"))
         table.add_row(Text(label), *(milliseconds(ms) if ms else "–" for ms in kinds))
     return table
+
+
+def gaps(record: dict[str, Any]) -> Table:
+    """How much of a forward and backward the device idles, by the length of the gaps."""
+    timeline = record["timeline"]
+    first = timeline["batches"][0]["launched"]["gaps"]
+    headings = ["span, ms", "idle", *(up_to(gap["up_to_us"]) for gap in first)]
+    note = "ms of the gaps of each length; on a CPU gaps between torch's operators"
+    for label, share in timeline["hidden_share"].items():
+        if share["n"]:
+            note += (
+                f"\n{label}: {share['median']:.0%} of what begins early ends in the backward pass"
+            )
+    table = start("the device in forward + backward", headings, note, "batch")
+    for batch in timeline["batches"]:
+        for how in ("launched", "graph"):
+            found = batch[how]
+            name = f"{batch['units']:,} {record['unit']}, {how}"
+            if found is None or "error" in found:
+                if found:
+                    table.add_row(Text(name), Text(found["error"]))
+                continue
+            cells = (f"{gap['ms']:.3g}" for gap in found["gaps"])
+            idle = f"{found['idle_share']['median']:.1%}"
+            table.add_row(Text(name), f"{found['span_ms']['median']:,.3g}", idle, *cells)
+    return table
+
+
+def up_to(edge: float | None) -> str:
+    return "longer" if edge is None else f"≤ {edge:,g} µs"
 
 
 def work(record: dict[str, Any]) -> Table:
