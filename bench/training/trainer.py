@@ -20,6 +20,7 @@ from bench.settings.schema import Settings
 from bench.settings.targets import schedule_factor
 from bench.tracking.tracker import Tracker
 from bench.training import checkpoint, gradients, loss, momenta, randomness
+from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
 from optimizers.muon import Muon
@@ -58,8 +59,9 @@ class Trainer:
         overlaps = settings.optimizer.get("overlap", "none") == "backward"
         ours = [part for part in self.routing.optimizers if type(part) is Muon and overlaps]
         self.overlaps = [Overlap(muon) for muon in ours]  # each begins its step in backward
-        self.examples = self.train.batch_size * self.train.accumulate
-        self.units_per_step = self.examples * self.data.units_per_example
+        self.feed = Feed(self.data, self.train, world)
+        examples = self.train.batch_size * self.train.accumulate
+        self.units_per_step = examples * self.data.units_per_example
         self.state: dict[str, Any] = {
             "step": 0,
             "seconds": 0.0,
@@ -208,18 +210,18 @@ class Trainer:
 
     def gradients(self) -> tuple[Tensor, Tensor]:
         """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""
-        batch = self.data.batch(self.state["step"], self.examples)
+        step, parts = self.state["step"], self.train.accumulate
         total = torch.zeros((), device=self.train.device)
-        for i in range(0, self.examples, self.train.batch_size):
-            part = {k: v[i : i + self.train.batch_size] for k, v in batch.items()}
-            last = i + self.train.batch_size >= self.examples
+        for number in range(parts):
+            part, last = self.feed.take(step, number), number == parts - 1
             with parallel.exchanging(self.forward, last):
-                mean, _ = self.output(self.forward, self.world.part(part))
-                share = mean / self.train.accumulate
+                mean, _ = self.output(self.forward, part)
+                share = mean / parts
                 with ExitStack() as begun:
                     for overlap in self.overlaps if last else ():
                         begun.enter_context(overlap)
                     share.backward()
+            self.feed.prepare(step, number)  # before anything waits for the device
             total += share.detach()
         norm = gradients.norm(self.parameters, self.world)
         if not norm.isfinite():
