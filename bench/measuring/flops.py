@@ -160,18 +160,18 @@ def matmul_peak(
     """
     side = LARGE_SQUARE[device]
     return {
-        "model_shapes": _best({one for one in products if one.dtype == dtype}, device),
-        "large_square": _best({Product(dtype, 1, side, side, side)}, device),
+        "model_shapes": fastest({one for one in products if one.dtype == dtype}, device),
+        "large_square": fastest({Product(dtype, 1, side, side, side)}, device),
     }
 
 
-def _best(products: set[Product], device: str) -> dict[str, Any] | None:
+def fastest(products: set[Product], device: str) -> dict[str, Any] | None:
     """The fastest of products; None without any."""
     rates = {one: rate(*one[1:], one.dtype, device) for one in sorted(products, key=str)}
     if not rates:
         return None
-    fastest = max(rates, key=rates.__getitem__)
-    return {"flops_per_second": rates[fastest], "product": str(fastest)}
+    best = max(rates, key=rates.__getitem__)
+    return {"flops_per_second": rates[best], "product": str(best)}
 
 
 def rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:

@@ -52,6 +52,13 @@ _ROUTED = mapping(
         "matrices": nullable(each(each(count, least=3, most=3))),
     },
 )
+_MODEL_FLOPS = mapping(
+    {"per_step": positive, "per_second": positive, "dtype": text},
+    {
+        "peak": nullable(mapping({"flops_per_second": positive, "product": text})),
+        "utilization": nullable(positive),
+    },
+)
 # What no run leaves out, whatever became of it; null is as good as missing.
 _NEEDED = (
     *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
@@ -79,6 +86,7 @@ _RECORD = mapping(
             ("tokens_per_step", "images_per_step", "peak_memory_bytes"), nullable(positive)
         ),
         **dict.fromkeys(("forward_backward_ms", "optimizer_ms"), nullable(TIMES)),
+        "model_flops": nullable(_MODEL_FLOPS),
         "overhead": nullable(
             mapping({"value": lambda v: number(v) or positive(1 + v)}, {"units_per_step": amount})
         ),

@@ -17,9 +17,9 @@ SCHEMA = 1
 CURVE_POINTS = 200  # training points kept in a record
 DONE = ("finished", "diverged")
 NOT_YET = (
-    *("target_step", "target_seconds", "train_seconds", "throughput", "forward_backward_ms"),
-    *("optimizer_ms", "optimizer_share", "overhead", "optimizer_state_bytes"),
-    "peak_memory_bytes",
+    *("target_step", "target_seconds", "train_seconds", "throughput", "model_flops"),
+    *("forward_backward_ms", "optimizer_ms", "optimizer_share", "overhead"),
+    *("optimizer_state_bytes", "peak_memory_bytes"),
 )
 PART = ("experiment", "stage", "condition", "arm")
 

@@ -9,7 +9,7 @@ from bench.measuring import meter
 from bench.processes.world import ALONE, World
 from bench.settings.errors import UserError
 from bench.settings.schema import Train
-from bench.training import loss, randomness
+from bench.training import beside, loss
 
 FEW = 2  # examples that are tried
 
@@ -52,20 +52,8 @@ def kept(model: nn.Module, batch: dict[str, Tensor], train: Train) -> int:
             found[storage.data_ptr()] = storage  # held, so that none other takes its place
         return tensor
 
-    device = train.device
-    batch = {key: value.to(device) for key, value in batch.items()}
-    before, training = randomness.state(device), model.training
-    buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
-
-    def forward(**inputs: Tensor):
-        return torch.func.functional_call(model, buffers, (), inputs)
-
-    bf16 = torch.autocast(device, torch.bfloat16, enabled=train.precision == "bf16")
-    try:
-        model.eval()  # a norm over the batch has to do with one example
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
-            loss.of(forward, batch)
-        return sum(storage.nbytes() for storage in found.values())
-    finally:
-        model.train(training)
-        randomness.restore(before)
+    batch = {key: value.to(train.device) for key, value in batch.items()}
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with beside.forward(model, train) as forward, hooks:
+        loss.of(forward, batch)
+    return sum(storage.nbytes() for storage in found.values())

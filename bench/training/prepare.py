@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from bench.data import batches as datasets
-from bench.measuring import meter
+from bench.measuring import flops, meter
 from bench.processes import parallel
 from bench.processes.world import ALONE, World
 from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
 from bench.settings.schema import Settings
-from bench.training import activations, randomness, trial
+from bench.training import activations, beside, randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
@@ -37,6 +37,7 @@ class Ready:
     model: nn.Module
     routing: Routing
     memory: meter.PeakMemory
+    counted: flops.Count | None  # of forward and backward over one example
 
 
 @contextmanager
@@ -61,9 +62,10 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     size = settings.train.batch_size
     setting = f"train.batch_size={size}"
     activations.check(built, partial(read.batch, 0), size, setting, settings.train, world)
+    counted = beside.count(built, read.batch(0, 1), settings.train)
     routed = routing(settings, built, world)
     refuse_small_disk(settings, folder, built, routed, world)
-    return Ready(read, built, routed, memory)
+    return Ready(read, built, routed, memory, counted)
 
 
 def import_all(settings: Settings) -> None:

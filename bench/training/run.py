@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.display import terminal
-from bench.measuring import meter, reference
+from bench.measuring import meter, reference, utilization
 from bench.processes import parallel
 from bench.processes.world import World
 from bench.records import archive, origin, record
@@ -235,6 +235,14 @@ def results(trainer: Trainer) -> dict[str, Any]:
         "target_seconds": state["target_seconds"],
         "train_seconds": state["seconds"],
         "throughput": 1e3 * trainer.units_per_step / step_ms,
+        "model_flops": utilization.of(
+            trainer.counted,
+            trainer.examples,
+            step_ms / 1e3,
+            state["seconds"],
+            trainer.train.device,
+            trainer.world.size,
+        ),
         "forward_backward_ms": fb_ms,
         "optimizer_ms": own_ms,
         "optimizer_share": own_ms["median"] / step_ms,

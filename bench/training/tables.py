@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.display.numbers import MB, megabytes, number, spread
+from bench.display.numbers import MB, megabytes, number, short, spread
 
 
 def run(record: dict[str, Any]) -> Table:
@@ -38,6 +38,7 @@ def run(record: dict[str, Any]) -> Table:
         ("optimizer share", f"{number(record['optimizer_share'], '.1%')} of a step"),
         ("overhead", overhead(record["overhead"], unit)),
         ("throughput", f"{number(record['throughput'], ',.0f')} {unit}/s"),
+        ("model FLOPs", model_flops(record["model_flops"])),
         (
             "optimizer state",
             f"{megabytes(state['total'])}  ({state['total']:,} bytes, {predicted})",
@@ -53,6 +54,18 @@ def run(record: dict[str, Any]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def model_flops(found: dict[str, Any] | None) -> str:
+    """The rate of the products of forward and backward, and what of the peak that is."""
+    if found is None:
+        return "not counted"
+    rate = f"{short(found['per_second'])} FLOP/s"
+    peak = found["peak"]
+    if peak is None:
+        return f"{rate}  (too short a run to measure the peak)"
+    most = f"{short(peak['flops_per_second'])} FLOP/s, {peak['product']} in {found['dtype']}"
+    return f"{rate}, {found['utilization']:.1%} of {most}"
 
 
 def overhead(value: dict[str, Any] | None, unit: str) -> str:

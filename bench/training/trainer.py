@@ -60,8 +60,9 @@ class Trainer:
         ours = [part for part in self.routing.optimizers if type(part) is Muon and overlaps]
         self.overlaps = [Overlap(muon) for muon in ours]  # each begins its step in backward
         self.feed = Feed(self.data, self.train, world)
-        examples = self.train.batch_size * self.train.accumulate
-        self.units_per_step = examples * self.data.units_per_example
+        self.examples = self.train.batch_size * self.train.accumulate
+        self.units_per_step = self.examples * self.data.units_per_example
+        self.counted = ready.counted
         self.state: dict[str, Any] = {
             "step": 0,
             "seconds": 0.0,

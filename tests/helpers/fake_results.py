@@ -108,6 +108,13 @@ def one(
         "train_seconds": 0.05 * steps,
         "forward_backward_ms": {"median": 40.0, "p10": 39.0, "p90": 42.0, "n": steps},
         "optimizer_ms": {"median": own, "p10": own, "p90": own, "n": steps},
+        "model_flops": {
+            "per_step": 10**9,
+            "per_second": 1e9 / (0.04 + own / 1e3),
+            "dtype": "float32",
+            "peak": {"flops_per_second": 1e11, "product": "1 of 512x512 @ 512x512"},
+            "utilization": 0.01 / (0.04 + own / 1e3),
+        },
         "optimizer_share": own / (40 + own),
         "overhead": {"value": (own - 3) / 43, "units_per_step": 1024, "n": 4},
         "optimizer_state_bytes": {

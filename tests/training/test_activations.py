@@ -5,45 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from bench.data.random_batches import RandomBatches
 from bench.measuring import meter
 from bench.processes.world import World
 from bench.settings.errors import UserError
 from bench.training import activations, loss
-from models import gpt2, vit
-from tests.helpers.commands import FP32, settle
-
-TEXT, IMAGES = {"vocab_size": 99}, {"image_size": 8, "channels": 1, "classes": 5}
-SIZES = {"layers": 2, "heads": 4, "width": 32}
-
-
-class Counter(nn.Module):
-    """A norm that has to do with one example, random numbers, and a count of what was seen."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.head, self.drop = nn.BatchNorm1d(64), nn.Linear(64, 5), nn.Dropout(0.5)
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, pixel_values):
-        self.calls += 1
-        torch.rand(1)
-        return type("Out", (), {"logits": self.drop(self.head(self.norm(pixel_values.flatten(1))))})
-
-
-def text():
-    return gpt2.build(**TEXT, **SIZES, positions=64), RandomBatches("text", 64, TEXT)
-
-
-def images():
-    model = vit.build(**IMAGES, **SIZES, patch_size=4)
-    return model, RandomBatches("images", 0, IMAGES)
-
-
-def train(*overrides):
-    return settle(*FP32, *overrides).train
+from tests.helpers.passes import IMAGES, Counter, images, text, train
 
 
 @pytest.mark.parametrize("build", [text, images])
@@ -111,9 +79,9 @@ def test_where_it_cannot_be_known_the_run_goes_on(monkeypatch):
     ],
 )
 def test_the_limit_of_a_container_counts(own, file, tmp_path):
-    for name, text in {"memory/c/memory.max": "1", "a/b/memory.max": "max", file: "12345"}.items():
+    for name, words in {"memory/c/memory.max": "1", "a/b/memory.max": "max", file: "12345"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
+        (tmp_path / name).write_text(f"{words}\n")
     (tmp_path / "own").write_text(own)
     assert meter._limits(tmp_path / "own", tmp_path) == [12345]
     assert meter._limits(tmp_path / "none", tmp_path) == []

@@ -133,7 +133,7 @@ class Cuda:
         wait = lambda other: self.notes.append((name, "waits for", other.name))  # noqa: E731
         return type("Stream", (), {"name": name, "wait_stream": staticmethod(wait)})
 
-    def Stream(self):  # noqa: N802 - torch's name
+    def Stream(self):
         return self.named("copies")
 
     def current_stream(self):

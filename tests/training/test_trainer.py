@@ -16,8 +16,8 @@ from tests.helpers.runs import same_result, stop_at
 RECORD_KEYS = """
 schema cell status diverged_step error command experiment model optimizer qkv data seed steps
 lr_scale precision parameters tokens_per_step val_loss best_val_loss test_loss target_step
-target_seconds train_seconds throughput forward_backward_ms optimizer_ms optimizer_share overhead
-optimizer_state_bytes peak_memory_bytes curve routing environment config mathematics
+target_seconds train_seconds throughput model_flops forward_backward_ms optimizer_ms optimizer_share
+overhead optimizer_state_bytes peak_memory_bytes curve routing environment config mathematics
 """.split()  # noqa: SIM905 - easier to read and to compare with the contract
 
 

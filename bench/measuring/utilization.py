@@ -1,0 +1,49 @@
+"""Model FLOPs utilization: what the products of forward and backward reach of the device's peak.
+
+The peak is measured in the run's own process, with its threads and in the dtype that most of the
+products are done in: the best rate of torch.mm of two square matrices.
+"""
+
+from typing import Any
+
+from bench.measuring import flops
+
+SQUARES = {"cpu": (512, 1024), "cuda": (8192,)}  # rows
+SHARE = 0.01  # of the training time: the most that measuring the peak takes
+
+
+def of(
+    counted: flops.Count | None,
+    examples: int,
+    step_seconds: float,
+    train_seconds: float,
+    device: str,
+    processes: int = 1,
+) -> dict[str, Any] | None:
+    """Of steps of so many examples over all processes, each with a device of its own.
+
+    counted: of one example; None, as what is returned, where that is not known.
+    step_seconds: with the optimizer's step, whose own products do not count. The peak, and so the
+    utilization, is None where a run was too short to measure it.
+    """
+    if counted is None or not counted.flops or counted.dtype is None:
+        return None
+    per_step = counted.flops * examples
+    each = per_step / step_seconds / processes
+    peak = None
+    if seconds_of_peak(each, device) <= SHARE * train_seconds:
+        squares = {flops.Product(counted.dtype, 1, n, n, n) for n in SQUARES[device]}
+        peak = flops.fastest(squares, device)
+    return {
+        "per_step": per_step,
+        "dtype": str(counted.dtype).removeprefix("torch."),
+        "per_second": per_step / step_seconds,
+        "peak": peak,
+        "utilization": None if peak is None else each / peak["flops_per_second"],
+    }
+
+
+def seconds_of_peak(least: float, device: str) -> float:
+    """At most so long does measuring take on a device that does at least so many FLOP/s."""
+    calls = 1 + flops.REPEATS * flops.CALLS[device]
+    return sum(max(flops.SECONDS, calls * 2 * n**3 / least) for n in SQUARES[device])
