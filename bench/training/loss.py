@@ -4,12 +4,16 @@ A model's own loss is not used: some do not shift the labels, some add terms of 
 balance of a router), and so could not be compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a label that does not count, in F.cross_entropy as in transformers
+PART = 2**18  # logits that a thread works on at once: in fp32 they stay in its cache
 
 
 def of(forward: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -31,5 +35,42 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     labels = labels.to(logits.device)
     if labels.ndim == 2:
         labels = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    logits = logits.float().reshape(-1, logits.shape[-1])
-    return F.cross_entropy(logits, labels.reshape(-1), ignore_index=IGNORED)
+    logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    large = logits.numel() > PART and logits.device.type == "cpu"
+    if large and type(logits) is Tensor and not torch.compiler.is_compiling():
+        return _InParts.apply(logits, labels)
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
+
+
+class _InParts(torch.autograd.Function):
+    """F.cross_entropy on a CPU, to the last bit, a few rows at a time: memory, not arithmetic, is
+    what its passes over all logits in fp32 cost. The backward pass computes them once more."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        counts = labels != IGNORED
+        at = labels.where(counts, 0).unsqueeze(1)
+        parts = _parts(logits, at)
+        chosen = torch.cat([F.log_softmax(x.float(), -1).gather(1, y) for x, y in parts])
+        ctx.count = counts.sum()
+        return F.nll_loss(chosen, labels.where(~counts, 0), ignore_index=IGNORED)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, labels = ctx.saved_tensors
+        each = gradient / ctx.count
+        of_logits = torch.empty_like(logits)
+        for x, y, result in _parts(logits, labels, of_logits):
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                total = F.cross_entropy(x.float(), y, ignore_index=IGNORED, reduction="sum")
+            result.copy_(torch.autograd.grad(total, x, each)[0])
+        return of_logits, None
+
+
+def _parts(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same few rows of all."""
+    rows = max(1, PART * torch.get_num_threads() // logits.shape[1])
+    return zip(*(tensor.split(rows) for tensor in (logits, *others)), strict=True)

@@ -59,15 +59,50 @@ def test_the_model_is_given_no_labels_and_its_own_loss_is_not_asked_for():
     assert loss.of(forward, batch(TEXT))[0].item() == pytest.approx(math.log(300))
 
 
-def test_no_second_copy_of_the_logits_is_made():
-    logits = torch.randn(4, 64, 1000, requires_grad=True)
-    labels = torch.randint(1000, (4, 64))
+def test_of_large_logits_there_is_no_copy_and_only_the_gradient_is_as_large():
+    logits = torch.randn(4, 600, 1000).bfloat16().requires_grad_()
+    labels = torch.randint(1000, (4, 600))
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
-        loss.cross_entropy(logits, labels)
+        loss.cross_entropy(logits, labels).backward()
     events = profile.profiler.kineto_results.events()
     large = [e for e in events if e.name() == "[memory]" and e.nbytes() > logits.nbytes // 2]
-    assert len(large) == 1  # log_softmax, which the backward pass reads
+    assert len(large) == 1
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    old = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(old)
+
+
+@pytest.mark.parametrize("spoilt", [None, math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ignored", ["none", "some", "all"])
+def test_in_parts_it_is_torchs_to_the_last_bit(dtype, ignored, spoilt, threads, monkeypatch):
+    """A third of it, as of three batches accumulated; over parts of 7 rows, the last of fewer."""
+    monkeypatch.setattr(loss, "PART", 7 * 50 // torch.get_num_threads())
+    logits, labels = 3 * torch.randn(60, 50), torch.randint(50, (60,))
+    if spoilt is not None:
+        logits[13, 5] = spoilt
+    labels[{"none": slice(0), "some": slice(3, 40, 4), "all": slice(None)}[ignored]] = loss.IGNORED
+    found = []
+    for of in (loss.cross_entropy, lambda x, y: torch.nn.functional.cross_entropy(x.float(), y)):
+        x = logits.to(dtype).requires_grad_()
+        value = of(x, labels)
+        (value / 3).backward()
+        found.append((value.detach(), x.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_label_that_is_no_class_is_refused_in_parts_too(monkeypatch):
+    monkeypatch.setattr(loss, "PART", 10)
+    for label in (50, -1):
+        with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+            loss.cross_entropy(torch.zeros(4, 50), torch.full((4,), label))
 
 
 @pytest.mark.parametrize(
