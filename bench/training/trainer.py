@@ -216,8 +216,7 @@ class Trainer:
         for number in range(parts):
             part, last = self.feed.take(step, number), number == parts - 1
             with parallel.exchanging(self.forward, last):
-                mean, _ = self.output(self.forward, part)
-                share = mean / parts
+                share = self.output(self.forward, part)[0] / parts  # no logits outlive their use
                 with ExitStack() as begun:
                     for overlap in self.overlaps if last else ():
                         begun.enter_context(overlap)

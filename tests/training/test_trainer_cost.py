@@ -1,5 +1,6 @@
 """What is held against the trainer does the same work, and the trainer does hardly more."""
 
+import weakref
 from collections import Counter
 
 import pytest
@@ -62,6 +63,23 @@ def test_a_step_of_the_trainer_is_a_bare_one_and_some_single_numbers(optimizer, 
     assert all(numbers <= 1 for name, numbers in more if name != "slice"), more  # views: free
     assert sum(more.values()) <= 16, more
     assert ("mm", 64 * 32) in ours or ("addmm", 64 * 32) in ours
+
+
+def test_the_trainer_holds_no_logits_while_gradients_are_computed(train, monkeypatch):
+    """They are the largest tensor of a step; its bare loop lets go of them, too."""
+    held, output = [], Trainer.output
+
+    def noted(self, forward, batch):
+        mean, logits = output(self, forward, batch)
+        if mean.requires_grad and not held:
+            there = weakref.ref(logits)
+            first = self.model.transformer.wpe.weight  # the backward pass ends there
+            first.register_hook(lambda grad: held.append(there() is not None))
+        return mean, logits
+
+    monkeypatch.setattr(Trainer, "output", noted)
+    train("train.steps=2")
+    assert held[0] is False
 
 
 def test_the_plain_model_is_of_the_same_shape_and_does_the_same_products():
