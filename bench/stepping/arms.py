@@ -87,7 +87,7 @@ class Subject:
         compute, forward = (self.loss, self.forward) if compiled else (loss.of, self.model)
         bf16 = self.settings.train.precision == "bf16"
         with torch.autocast(self.device, torch.bfloat16, enabled=bf16):
-            mean, _ = compute(forward, self.batches[units])
+            mean = compute(forward, self.batches[units])[0]
         mean.backward()
 
     def time(self, units: int) -> float:

@@ -62,8 +62,7 @@ def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple
     for step in range(STEPS):
         before = table.detach().clone()
         model.zero_grad()
-        mean, _ = loss.of(model, text.batch(step, examples))
-        mean.backward()
+        loss.of(model, text.batch(step, examples))[0].backward()
         optimizer.step()
     assert table.grad is not None
     return rows(table.grad), rows(table.detach() - before)
