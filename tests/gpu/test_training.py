@@ -11,11 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.laboratory import cases, cost
 from bench.measuring import flops, meter
 from bench.processes import parallel
+from bench.processes.world import ALONE
 from bench.stepping import run as step_run
+from bench.training.feeding import Feed
 from models import gpt2
 from optimizers.recipe import hybrid
 from tests.helpers import commands, laboratory, runs, steps
 from tests.helpers.commands import TINY
+from tests.helpers.passes import Counted
 
 
 @pytest.mark.parametrize("model", ["gpt2_nano", "vit_nano"])
@@ -43,6 +46,16 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(
     assert resumed["test_loss"] == pytest.approx(
         whole["test_loss"], rel=0 if device == "cpu" else 1e-3
     )
+
+
+def test_the_parts_of_a_step_arrive_prepared_or_not(device):
+    asked = commands.settle(f"train.device={device}", "train.batch_size=4", "train.accumulate=2")
+    fed = Feed(Counted(), asked.train, ALONE)
+    for step, number in ((3, 0), (3, 1), (4, 0), (7, 1)):
+        part = fed.take(step, number)
+        fed.prepare(step, number)
+        assert part["labels"].device.type == device
+        assert part["labels"].tolist() == [100 * step + 4 * number + i for i in range(4)]
 
 
 def test_memory_is_that_of_a_known_allocation(device):

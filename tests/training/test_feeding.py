@@ -10,15 +10,8 @@ from bench.training import feeding, gradients
 from bench.training.feeding import Copies, Feed
 from bench.training.trainer import Trainer
 from tests.helpers.commands import FP32, settle
+from tests.helpers.passes import Counted
 from tests.helpers.runs import same_result, stop_at
-
-
-class Counted:
-    """Batches whose examples are 100 * step + their number."""
-
-    def batch(self, step, examples):
-        rows = 100 * step + torch.arange(examples)
-        return {"input_ids": rows, "labels": rows}
 
 
 class Noted:
@@ -154,14 +147,3 @@ def test_a_copy_is_pinned_on_its_own_stream_and_waited_for(monkeypatch):
     assert cuda.notes == ["pin", ("to", "cuda", True, "copies")]
     copies.end(batch)
     assert cuda.notes[2:] == [("work", "waits for", "copies"), ("read by", "work")]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_cuda_the_parts_arrive():
-    asked = settle("train.device=cuda", "train.batch_size=4", "train.accumulate=2").train
-    fed = Feed(Counted(), asked, ALONE)
-    for number in (0, 1):
-        part = fed.take(3, number)
-        fed.prepare(3, number)
-        assert part["labels"].is_cuda
-        assert part["labels"].tolist() == [300 + 4 * number + i for i in range(4)]
