@@ -1,5 +1,6 @@
 """What the tests share: a cache of prepared data, tiny settings, and the command itself."""
 
+import importlib
 import os
 import re
 import runpy
@@ -71,6 +72,13 @@ def train(tmp_path):
         return outcome, record.read(results / "runs" / name), said
 
     return start
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A module of scripts/ by its name, as the scripts import each other."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module
 
 
 @pytest.fixture
