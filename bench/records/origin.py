@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -61,6 +62,11 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def slug(name: str) -> str:
+    """Of a GPU, for names of files: nvidia-h100-80gb-hbm3."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def cpu_name() -> str:
