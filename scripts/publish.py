@@ -4,7 +4,8 @@ python scripts/publish.py EXPERIMENT [--results results]
 
 A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
 results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
-made from uncommitted code, or where no commit is known, are refused.
+made from uncommitted code, or where no commit is known, are refused. Older records of the same
+kind of device give way.
 """
 
 import argparse
@@ -29,6 +30,26 @@ def committed(one: dict) -> bool:
     return bool(one["environment"]["commit"]) and not one["environment"]["dirty"]
 
 
+def put(ended: list[dict], results: Path, experiment: str) -> Path:
+    """Write an experiment's records from what its runs left in `results`; the folder.
+
+    Older records of the same kinds of device that are not among them go; others' stay.
+    """
+    target = ROOT / "results" / "records" / experiment
+    target.mkdir(parents=True, exist_ok=True)
+    for one in ended:
+        one["part_of"] = parts(results, one, experiment)
+        one["curve"] = record.curve(one["curve"], POINTS)
+        record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0], indent=None)
+    kept = {f"{one['cell']}.json" for one in ended}
+    devices = {archive.setup(one).device for one in ended}
+    for old in target.glob("*.json"):  # once the new ones are there: a full disk loses none
+        found = archive.load(old) if old.name not in kept else None
+        if isinstance(found, str) or (found and archive.setup(found).device in devices):
+            old.unlink()
+    return target
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
@@ -47,17 +68,8 @@ def main() -> int:
     dirty = [r["cell"] for r in ended if not committed(r)]
     if dirty:
         print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
-    target = ROOT / "results" / "records" / asked.experiment
-    target.mkdir(parents=True, exist_ok=True)
     clean = [r for r in ended if committed(r)]
-    for one in clean:
-        one["part_of"] = parts(asked.results, one, asked.experiment)
-        one["curve"] = record.curve(one["curve"], POINTS)
-        record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0], indent=None)
-    kept = {f"{one['cell']}.json" for one in clean}
-    for old in target.glob("*.json"):  # once the new ones are there: a full disk loses none
-        if old.name not in kept:
-            old.unlink()
+    target = put(clean, asked.results, asked.experiment)
     not_ended = len(read) - len(found) - len(odd)
     print(f"{len(clean)} records in {target.relative_to(ROOT)}; {not_ended} runs have not ended")
     return 1 if dirty else 0
