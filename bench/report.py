@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from importlib.util import find_spec
 
-from bench.records import files, record
+from bench.records import archive, files, record
 from bench.records.archive import Run
 from bench.reporting import content as report_content
 from bench.reporting import markdown
@@ -124,7 +124,17 @@ def table(runs: list[Run]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        [*COLUMNS, "overhead", "optimizer_state_bytes", "commit", "dirty", "file", "command"]
+        [
+            *COLUMNS,
+            "overhead",
+            "optimizer_state_bytes",
+            "device",
+            "gpu",
+            "commit",
+            "dirty",
+            "file",
+            "command",
+        ]
     )
     for run in sorted(runs, key=lambda r: (str(r.file), r.experiment or "", r.arm or "")):
         one = run.record | run._asdict()
@@ -133,6 +143,8 @@ def table(runs: list[Run]) -> str:
                 *(one.get(column) for column in COLUMNS),
                 (one.get("overhead") or {}).get("value"),
                 (one.get("optimizer_state_bytes") or {}).get("total"),
+                archive.setup(one).device,
+                one["environment"].get("gpu"),
                 one["environment"].get("commit"),
                 one["environment"].get("dirty"),
                 run.file.name,

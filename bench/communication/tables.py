@@ -37,7 +37,7 @@ def measured(records: dict[str, dict[str, Any]]) -> Table:
     heads += [Cell("ms", "orthogonalization"), Cell("predicted")]
     rows = []
     for record in records.values():
-        where = Cell(f"{record['parallel']}, {record['world_size']}", record["model"])
+        where = Cell(f"{record['parallel']}, {record['world_size']}", where_measured(record))
         known = {k: o["communication"] for k, o in record["optimizers"].items() if not o["error"]}
         first = next(iter(known.values()))["forward_backward"]
         small = f"{first['units']:,} {record['unit']}"
@@ -46,6 +46,12 @@ def measured(records: dict[str, dict[str, Any]]) -> Table:
             what = Cell(label, one["sharding"] or "")
             rows.append([where, what, *moved(one["step"]), *times(one["step"])])
     return Table(heads, rows)
+
+
+def where_measured(record: dict[str, Any]) -> str:
+    """The model, and the kind of device where that is not the CPU."""
+    device = record.get("device") or "cpu"
+    return record["model"] + f" on {device}" * (device != "cpu")
 
 
 def moved(one: dict[str, Any]) -> list[Cell]:

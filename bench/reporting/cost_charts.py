@@ -159,7 +159,9 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
         .encode(encoded["shape"], tooltip=tips(("x:Q", step["unit"])))
         .add_params(CHOSEN),
     ]
-    notes = f"{step['model']}, {step['precision']}; solid: measured; "
+    where = step["environment"].get("gpu") if step.get("device") == "cuda" else step.get("device")
+    notes = f"{step['model']} on {where or 'an unknown device'}, {step['precision']}; "
+    notes += "solid: measured; "
     notes += "dashed: forward + backward by its fit; band: 95 % interval"
     return chart(layers, "Overhead against the batch", notes, 360)
 

@@ -18,7 +18,7 @@ from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Ver
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
 SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
-STEP = "gpt2-cpu"  # the step benchmark that it shows
+STEP = "gpt2-"  # with what the names of the step benchmarks begin that it shows
 EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = ("loss", "tuning")  # pictures of one condition
 
@@ -79,7 +79,7 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
 
 
 def picture(*names: str) -> str:
-    return f"pictures/{'-'.join(names)}.svg"
+    return f"pictures/{'-'.join(names).replace(' ', '-')}.svg"
 
 
 # the parts of README.md --------------------------------------------------------------------------
@@ -113,14 +113,18 @@ def cost(content: Content) -> str:
 
 
 def step(content: Content) -> str:
-    one = content.steps.get(STEP)
-    if one is None:
-        return f"There is no whole results/steps/{STEP}.json."
-    noise = one["noise"]["difference_ms"]["ms"]
-    return (
-        f"{table(report_tables.steps(one))}\n\nAdamW against itself differs by up to {noise:.0f} "
-        f"ms; ~: extrapolated. {made([one])}"
-    )
+    """A table each, named where there are several."""
+    shown = {name: one for name, one in content.steps.items() if name.startswith(STEP)}
+    parts = []
+    for name, one in shown.items():
+        noise = one["noise"]["difference_ms"]["ms"]
+        parts += [f"**{escaped(name)}**"] if len(shown) > 1 else []
+        parts += [
+            table(report_tables.steps(one)),
+            f"AdamW against itself differs by up to {noise:.{0 if noise >= 1 else 2}f} ms; ~: "
+            f"extrapolated. {made([one])}",
+        ]
+    return "\n\n".join(parts) or f"There is no whole results/steps/{STEP}*.json."
 
 
 def others(content: Content) -> str:

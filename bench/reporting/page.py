@@ -114,7 +114,7 @@ def finding(one: Finding, verdict: Verdict) -> dict[str, str]:
 def experiment(content: Content, every: list[Comparison]) -> dict[str, Any]:
     study = every[0].study
     runs = content.results.archive.of(study.name)
-    there = {one.condition for one in every}
+    there = {one.declared_as for one in every}
     return {
         "study": study,
         "answers": [(one.condition, words.answer(one)) for one in every],

@@ -109,7 +109,9 @@ def steps(record: dict[str, Any]) -> Table:
     """A step benchmark: times, overheads, and the batches from which on these are small."""
     unit, least = record["unit"], record["batches"][0] * record["units_per_example"]
     sizes = [size * record["units_per_example"] for size in record["batches"]]
+    marginal = any(one.get("marginal_ms") for one in record["optimizers"].values())
     heads = [Cell("optimizer"), Cell("ms of a step", "p10–p90")]
+    heads += [Cell("marginal ms", "in a streak of steps")] * marginal
     heads += [Cell("overhead", f"at {size:,} {unit}") for size in sizes]
     heads += [Cell(f"{level} from", unit) for level in tables.LEVELS.values()]
     heads += [Cell("state"), Cell("temporary", "memory"), Cell("FLOP rate", "of the GEMM peak")]
@@ -126,7 +128,8 @@ def steps(record: dict[str, Any]) -> Table:
         rows.append(
             [
                 Cell(label),
-                split(tables.milliseconds(one["step_ms"])),
+                milliseconds(one["step_ms"]),
+                *[milliseconds(one.get("marginal_ms"))] * marginal,
                 *map(split, tables.compared(record, label, texts)),
                 Cell(megabytes(one["state_bytes"]["total"])),
                 Cell(megabytes(one["peak_temporary_bytes"])),
@@ -134,6 +137,10 @@ def steps(record: dict[str, Any]) -> Table:
             ]
         )
     return Table(heads, rows)
+
+
+def milliseconds(ms: dict[str, Any] | None) -> Cell:
+    return split(tables.milliseconds(ms)) if ms else NONE
 
 
 def split(text: str) -> Cell:

@@ -37,7 +37,7 @@ def times(record: dict[str, Any]) -> Table:
     """A step, and the overhead at the measured batches."""
     unit, noise = record["unit"], record["noise"]["difference_ms"]["ms"]
     title = f"{record['name']}: {record['parameters'] / 1e6:,.1f} M parameters, "
-    title += f"{record['precision']}, n={record['rounds']}"
+    title += f"{record['precision']} on {record['device']}, n={record['rounds']}"
     if record.get("world_size", 1) > 1:
         title += f", the slowest of {record['world_size']} processes"
     sizes = [size * record["units_per_example"] for size in record["batches"]]
@@ -57,7 +57,7 @@ def times(record: dict[str, Any]) -> Table:
 
 
 def milliseconds(ms: dict[str, Any]) -> str:
-    form = ",.0f" if ms["median"] >= 100 else ".1f"
+    form = ",.0f" if ms["median"] >= 100 else ".1f" if ms["median"] >= 10 else ".2f"
     return f"{ms['median']:{form}} ({ms['p10']:{form}}–{ms['p90']:{form}})"
 
 

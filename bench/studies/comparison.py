@@ -7,43 +7,12 @@ from typing import Any
 
 from bench.records import archive
 from bench.records.archive import Archive, Run, Setup
+from bench.studies import difference as of_arms
 from bench.studies import stats, study
 from bench.studies.curves import by_seed, steps_to
-from bench.studies.stats import Equivalence, Estimate
+from bench.studies.difference import Difference
+from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE, Best, Study
-
-LEVEL = 0.05  # of the tests, over all arms of a condition together
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An arm minus the baseline, paired by seed, in the test loss.
-
-    p: of `test`, corrected by Holm over the arms; equivalence: None without a margin; seeds: with
-    which a difference of this size would be found four times in five.
-    """
-
-    estimate: Estimate
-    test: str
-    p: float
-    equivalence: Equivalence | None
-    seeds: int | None
-
-    @property
-    def small(self) -> bool:
-        """Whether it is shown to lie within the margin."""
-        return self.equivalence is not None and self.equivalence.equal
-
-    def verdict(self) -> str:
-        """In words, for tables."""
-        within = f"within ±{self.equivalence.margin:g}" if self.equivalence else ""
-        if self.p < LEVEL:
-            side = "lower" if self.estimate.mean < 0 else "higher"
-            return f"{side}, but {within}" if self.small else side
-        if self.small:
-            return f"equal {within}"
-        needed = f"; {self.seeds:,} seeds would show one of this size" if self.seeds else ""
-        return f"no difference shown{needed}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +51,8 @@ class Arm:
 class Comparison:
     """All arms of an experiment under one condition.
 
+    declared_as: the condition's name in the study; device: the kind that all runs are of where
+    others have some too, else None;
     target: the validation loss that the baseline reached in tuning (the median over seeds);
     noise_floor: of a test loss, between runs that should be alike; None without an A/A arm;
     runs: all that were read, the tuning too; they share one setup, as otherwise nothing could be
@@ -90,7 +61,8 @@ class Comparison:
     """
 
     study: Study
-    condition: str
+    declared_as: str
+    device: str | None
     arms: list[Arm]
     target: float | None
     noise_floor: float | None
@@ -98,18 +70,36 @@ class Comparison:
     left_out: list[str]
     missing: int
 
+    @property
+    def on_device(self) -> str:
+        """on cuda, to be said where others have runs too."""
+        return f" on {self.device}" if self.device else ""
+
+    @property
+    def condition(self) -> str:
+        """For a reader."""
+        return self.declared_as + self.on_device
+
     def arm(self, name: str) -> Arm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
 
 
 def compare(
-    records: Archive, declared: Study, condition: str, setup: Setup | None = None
+    records: Archive,
+    declared: Study,
+    condition: str,
+    setup: Setup | None = None,
+    device: str | None = None,
 ) -> Comparison:
     """Arms without a final run are left out; their runs count as missing.
 
-    setup: which runs are compared (default: that of most).
+    setup: which runs are compared (default: that of most); device: only runs of this kind are
+    read, and it is named beside the condition.
     """
-    runs, left_out = archive.alike(records.of(declared.name, condition=condition), setup)
+    there = records.of(declared.name, condition=condition)
+    if device is not None:
+        there = [run for run in there if str(archive.setup(run.record).device) == device]
+    runs, left_out = archive.alike(there, setup)
     finals = archive.by_arm(run for run in runs if run.stage == FINAL)
     tuned = tuning(runs, declared)
     base = tuned.get(declared.rates_of.get(declared.baseline, declared.baseline))
@@ -117,7 +107,7 @@ def compare(
     names = [name for name in declared.arms if name in finals]
     noisy = declared.again()
     losses = {name: by_seed(finals[name], "test_loss") for name in names}
-    differences = _differences(losses, declared, [n for n in names if n not in noisy])
+    differences = of_arms.between(losses, declared, [n for n in names if n not in noisy])
     times = archive.relative_times(run for run in runs if run.stage == FINAL)
     arms = [
         _arm(
@@ -140,6 +130,7 @@ def compare(
     return Comparison(
         declared,
         condition,
+        device,
         arms,
         target,
         stats.noise_floor(again) if again else None,
@@ -166,30 +157,6 @@ def _missing(runs: list[Run], declared: Study) -> int:
     tunes = len(declared.tuned()) * len(declared.grid) * len(declared.tune_seeds)
     wanted = tunes + len(declared.arms) * len(declared.final_seeds)
     return wanted - len(runs)
-
-
-def _differences(
-    losses: dict[str, dict[int, float]], declared: Study, names: list[str]
-) -> dict[str, Difference]:
-    """Of all arms but the baseline, corrected together."""
-    base = losses.get(declared.baseline)
-    others = [name for name in names if name != declared.baseline]
-    if not base:
-        return {}
-    paired = {name: stats.paired(losses[name], base) for name in others}
-    paired = {name: values for name, values in paired.items() if len(values)}
-    tests = {name: stats.p_value(values) for name, values in paired.items()}
-    adjusted = stats.holm([p for p, _ in tests.values()])
-    return {
-        name: Difference(
-            stats.mean_interval(values),
-            tests[name][1],
-            p,
-            stats.equivalence(values, declared.margin) if declared.margin else None,
-            stats.seeds_needed(values),
-        )
-        for (name, values), p in zip(paired.items(), adjusted, strict=True)
-    }
 
 
 def _arm(

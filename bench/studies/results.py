@@ -1,6 +1,6 @@
 """The results folder: records as comparisons, and files of laboratory and step benchmark."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,10 +21,12 @@ class Results:
         self.compare = cache(self._compare)
         self.read = cache(self._read)
 
-    def _compare(self, experiment: str, condition: str, against: str | None) -> Comparison:
+    def _compare(
+        self, experiment: str, condition: str, against: str | None, device: str | None
+    ) -> Comparison:
         declared = study.load(experiment)
         declared = replace(declared, baseline=against or declared.baseline)
-        return comparison.compare(self.archive, declared, condition)
+        return comparison.compare(self.archive, declared, condition, device=device)
 
     def _read(self, name: str) -> dict[str, Any] | str | None:
         """A file of the laboratory or the step benchmark, or why it is none; None: not there."""
@@ -40,9 +42,22 @@ class Results:
     def comparisons(
         self, experiment: str, conditions: list[str] | None, against: str | None = None
     ) -> list[Comparison]:
-        """Under each condition, or those named; with the baseline, or the arm `against`."""
+        """Under each condition, or those named; with the baseline, or the arm `against`.
+
+        One for each kind of device that has runs: they are not compared, nor does one hide another.
+        """
         named = conditions or list(study.load(experiment).conditions)
-        return [self.compare(experiment, condition, against) for condition in named]
+        return [
+            self.compare(experiment, condition, against, device)
+            for condition in named
+            for device in self.devices(experiment, condition)
+        ]
+
+    def devices(self, experiment: str, condition: str) -> Sequence[str | None]:
+        """The kinds of device with runs, where there are several; else one that has no name."""
+        runs = self.archive.of(experiment, condition=condition)
+        found = {str(archive.setup(run.record).device) for run in runs}
+        return sorted(found) if len(found) > 1 else [None]
 
     def files(self, arms: Iterable[Arm]) -> list[str]:
         found = {run.file for arm in arms for run in arm.runs}

@@ -7,7 +7,8 @@ from typing import Any
 from bench.display.numbers import duration
 from bench.records.archive import Run
 from bench.studies import stats
-from bench.studies.comparison import Arm, Comparison, Difference
+from bench.studies.comparison import Arm, Comparison
+from bench.studies.difference import Difference
 from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.communication import extrapolation
 from bench.communication.model import sent_bytes
+from bench.communication.tables import where_measured
 from bench.studies.results import Results
 from bench.verdicts.finding import Finding
 
@@ -129,4 +130,4 @@ def _compared(label: str, one: dict[str, Any]) -> bool:
 
 
 def _where(record: dict[str, Any]) -> str:
-    return f"{record['model']}, {record['parallel']} with {record['world_size']} processes"
+    return f"{where_measured(record)}, {record['parallel']} with {record['world_size']} processes"

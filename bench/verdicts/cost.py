@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bench.records.origin import slug
 from bench.settings.config import DEVICES
 from bench.studies.results import Results
 from bench.verdicts.finding import Finding
@@ -12,10 +13,22 @@ def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Fin
 
     step: the model of the step benchmarks; each device that has one is a condition of its own.
     """
-    names = [f"steps/{step}-{device}.json" for device in DEVICES if device != "auto"]
+    stems = [f"{step}-{device}" for device in DEVICES if device != "auto"]
+    names = [name for stem in stems for name in of_each_gpu(results, stem)]
     found = [finding for name in names for finding in overhead_on(results, name, arm, level)]
     missing = Finding(step, missing=f"bench/step.py with {arm}: results/{names[0]}")
     return found or [missing]
+
+
+def of_each_gpu(results: Results, stem: str) -> list[str]:
+    """The step benchmark of this name, and those beside it that have their GPU's name as well, as
+    another's was there before (scripts/gpu_unpack.py)."""
+    found = [f"steps/{stem}.json"]
+    for file in sorted((results.folder / "steps").glob(f"{stem}-*.json")):
+        gpu = (results.json(f"steps/{file.name}") or {"environment": {}})["environment"].get("gpu")
+        if gpu and file.stem == f"{stem}-{slug(gpu)}":
+            found.append(f"steps/{file.name}")
+    return found
 
 
 def overhead_on(results: Results, name: str, arm: str, level: float) -> list[Finding]:
@@ -101,11 +114,13 @@ def hidden(results: Results, *, step: str, arm: str, needs: str) -> list[Finding
 def _on_accelerators(
     results: Results, step: str, arm: str
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The step benchmarks of a model that hold an arm, never a CPU's: file, record, the arm."""
+    """The step benchmarks of a model that hold an arm, never a CPU's: file, record, the arm. A
+    timeline may have one to itself."""
+    devices = [device for device in DEVICES if device not in ("auto", "cpu")]
+    stems = [f"{step}-{device}{more}" for device in devices for more in ("", "-gaps")]
     found = []
-    for device in DEVICES:
-        name = f"steps/{step}-{device}.json"
-        measured = None if device in ("auto", "cpu") else results.json(name)
+    for name in (name for stem in stems for name in of_each_gpu(results, stem)):
+        measured = results.json(name)
         one = (measured or {"optimizers": {}})["optimizers"].get(arm)
         if measured and one and not one["error"]:
             found.append((name, measured, one))

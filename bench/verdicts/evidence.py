@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from bench.settings.errors import UserError
 from bench.studies import curves
-from bench.studies.comparison import LEVEL, Arm, Comparison, Difference
+from bench.studies.comparison import Arm, Comparison
+from bench.studies.difference import LEVEL, Difference
 from bench.studies.results import Results
 from bench.studies.stats import Estimate
 from bench.verdicts.finding import Finding
@@ -114,7 +115,7 @@ def saving(
             found.append(_missing(one, arm))
             continue
         ours, base = both
-        where = f"{ours.runs[0].record['model']}, {arm}"
+        where = f"{ours.runs[0].record['model']}{one.on_device}, {arm}"
         shares = saved(ours, base, of)
         if not shares:
             found.append(Finding(where, missing=f"{of} of {where}: not in the records"))

@@ -114,3 +114,12 @@ def test_claims_on_accelerators_are_decided_by_none_but_theirs(tmp_path, evidenc
     where, value, low, high = CLAIMS[evidence]
     assert where in found.condition and found.records == ["steps/gpt2-cuda.json"]
     assert (found.value, found.low, found.high) == pytest.approx((value, low, high))
+
+
+@pytest.mark.parametrize("name", ["gpt2-cuda-gaps", "gpt2-cuda-gaps-h100", "gpt2-cuda-h100"])
+def test_a_timeline_may_have_a_record_to_itself_and_a_second_gpu_too(tmp_path, name):
+    """As scripts/gpu.sh leaves it, and scripts/gpu_unpack.py names it beside another GPU's."""
+    benchmark(tmp_path, "cuda")
+    (tmp_path / "steps" / "gpt2-cuda.json").rename(tmp_path / "steps" / f"{name}.json")
+    (found,) = cost.idle_gaps(Results(tmp_path), step="gpt2", arm="hybrid", needs="a GPU")
+    assert found.records == [f"steps/{name}.json"] and found.missing is None

@@ -471,6 +471,18 @@ def test_an_overhead_is_of_every_device_that_has_a_record(tmp_path):
     assert [claims.holds(f, {"below": 0.05}) for f in others] == [False, False]
 
 
+def test_an_overhead_of_a_second_gpu_is_a_condition_too(tmp_path):
+    """Its step benchmark has its name; one that is compiled, say, is no device of its own."""
+    at = dict(units=2000.0, low=1000.0, high=3000.0, measured=True)
+    for name, gpu in (("cuda", "Imagined GPU"), ("cuda-other-gpu", "Other GPU")):
+        stepped(tmp_path, name, gpu, **at)
+    results = stepped(tmp_path, "cuda-compiled", "Imagined GPU", **at)
+    found = claims.judge(overhead_claim("hybrid"), results)
+    files = {file for one in found.findings for file in one.records}
+    assert files == {"steps/m-cuda.json", "steps/m-cuda-other-gpu.json"}
+    assert any("on Other GPU" in one.condition for one in found.findings)
+
+
 def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):
     (tmp_path / "ortho").mkdir()
     found = [
