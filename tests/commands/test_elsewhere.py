@@ -9,6 +9,8 @@ from tests.helpers import commands
 from tests.helpers.commands import FP32, ROOT, TINY, command, records
 from tests.helpers.steps import TEXT
 
+pytestmark = pytest.mark.more
+
 OPTIONAL = ("wandb", "datasets", "altair", "vl_convert")  # for some things that can be asked for
 ORTHO = ["shapes=16x24", "dtypes=fp32", "steps=3", "methods=keller"]
 

@@ -57,6 +57,7 @@ folder.mkdir(parents=True, exist_ok=True)
 """
 
 
+@pytest.mark.more
 def test_parts_that_fail_or_take_too_long_are_noted_and_survived(attempted, tmp_path):
     """And what a part had finished when its time was out has been taken, children and all."""
     child = f"import subprocess, sys\n{WRITE.format(tmp_path, 'half')}"
@@ -78,6 +79,7 @@ def test_parts_that_fail_or_take_too_long_are_noted_and_survived(attempted, tmp_
         assert tar.getnames() == ["steps/half.json", "steps/whole.json"]
 
 
+@pytest.mark.more
 def test_a_part_may_take_what_those_before_it_left_but_not_what_is_for_those_after(attempted):
     sleep = "import time; time.sleep(3)"
     _, failed = attempted(14, ("a", 8, "pass"), ("b", 1, sleep), ("c", 5, "pass"))
@@ -86,6 +88,7 @@ def test_a_part_may_take_what_those_before_it_left_but_not_what_is_for_those_aft
     assert failed == ["a"] and found[0]["status"] == "out of time"
 
 
+@pytest.mark.more
 def test_nothing_of_a_machine_is_in_what_a_part_said(attempted, tmp_path):
     said = "os.getcwd() + '/bench/a.py, ' + sys.prefix + '/lib/python3/site-packages/hydra/b.py'"
     found, _ = attempted(20, ("says", 20, f"import os, sys; print({said})"))

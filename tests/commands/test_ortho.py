@@ -42,6 +42,7 @@ def test_a_session_shows_a_table_and_leaves_records(tmp_path):
     assert one["command"].startswith("python bench/ortho.py 'methods=")
 
 
+@pytest.mark.more
 def test_mistakes_are_lines_not_tracebacks_and_leave_nothing(tmp_path):
     results = f"results_dir={tmp_path}/new"
     for wrong, words in {

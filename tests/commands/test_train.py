@@ -12,6 +12,7 @@ from tests.helpers.runs import same_result
 OFFLINE = [*TINY, "tracker=none"]
 
 
+@pytest.mark.more
 def test_a_sweep_trains_every_cell_once_and_a_cell_as_it_would_alone(tmp_path):
     """AdamW has no use for qkv: of four jobs three are trained and one is skipped."""
     sweep = ["-m", "optimizer=adamw,hybrid", "qkv=fused,per_head"]
@@ -104,6 +105,7 @@ def test_help_names_the_groups_and_settings():
     assert "\n  claim: " not in done.stdout
 
 
+@pytest.mark.more
 def test_wandb_runs_offline_one_a_cell(tmp_path):
     done = command("-m", "seed=0,1", *TINY, f"results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,8 @@ from tests.helpers import commands, laboratory, runs, steps
 from tests.helpers.commands import TINY
 from tests.helpers.passes import Counted
 
+pytestmark = pytest.mark.more  # on the CPU
+
 
 @pytest.mark.parametrize("model", ["gpt2_nano", "vit_nano"])
 def test_a_run_trains_and_its_record_is_whole(device, model, train):

@@ -83,6 +83,7 @@ def test_what_is_saved_names_the_device(both):
     assert [one.condition for one in found] == ["gpt2 on cpu, muon", "gpt2 on cuda, muon"]
 
 
+@pytest.mark.more
 def test_the_markdown_has_both_and_its_pictures_are_there(both):
     assert made(both.folder) == 0
     text = (both.folder / "README.md").read_text()

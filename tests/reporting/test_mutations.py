@@ -159,6 +159,7 @@ def try_all(whole: Path, folder: Path, rounds: int, capsys) -> int:
     return count
 
 
+@pytest.mark.more
 def test_a_few_hundred_odd_files_end_no_report(whole, tmp_path, capsys):
     assert try_all(whole, tmp_path, 16, capsys) >= 300
 

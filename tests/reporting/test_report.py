@@ -41,6 +41,7 @@ def test_damaged_files_are_named_and_the_report_still_comes(tmp_path, capsys):
     assert (tmp_path / "pictures" / "optimizers.svg").stat().st_size > 1000
 
 
+@pytest.mark.more
 def test_the_same_records_give_the_same_bytes_and_others_are_noticed(tmp_path, capsys):
     fake_results.fill(tmp_path, "qkv", ["vision"])
     made(tmp_path)

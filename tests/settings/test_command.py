@@ -193,6 +193,7 @@ IMPORTED += [
 ]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("inspects", [True, False])
 @pytest.mark.parametrize(("command", "said"), IMPORTED, ids=[command for command, _ in IMPORTED])
 def test_a_name_of_what_is_not_there(command, said, inspects, capsys, monkeypatch, tmp_path):
@@ -205,6 +206,7 @@ def test_a_name_of_what_is_not_there(command, said, inspects, capsys, monkeypatc
     assert not list((tmp_path / "results").glob("runs/*/metrics.jsonl"))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("command", "said"), STEP, ids=[command for command, _ in STEP])
 def test_an_odd_command_of_the_step_benchmark(command, said, capsys, monkeypatch):
     lines = typed(step, capsys, monkeypatch, *command.split())

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.settings.errors import UserError
 from bench.stepping import timeline
 from bench.stepping.timeline import Work, gaps, hidden_share, histogram, union
 from bench.studies.results import Results
 from bench.verdicts import cost
 from tests.helpers import fake_results
 from tests.helpers.commands import command
-from tests.helpers.steps import TEXT
+from tests.helpers.steps import TEXT, settle
 
 TIMES = st.integers(0, 1000)
 
@@ -58,6 +59,7 @@ def test_what_lies_before_the_end_of_the_main_stream_is_hidden(beside, share):
     assert hidden_share([*main, *(Work(*pair, 13) for pair in beside)]) == share
 
 
+@pytest.mark.more
 def test_a_timeline_is_measured_shown_and_drawn(tmp_path):
     optimizers = 'optimizers=[hybrid,"hybrid optimizer.overlap=backward"]'
     asked = [*TEXT, "timeline=true", optimizers, "train.precision=fp32", f"results_dir={tmp_path}"]
@@ -73,10 +75,9 @@ def test_a_timeline_is_measured_shown_and_drawn(tmp_path):
     assert (tmp_path / "steps" / "gpt2_nano-cpu-timeline.svg").read_text().startswith("<?xml")
 
 
-def test_a_timeline_of_many_processes_is_refused(tmp_path):
-    done = command("timeline=true", "parallel=ddp", f"results_dir={tmp_path}", entry="step")
-    assert done.returncode == 1 and not any(tmp_path.iterdir())
-    assert done.stderr.strip().endswith("timeline=true: needs parallel=none, not ddp")
+def test_a_timeline_of_many_processes_is_refused():
+    with pytest.raises(UserError, match="timeline=true: needs parallel=none, not ddp"):
+        settle("timeline=true", "parallel=ddp")
 
 
 # claims -------------------------------------------------------------------------------------------
