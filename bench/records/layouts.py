@@ -26,6 +26,7 @@ ENVIRONMENT = mapping(
     {key: nullable(text) for key in ("cpu", "gpu", "torch", "python", "commit")}
     | {"threads": nullable(count), "dirty": nullable(flag)},
 )
+DEVICE = one_of(("cpu", "cuda"))  # `auto` is settled before a record is made
 TIMES = mapping({"median": amount, "p10": amount, "p90": amount, "n": count})
 part_of = each(mapping({}, dict.fromkeys(PART, nullable(text))))
 
@@ -37,7 +38,7 @@ _RULE = mapping(
 _CONFIG = mapping(
     {},
     {
-        "train": nullable(mapping({}, {"device": nullable(text)})),
+        "train": nullable(mapping({}, {"device": nullable(DEVICE)})),
         "optimizer": nullable(mapping({}, {"roles": nullable(named(_RULE))})),
     },
 )
@@ -239,7 +240,8 @@ step: Shape = both(
             "optimizers": named(_optimizer, least=1),
         },
         {
-            **dict.fromkeys(("parallel", "device"), nullable(text)),
+            "parallel": nullable(text),
+            "device": nullable(DEVICE),
             "world_size": count,
             "timeline": nullable(_TIMELINE),
         },

@@ -95,6 +95,9 @@ def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]
     if isinstance(done, str):
         return None
     record.join(folder, settings)
+    if (done["config"].get("train") or {}).get("keep_checkpoint") is False:
+        # Left by a run that was killed between its record and the end.
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     say(f"{cell}: {skipped(done)}")
     return {"how": "skipped", "record": brief(done)}
 

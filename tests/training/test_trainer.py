@@ -76,6 +76,16 @@ def test_a_finished_cell_is_skipped_and_rerun_trains_it_again(train):
     assert outcome["how"] == "finished" and same_result(first, again)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_a_kill_at_the_very_end_left_goes_with_the_next_command(train, tmp_path, kept):
+    """The checkpoint of a run whose record is there; one that was to be kept stays."""
+    _, first, _ = train(f"train.keep_checkpoint={kept}")
+    checkpoint = tmp_path / "runs" / first["cell"] / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    outcome, _, _ = train()
+    assert outcome["how"] == "skipped" and checkpoint.exists() == kept
+
+
 @pytest.mark.parametrize(
     "optimizer",
     ["adamw", "hybrid", *(pytest.param(n, marks=pytest.mark.more) for n in ("muon", "torch_muon"))],
