@@ -3,8 +3,9 @@
 On a GPU it runs on a stream of its own, on a CPU in a thread of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -101,6 +102,20 @@ class Overlap:
             torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
         for job in jobs:
             job.result()
+
+
+def overlaps(optimizers: Iterable[torch.optim.Optimizer], chosen: str) -> list[Overlap]:
+    """Of each Muon among the optimizers where `chosen` (optimizer.overlap) is backward."""
+    return [Overlap(one) for one in optimizers if type(one) is Muon and chosen == "backward"]
+
+
+@contextmanager
+def begun(overlaps: Iterable[Overlap]) -> Iterator[None]:
+    """Around a backward pass in which all of them begin."""
+    with ExitStack() as stack:
+        for overlap in overlaps:
+            stack.enter_context(overlap)
+        yield
 
 
 def bundles(muon: Muon, group: dict[str, Any], elements: int | None) -> Iterable[frozenset[int]]:

@@ -10,13 +10,13 @@ baddbmm, which copies its first matrix, by the number of elements that are stack
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.measuring import meter
 from bench.records import record
 from bench.records.origin import COMMIT, slug
 
@@ -54,22 +54,11 @@ def main() -> int:
     return 0
 
 
-def seconds(work: Callable[[], Any], device: str) -> float:
+def seconds(work: Callable[[], object], device: str) -> float:
     """Of a call, the mean over CALLS that are handed over one after another."""
     for _ in range(3):
         work()
-    if device == "cpu":
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            work()
-        return (time.perf_counter() - began) / CALLS
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    for _ in range(CALLS):
-        work()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3 / CALLS
+    return meter.seconds(device, work, CALLS)
 
 
 def copied(elements: int, device: str) -> float:

@@ -1,7 +1,6 @@
 """What takes turns: one model with its gradients, and optimizers that each have their own state."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +15,8 @@ from bench.processes.world import ALONE, World
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 from bench.training import activations, loss, prepare
-from optimizers.muon import Muon
+from optimizers import overlap
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.overlap import Overlap
 from optimizers.routing import Routing
 from optimizers.sharding.regions import local
 from optimizers.state import state_bytes
@@ -169,14 +167,14 @@ class Arm:
     def __init__(self, label: str, settings: Settings, subject: Subject) -> None:
         self.label, self.settings, self.subject = label, settings, subject
         self.routing: Routing | None = None
-        self.overlaps: list[Overlap] = []  # of what begins in the backward pass
+        self.overlap = settings.optimizer.get("overlap", "none")
+        self.overlaps: list[overlap.Overlap] = []  # of what begins in the backward pass
 
     def build(self) -> None:
         """Route, and take the first step, which makes the state."""
         self.routing = self.subject.route(self.settings)
         self.routing.scale_rates(0.0)
-        if self.overlapping:
-            self.overlaps = [Overlap(o) for o in self.routing.optimizers if type(o) is Muon]
+        self.overlaps = overlap.overlaps(self.routing.optimizers, self.overlap)
         self.step()
         norms = torch._foreach_norm([local(p.detach()) for p in self.subject.parameters])
         if not all(norm.isfinite() for norm in norms):
@@ -188,21 +186,13 @@ class Arm:
         assert self.routing is not None
         return self.routing
 
-    @property
-    def overlapping(self) -> bool:
-        return bool(self.settings.optimizer.get("overlap", "none") == "backward")
-
-    @contextmanager
-    def begun(self) -> Iterator[None]:
+    def begun(self) -> AbstractContextManager[None]:
         """Around a forward and backward in which the step begins, where it does."""
-        with ExitStack() as stack:
-            for overlap in self.overlaps:
-                stack.enter_context(overlap)
-            yield
+        return overlap.begun(self.overlaps)
 
     def free(self) -> None:
-        for overlap in self.overlaps:
-            overlap.remove()
+        for one in self.overlaps:
+            one.remove()
         self.routing, self.overlaps = None, []
         meter.release()
 

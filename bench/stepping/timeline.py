@@ -36,7 +36,8 @@ def measure(arms: dict[str, Arm], subject: Subject) -> dict[str, Any]:
         launched = [trace(subject.device, run) for _ in range(REPEATS)]
         gaps[units] = {"launched": summary(launched), "graph": graphed(subject, units)}
         subject.clear()
-    hidden = {label: hidden_shares(arm) for label, arm in arms.items() if arm.overlaps}
+    begin = {label: arm for label, arm in arms.items() if arm.overlap == "backward"}
+    hidden = {label: hidden_shares(arm) for label, arm in begin.items()}
     return {
         "batches": [{"units": units, **one} for units, one in gaps.items()],
         "hidden_share": {label: meter.summary(shares) for label, shares in hidden.items()},

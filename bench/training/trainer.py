@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from bench.training import checkpoint, gradients, loss, momenta, randomness
 from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
-from optimizers.muon import Muon
-from optimizers.overlap import Overlap
+from optimizers import overlap
 
 
 class Diverged(Exception):
@@ -56,9 +55,8 @@ class Trainer:
         self.loss = torch.compile(loss.of, dynamic=False) if self.train.compile else loss.of
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        overlaps = settings.optimizer.get("overlap", "none") == "backward"
-        ours = [part for part in self.routing.optimizers if type(part) is Muon and overlaps]
-        self.overlaps = [Overlap(muon) for muon in ours]  # each begins its step in backward
+        chosen = settings.optimizer.get("overlap", "none")
+        self.overlaps = overlap.overlaps(self.routing.optimizers, chosen)
         self.feed = Feed(self.data, self.train, world)
         self.examples = self.train.batch_size * self.train.accumulate
         self.units_per_step = self.examples * self.data.units_per_example
@@ -217,9 +215,7 @@ class Trainer:
             part, last = self.feed.take(step, number), number == parts - 1
             with parallel.exchanging(self.forward, last):
                 share = self.output(self.forward, part)[0] / parts  # no logits outlive their use
-                with ExitStack() as begun:
-                    for overlap in self.overlaps if last else ():
-                        begun.enter_context(overlap)
+                with overlap.begun(self.overlaps if last else ()):
                     share.backward()
             self.feed.prepare(step, number)  # before anything waits for the device
             total += share.detach()

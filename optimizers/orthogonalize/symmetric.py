@@ -39,8 +39,9 @@ def symmetric_product(
         out = A_bnk.new_empty(len(A_bnk), n, n) if out is None else out
         gpu.symmetric(A_bnk, B_bkn, added_bnn, alpha, beta, gamma, out, shape)
         return out
-    pieces = A_bnk.device.type == "cpu" and _pieces_take(n, A_bnk.dtype)
-    found = (_by_pieces if pieces else product)(A_bnk, B_bkn, added_bnn, alpha, beta, out)
+    found = (_by_pieces if _pieces_take(n, A_bnk) else product)(
+        A_bnk, B_bkn, added_bnn, alpha, beta, out
+    )
     if gamma:
         found.diagonal(dim1=-2, dim2=-1).add_(gamma)
     return found
@@ -50,7 +51,7 @@ def symmetric_share(n: int, X: Tensor) -> float:
     """The multiplications of a symmetric product with n rows, of X's kind, as a share of all."""
     if X.is_cuda:
         return 0.5 if gpu.takes(n, X) else 1.0
-    return (1 + 1 / PIECES) / 2 if X.device.type == "cpu" and _pieces_take(n, X.dtype) else 1.0
+    return (1 + 1 / PIECES) / 2 if _pieces_take(n, X) else 1.0
 
 
 def product(
@@ -84,10 +85,10 @@ def short_side_product(
     return product(S_bnn, X_bnm, added_bnm, beta=beta, out=out)
 
 
-def _pieces_take(n: int, dtype: torch.dtype) -> bool:
+def _pieces_take(n: int, A: Tensor) -> bool:
     """The compiler takes no strided `out`."""
-    large = n >= SMALLEST.get(dtype, n + 1)
-    return large and not torch.compiler.is_compiling() and pieces_pay(dtype)
+    large = A.device.type == "cpu" and n >= SMALLEST.get(A.dtype, n + 1)
+    return large and not torch.compiler.is_compiling() and pieces_pay(A.dtype)
 
 
 @functools.cache
