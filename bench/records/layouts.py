@@ -166,8 +166,8 @@ _GAPS = mapping(
 )
 
 
-def _graph(value: Any) -> str | None:
-    """As launched; or why there is no graph."""
+def _seen(value: Any) -> str | None:
+    """The gaps, or why there are none."""
     return None if isinstance(value, dict) and "error" in value else _GAPS(value)
 
 
@@ -177,8 +177,8 @@ _TIMELINE = mapping(
             mapping(
                 {
                     "units": positive,
-                    "launched": _GAPS,
-                    "graph": nullable(_graph),
+                    "launched": _seen,
+                    "graph": nullable(_seen),
                 }
             )
         )

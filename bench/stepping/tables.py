@@ -7,6 +7,7 @@ from rich.text import Text
 
 from bench.display import terminal
 from bench.display.numbers import megabytes, number, short
+from bench.stepping.timeline import EDGES
 
 LEVELS = {"0.05": "5 %", "0.02": "2 %", "0.01": "1 %"}
 
@@ -127,8 +128,7 @@ def in_stream(record: dict[str, Any]) -> Table:
 def gaps(record: dict[str, Any]) -> Table:
     """How much of a forward and backward the device idles, by the length of the gaps."""
     timeline = record["timeline"]
-    first = timeline["batches"][0]["launched"]["gaps"]
-    headings = ["span, ms", "idle", *(up_to(gap["up_to_us"]) for gap in first)]
+    headings = ["span, ms", "idle", *map(up_to, (*EDGES, None))]
     note = "ms of the gaps of each length; on a CPU gaps between torch's operators"
     for label, share in timeline["hidden_share"].items():
         if share["n"]:

@@ -128,6 +128,8 @@ def gaps(works: Iterable[Work]) -> list[float]:
 
 def summary(traces: list[list[Work]]) -> dict[str, Any]:
     """Of one forward and backward: its span, what of it is idle, and gaps by their length."""
+    if not all(traces):  # a container may keep the device's counters from the profiler
+        return {"error": "the profiler saw nothing of what the device did"}
     spans, shares, every = [], [], []
     for works in traces:
         busy, between = union(works), gaps(works)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from bench.display import charts
 from bench.stepping.tables import up_to
+from bench.stepping.timeline import EDGES
 
 BUSY = "#c8c8c8"
 COLORS = ("#56B4E9", "#E69F00", "#D55E00", "#000000")  # Okabe and Ito, the longest gaps darkest
@@ -32,8 +33,7 @@ def draw(record: dict[str, Any]) -> Figure:
     names = [name for name, _ in bars]
     left = [1 - found["idle_share"]["median"] for _, found in bars]
     axes.barh(names, left, color=BUSY, label="busy")
-    for number, color in enumerate(COLORS):
-        edge = bars[0][1]["gaps"][number]["up_to_us"]
+    for number, (color, edge) in enumerate(zip(COLORS, (*EDGES, None), strict=True)):
         shares = []
         for _, found in bars:
             total = sum(gap["ms"] for gap in found["gaps"]) or 1.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.settings.errors import UserError
-from bench.stepping import timeline
+from bench.stepping import tables, timeline, timeline_chart
 from bench.stepping.timeline import Work, gaps, hidden_share, histogram, union
 from bench.studies.results import Results
 from bench.verdicts import cost
@@ -49,6 +49,20 @@ def test_the_summary_of_a_timeline():
     assert found["idle_share"]["median"] == pytest.approx(2.02 / 10)
     lengths = {one["up_to_us"]: (one["count"], round(one["ms"], 3)) for one in found["gaps"]}
     assert lengths == {10: (0, 0), 100: (1, 0.02), 1000: (0, 0), None: (1, 2)}
+
+
+def test_what_the_profiler_did_not_see_loses_no_record(tmp_path):
+    unseen = timeline.summary([[Work(0, 4, 0)], []])
+    assert "saw nothing" in unseen["error"]
+    file = fake_results.step(tmp_path, "gpt2-cuda", ("hybrid",))
+    batches = [{"units": 256, "launched": unseen, "graph": None}]
+    whole = json.loads(file.read_text()) | {"timeline": {"batches": batches, "hidden_share": {}}}
+    file.write_text(json.dumps(whole))
+    assert Results(tmp_path).json("steps/gpt2-cuda.json") == whole
+    assert tables.gaps(whole).row_count == 1
+    assert timeline_chart.write(whole, tmp_path / "gaps.svg").exists()
+    (found,) = cost.idle_gaps(Results(tmp_path), step="gpt2", arm="hybrid", needs="a GPU")
+    assert found.missing == "a GPU"
 
 
 @pytest.mark.parametrize(
