@@ -62,8 +62,9 @@ def extract(file: Path, target: Path) -> None:
     """All whole members; of those that are there twice the later."""
     try:
         with tarfile.open(file) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from 3.11.4 on
             for member in tar:
-                tar.extract(member, target, filter="data")
+                tar.extract(member, target)
     except tarfile.ReadError as error:
         print(f"{file.name} was cut off: {error}", file=sys.stderr)
 
