@@ -64,8 +64,9 @@ def route(
 
     block: the resolved `optimizer` block: roles, a mapping of each role (or `default`) to
     {_target_: ..., ...}, where the target is a class or its dotted name; without lr it has the
-    class's own. qkv is a name or {name: split, output: whole}. Further strict (false), lr_scale
-    and aux_lr_scale (1.0).
+    class's own. qkv is a name or {name: split, output: whole}. Further strict (false), and what
+    rates are multiplied by (1.0): lr_scale all, aux_lr_scale those that are not Muon's,
+    embedding_lr_scale those of embeddings and heads.
     structure: patterns on parameter names that say what those are (structure.describe).
     shard: puts the model on many processes, in place: its parameters become new ones of the same
     names and shapes. Called when it is known how the whole model is read, with what was found.
@@ -151,8 +152,7 @@ def _build(
     target = rule.pop("_target_")
     cls = locate(target)
     rule.pop("qkv", None)
-    scale = block.get("lr_scale", 1.0) * (1.0 if is_muon(cls) else block.get("aux_lr_scale", 1.0))
-    rate = base_rate(role, cls, rule.pop("lr", None)) * scale
+    rate = base_rate(role, cls, rule.pop("lr", None)) * _rate_scale(role, cls, block)
     tensors = [p.tensor for p in members]
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
     group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
@@ -192,6 +192,15 @@ def _build(
     for view in views or []:
         _show_view(rows, members, view, tensors)
     return optimizer, rows
+
+
+def _rate_scale(role: str, cls: type[torch.optim.Optimizer], block: Mapping[str, Any]) -> float:
+    scale = block.get("lr_scale", 1.0)
+    if not is_muon(cls):
+        scale *= block.get("aux_lr_scale", 1.0)
+    if role in ("embedding", "head"):
+        scale *= block.get("embedding_lr_scale", 1.0)
+    return scale
 
 
 def _show_view(rows: dict, members: list[Parameter], view: View, tensors: list[Tensor]) -> None:

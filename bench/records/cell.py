@@ -29,6 +29,7 @@ LATER = {
     "perturb": 0,
     "data.column": None,
     "optimizer.overlap": "none",
+    "optimizer.embedding_lr_scale": 1.0,
     "parallel": {"name": "none"},
     "optimizer.roles.*.orthogonalizer.norm": "frobenius",
     "optimizer.roles.*.qkv.gate_up": "whole",

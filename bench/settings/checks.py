@@ -71,6 +71,7 @@ def check_numbers(settings: Settings) -> None:
     optimizer = settings.optimizer
     _rate("optimizer.lr_scale", optimizer["lr_scale"])
     _rate("optimizer.aux_lr_scale", optimizer["aux_lr_scale"])
+    _rate("optimizer.embedding_lr_scale", optimizer.get("embedding_lr_scale", 1.0))
     _overlap(settings)
     if not isinstance(optimizer["roles"], dict):
         raise UserError(f"optimizer.roles={optimizer['roles']}: needs a rule for each role")
@@ -128,6 +129,7 @@ def check_tasks(settings: Settings) -> None:
 
 
 def check_schedule(settings: Settings) -> None:
+    _share_out_warmup(settings)
     warmup = settings.schedule["warmup_steps"]
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
         raise UserError(f"schedule.warmup_steps={warmup}: must be a whole number, 0 or above")
@@ -136,3 +138,22 @@ def check_schedule(settings: Settings) -> None:
         if not rules.is_number(value) or not 0 <= value <= 1:
             raise UserError(f"schedule.{key}={value}: must be a number between 0 and 1")
     targets.check_schedule(settings)
+
+
+def warmup_steps(fraction: float, steps: int) -> int:
+    """The steps of a warm-up that is given as a share of the run."""
+    return round(fraction * steps)
+
+
+def _share_out_warmup(settings: Settings) -> None:
+    """Replace schedule.warmup_fraction by the steps that it stands for."""
+    fraction = settings.schedule.pop("warmup_fraction", None)
+    if fraction is None:
+        return
+    if not rules.is_number(fraction) or not 0 <= fraction <= 1:
+        raise UserError(
+            f"schedule.warmup_fraction={fraction}: must be null or a number between 0 and 1"
+        )
+    if settings.train.steps is None:
+        raise UserError(f"schedule.warmup_fraction={fraction}: needs train.steps")
+    settings.schedule["warmup_steps"] = warmup_steps(fraction, settings.train.steps)

@@ -52,11 +52,12 @@ def test_the_table_tells_what_the_optimizers_hold(optimizer, build):
 
 def test_the_rates_are_the_rules_times_the_scales(optimizer, build):
     plain, block = settings(optimizer), settings(optimizer)
-    block |= {"lr_scale": 0.5, "aux_lr_scale": 0.1}
+    block |= {"lr_scale": 0.5, "aux_lr_scale": 0.1, "embedding_lr_scale": 8.0}
     routing = route(build(), block)
     for row in routing.table:
         rule = plain["roles"].get(row["role"], plain["roles"].get("default"))
         factor = 0.5 if is_muon(locate(rule["_target_"])) else 0.05
+        factor *= 8 if row["role"] in ("embedding", "head") else 1
         assert row["lr"] == pytest.approx(rule["lr"] * factor, rel=1e-12)
         assert routing.rates()[row["role"]] == row["lr"]
 

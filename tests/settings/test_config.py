@@ -48,6 +48,12 @@ GROUPS = [
         ("schedule.decay_fraction=2", ["schedule.decay_fraction=2", "between 0 and 1"]),
         ("schedule.warmup_steps=-1", ["schedule.warmup_steps=-1", "0 or above"]),
         ("schedule.warmup_steps=abc", ["schedule.warmup_steps=abc", "whole number"]),
+        ("schedule.warmup_fraction=2", ["schedule.warmup_fraction=2", "between 0 and 1"]),
+        (
+            "schedule.warmup_fraction=0.1 train.steps=null train.time_limit=9",
+            ["schedule.warmup_fraction=0.1", "train.steps"],
+        ),
+        ("optimizer.embedding_lr_scale=-1", ["optimizer.embedding_lr_scale=-1", "0 or above"]),
         ("tracker.mode=foo", ["tracker.mode=foo", "offline or online"]),
         ("optimizer.roles=null", ["optimizer.roles=None", "mapping, with hidden"]),
         ("model.task=foo", ["model.task=foo", "text or images"]),
@@ -219,3 +225,9 @@ def test_prepare_gives_the_same_weights_for_the_same_seed():
     data = prepare.data(settings)
     first, second = (prepare.model(settings, data).state_dict() for _ in range(2))
     assert all((first[k] == second[k]).all() for k in first)
+
+
+def test_a_warmup_by_its_share_is_the_run_with_that_many_steps():
+    share = settle("train.steps=200", "schedule.warmup_fraction=0.125")
+    assert cell.name(share) == cell.name(settle("train.steps=200", "schedule.warmup_steps=25"))
+    assert cell.name(share) != cell.name(settle("train.steps=200"))
