@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.records import archive
 from bench.records.archive import Archive, Run, Setup
+from bench.studies import axes, search, stats, study
 from bench.studies import difference as of_arms
-from bench.studies import stats, study
 from bench.studies.curves import by_seed, steps_to
 from bench.studies.difference import Difference
 from bench.studies.stats import Estimate
@@ -19,9 +19,11 @@ from bench.studies.study import FINAL, TUNE, Best, Study
 class Arm:
     """What the final runs of an arm reached and cost.
 
-    tuned: of the arm itself or of the one whose rate it takes, None without tuning;
-    steps_to_target: by seed, None where the target was not reached; relative_time: of a step, in
-    AdamW's; noise: the arm is another one again, with perturbed initial weights.
+    rate: the median over runs, which share it unless each has a search of its own; tuned,
+    searched: of the arm itself or of the one whose settings it takes, by a grid of rates or by
+    studies of its own, None without; steps_to_target: by seed, None where the target was not
+    reached; relative_time: of a step, in AdamW's; noise: the arm is another one again, with
+    perturbed initial weights or other seeds.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Arm:
     diverged: int
     rate: float
     tuned: Best | None
+    searched: search.Found | None
     test_loss: Estimate
     test_accuracy: Estimate | None
     difference: Difference | None
@@ -38,8 +41,9 @@ class Arm:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best rate is the first or last of the grid: a better one may lie beyond."""
-        return self.tuned is not None and self.tuned.at_edge
+        """Whether the best rates lie at an end of what was tried: a better one may lie beyond."""
+        crowded = self.searched is not None and self.searched.crowded() is not None
+        return crowded or (self.tuned is not None and self.tuned.at_edge)
 
     def median(self, *keys: str) -> float | None:
         """Of a value of the records, nested keys one after the other."""
@@ -101,12 +105,17 @@ def compare(
         there = [run for run in there if str(archive.setup(run.record).device) == device]
     runs, left_out = archive.alike(there, setup)
     finals = archive.by_arm(run for run in runs if run.stage == FINAL)
-    tuned = tuning(runs, declared)
-    base = tuned.get(declared.rates_of.get(declared.baseline, declared.baseline))
-    target = base.losses[base.rate] if base else None
+    tuned, searched = tuning(runs, declared), searches(runs, declared)
+    target = _target(declared, tuned, searched)
     names = [name for name in declared.arms if name in finals]
     noisy = declared.again()
-    losses = {name: by_seed(finals[name], "test_loss") for name in names}
+    losses = {
+        name: {
+            seed - declared.offset(name): loss
+            for seed, loss in by_seed(finals[name], "test_loss").items()
+        }
+        for name in names
+    }
     differences = of_arms.between(losses, declared, [n for n in names if n not in noisy])
     times = archive.relative_times(run for run in runs if run.stage == FINAL)
     arms = [
@@ -114,6 +123,7 @@ def compare(
             name,
             finals[name],
             tuned=tuned.get(declared.rates_of.get(name, name)),
+            searched=searched.get(declared.rates_of.get(name, name)),
             difference=differences.get(name),
             target=target,
             relative_time=times.get(name),
@@ -136,7 +146,7 @@ def compare(
         stats.noise_floor(again) if again else None,
         runs,
         left_out,
-        _missing(runs, declared),
+        _missing(runs, declared, condition),
     )
 
 
@@ -153,10 +163,37 @@ def tuning(runs: list[Run], declared: Study) -> dict[str | None, Best]:
     return found
 
 
-def _missing(runs: list[Run], declared: Study) -> int:
-    tunes = len(declared.tuned()) * len(declared.grid) * len(declared.tune_seeds)
-    wanted = tunes + len(declared.arms) * len(declared.final_seeds)
-    return wanted - len(runs)
+def searches(runs: list[Run], declared: Study) -> dict[str | None, search.Found]:
+    """What the searches of the arms found, where every study is whole."""
+    if declared.search is None:
+        return {}
+    found = {}
+    for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():
+        names = list(declared.search.centres.get(str(name), ()))
+        studies: dict[int, list[search.Trial]] = {seed: [] for seed in declared.tune_seeds}
+        for run in own:
+            loss = study.loss(run.record)
+            point = axes.read(names, run.record["config"])
+            trial = search.Trial(point, math.inf if loss is None else loss)
+            studies.setdefault(run.record["seed"], []).append(trial)
+        if names and len({len(trials) for trials in studies.values()}) == 1:
+            found[name] = search.Found(studies)
+    return found
+
+
+def _target(
+    declared: Study, tuned: dict[str | None, Best], searched: dict[str | None, search.Found]
+) -> float | None:
+    """What the baseline reached in tuning: at its best rate, or the median over its studies."""
+    source = declared.rates_of.get(declared.baseline, declared.baseline)
+    if source in searched:
+        return statistics.median(t.loss for t in searched[source].winners().values())
+    return tuned[source].losses[tuned[source].rate] if source in tuned else None
+
+
+def _missing(runs: list[Run], declared: Study, condition: str) -> int:
+    wanted = (count for (_, under, _), count in declared.counts().items() if under == condition)
+    return sum(wanted) - len(runs)
 
 
 def _arm(
@@ -164,6 +201,7 @@ def _arm(
     runs: list[Run],
     *,
     tuned: Best | None,
+    searched: search.Found | None,
     difference: Difference | None,
     target: float | None,
     relative_time: float | None,
@@ -175,8 +213,9 @@ def _arm(
         name,
         runs,
         len(runs) - len(finished),
-        runs[0].record["lr_scale"],
+        statistics.median(run.record["lr_scale"] for run in runs),
         tuned,
+        searched,
         stats.mean_interval(list(by_seed(runs, "test_loss").values())),
         stats.mean_interval(list(accuracies.values())) if accuracies else None,
         difference,

@@ -11,54 +11,52 @@ from bench.processes import parallel
 from bench.records import cell
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
-from bench.studies.study import Sweep
 
 STEPS = 4  # the first two warm up
 FORWARD = 1 / 3  # of forward + backward: an evaluation's share, by FLOPs
 
 
-class Forecast:
-    """Predicted seconds of the runs that are left, by sweep.
+Key = tuple[str, str, str]  # stage, condition, arm
 
+
+class Forecast:
+    """Predicted seconds of the runs that are left; each arm's are timed under each condition.
+
+    left: how many, by stage, condition and arm; sample: settings of one of them.
     Raises UserError where an arm cannot even start, so that it is known before the hours are spent.
     """
 
-    def __init__(self, left: dict[Sweep, list[Settings]], say: Callable[[str], None]) -> None:
-        self.say = say
-        self.left = {sweep: len(cells) for sweep, cells in left.items()}
+    def __init__(
+        self,
+        left: dict[Key, int],
+        sample: Callable[[str, str, str], Settings],
+        say: Callable[[str], None],
+    ) -> None:
+        self.left = {key: count for key, count in left.items() if count}
         self.seconds: dict[tuple[str, str], float] = {}
-        for sweep, cells in left.items():
-            self._time(sweep, cells)
-
-    def _time(self, sweep: Sweep, cells: list[Settings]) -> None:
-        key = sweep.condition, sweep.arm
-        if cells and key not in self.seconds:
-            self.say(f"timing {STEPS} steps of {', '.join(key)}")
-            self.seconds[key] = seconds(cells[0])
+        for stage, condition, arm in self.left:
+            if (condition, arm) not in self.seconds:
+                say(f"timing {STEPS} steps of {condition}, {arm}")
+                self.seconds[condition, arm] = seconds(sample(stage, condition, arm))
 
     def summary(self) -> str:
         runs = sum(self.left.values())
         return f"{runs} runs are left, about {duration(self._of(self.left))} on this machine"
 
-    def line(self, sweep: Sweep, cells: list[Settings]) -> str:
-        """What comes now and how much of the study is left, this sweep included."""
-        part = (sweep.stage, sweep.condition, sweep.arm)
-        self._time(sweep, cells)
-        for known in list(self.left):  # at another rate: that of final runs was not known before
-            if (known.stage, known.condition, known.arm) == part:
-                del self.left[known]
-        now = self.seconds[sweep.condition, sweep.arm] * len(cells)
-        rest = now + self._of(self.left)
-        return (
-            f"{', '.join(part)}: {len(cells)} runs, about {duration(now)} of "
-            f"{duration(rest)} that are left"
+    def line(self, key: Key, runs: int) -> str:
+        """What comes now and how much of the study is left, these runs included."""
+        now = self._of({key: runs})
+        said = (
+            f"{', '.join(key)}: {runs} run{'s' * (runs > 1)}, about {duration(now)} of "
+            f"{duration(max(now, self._of(self.left)))} that are left"
         )
+        self.left[key] = max(0, self.left.get(key, 0) - runs)
+        return said
 
-    def _of(self, left: dict[Sweep, int]) -> float:
+    def _of(self, left: dict[Key, int]) -> float:
         return sum(
-            count * self.seconds[sweep.condition, sweep.arm]
-            for sweep, count in left.items()
-            if count
+            count * self.seconds.get((condition, arm), 0.0)
+            for (_, condition, arm), count in left.items()
         )
 
 
@@ -75,6 +73,7 @@ def seconds(settings: Settings) -> float:
             rerun=False,
             results_dir=folder,
             tracker={"name": "none"},
+            data=settings.data | {"eval_sequences": train.batch_size},
             train=replace(
                 train,
                 steps=STEPS,
@@ -98,7 +97,7 @@ def seconds(settings: Settings) -> float:
         return 0.0
     forward_backward = one["forward_backward_ms"]["median"] / 1e3
     step = forward_backward + one["optimizer_ms"]["median"] / 1e3
-    batches = one["evaluated"]["validation"] / train.batch_size / train.accumulate
+    batches = settings.data["eval_sequences"] / train.batch_size / train.accumulate
     evaluations = (train.steps or 0) // train.eval_every + 1
     limits = [train.steps and train.steps * step, train.time_limit]
     training = min(limit for limit in limits if limit)

@@ -1,11 +1,13 @@
-"""`bench/train.py experiment=…`: tune every arm, then train all at their best rates.
+"""`bench/train.py experiment=…`: tune every arm, then train all with their best settings.
 
 A study is sweeps of the trainer, one for an arm under a condition, so that Hydra's launchers, the
 skipping of finished cells and the going on from checkpoints serve it as they serve any sweep.
 """
 
 import functools
+import math
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +22,12 @@ from bench.records import archive, cell, owner, record
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, Settings
-from bench.studies import comparison, study, tables
+from bench.studies import axes, comparison, plan, study, tables
+from bench.studies.axes import Values
 from bench.studies.forecast import Forecast
+from bench.studies.plan import Sweep
 from bench.studies.request import PARTS, Request, read
-from bench.studies.study import FINAL, TUNE, Best, Sweep
+from bench.studies.study import FINAL, PILOT, TUNE, Best
 from bench.studies.words import answer
 
 Key = tuple[str, str]  # condition, arm
@@ -31,10 +35,14 @@ Key = tuple[str, str]  # condition, arm
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep with the user's own overrides, and the settings of each of its cells by name."""
+    """A sweep with the user's own overrides, and the settings of each of its cells by name.
+
+    values: the settings of the point that it lies at, in a search.
+    """
 
     sweep: Sweep
     cells: dict[str, Settings]
+    values: Values = ()
 
     @property
     def setup(self) -> archive.Setup:
@@ -49,29 +57,33 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     """
     request = read(arguments)
     campaign = Campaign(request)
-    tunings = [campaign.plan(s) for s in study.tuning(campaign.study) if campaign.tunes(s)]
-    finals = [campaign.plan(s) for s in campaign.finals(campaign.best(asked=False))]
     say(f"experiment={request.experiment}: {campaign.study.question}")
-    clock = Forecast({p.sweep: campaign.left(p) for p in (*tunings, *finals)}, say)
+    ready = campaign.ready()
+    clock = Forecast(campaign.to_come(ready), campaign.sample, say)
     say(clock.summary())
     if campaign.settings.inspect:
         return
-    for planned in tunings:
-        campaign.train(planned, job, clock, say)
-    best = campaign.best(asked=request.stage != TUNE)
+    trained: set[Sweep] = set()
+    while todo := [one for one in ready if one.sweep not in trained]:
+        for planned in todo:
+            campaign.train(planned, job, clock, say)
+            trained.add(planned.sweep)
+        ready = campaign.ready()
+    best = campaign.best(asked=request.stage not in (PILOT, TUNE))
     if best:
         terminal.show(tables.tuning(best))
-    finals = [campaign.plan(sweep) for sweep in campaign.finals(best)]
-    for planned in finals:
-        campaign.train(planned, job, clock, say)
     records = archive.read(campaign.runs.parent)
-    setups = {p.sweep.condition: p.setup for p in (*tunings, *finals)}
+    setups = {p.sweep.condition: p.setup for p in ready}
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition, setups.get(condition))
         if found.arms:
             say(f"{condition}: {answer(found)}")
-    running = sum(map(campaign.running, (*tunings, *finals)))
-    ended = f"{running} runs are running elsewhere" if running else "all runs asked for have ended"
+    running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
+    if running:
+        ended = f"{running} runs are running elsewhere"
+        ended += f", {waiting} wait for them; the same command goes on" if waiting > running else ""
+    else:
+        ended = "all runs asked for have ended"
     say(f"experiment={request.experiment}: {ended}; next: bench/report.py")
 
 
@@ -105,23 +117,55 @@ class Campaign:
 
     # what there is to do ----------------------------------------------------------------------
 
-    def tunes(self, sweep: Sweep) -> bool:
-        """Whether this sweep over rates was asked for."""
-        r = self.request
-        arm = r.arm and self.study.rates_of.get(r.arm, r.arm)
-        wanted = r.stage in (None, TUNE) and r.rate is None
-        return wanted and r.condition in (None, sweep.condition) and arm in (None, sweep.arm)
+    def ready(self) -> list[Planned]:
+        """The sweeps that were asked for and can be trained: some hang on what others find."""
+        if self.study.search is not None:
+            sweeps = [s for s in plan.searching(self.study, self.loss) if self.wants(*s.key)]
+        else:
+            sweeps = [s for s in plan.tuning(self.study) if self.wants(*s.key)]
+            sweeps += self.finals(self.best(asked=False))
+        return [self.plan(sweep) for sweep in sweeps]
+
+    def wants(self, stage: str, condition: str, arm: str) -> bool:
+        """Whether runs were asked for: an arm's own, and those that it takes its settings from."""
+        r, study = self.request, self.study
+        if r.rate is not None and stage != FINAL:
+            return False
+        source = r.arm if stage == FINAL else r.arm and study.rates_of.get(r.arm, r.arm)
+        return (
+            r.stage in (None, stage) and r.condition in (None, condition) and source in (None, arm)
+        )
+
+    def loss(self, sweep: Sweep) -> float | None:
+        """What a run of a search is judged by, None while it has not ended."""
+        (name,) = self.plan(sweep).cells
+        one = self.ended(name)
+        if one is None:
+            return None
+        found = study.loss(one)
+        return math.inf if found is None else found
+
+    def to_come(self, ready: list[Planned]) -> dict[tuple[str, str, str], int]:
+        """How many of the runs that were asked for have not ended, by stage, condition and arm."""
+        there: Counter[tuple[str, str, str]] = Counter()
+        for one in ready:
+            there[one.sweep.key] += len(one.cells) - len(self.left(one))
+        counts = {key: n for key, n in self.study.counts().items() if self.wants(*key)}
+        return {key: count - there[key] for key, count in counts.items()}
 
     def finals(self, best: dict[Key, Best]) -> list[Sweep]:
-        """The sweeps over seeds that were asked for, at the best rates."""
-        r = self.request
+        """The sweeps over seeds that were asked for, at the best rates, where these are known."""
+        rate, rates_of = self.request.rate, self.study.rates_of
         rates = {key: found.rate for key, found in best.items()}
         return [
-            sweep if r.rate is None else replace(sweep, rates=(r.rate,))
-            for sweep in study.final(self.study, rates)
-            if r.stage in (None, FINAL)
-            and r.condition in (None, sweep.condition)
-            and r.arm in (None, sweep.arm)
+            sweep if rate is None else replace(sweep, rates=(rate,))
+            for sweep in plan.final(self.study, rates)
+            if self.wants(*sweep.key)
+            and (
+                rate is not None
+                or (source := rates_of.get(sweep.arm, sweep.arm)) not in self.study.tuned()
+                or (sweep.condition, source) in best
+            )
         ]
 
     def _plan(self, sweep: Sweep) -> Planned:
@@ -133,6 +177,10 @@ class Campaign:
             steps = round(settings.train.steps / self.relative_time(sweep, settings))
             sweep = replace(sweep, overrides=(*sweep.overrides, f"train.steps={steps}"))
             settings = self._settle(sweep)
+        if sweep.point:
+            values = axes.values(dict(sweep.point), settings)
+            one = replace(axes.with_values(settings, values), seed=sweep.seeds[0])
+            return Planned(sweep, {cell.name(one): one}, values)
         cells = {}
         for rate in sweep.rates:
             for seed in sweep.seeds:
@@ -140,6 +188,13 @@ class Campaign:
                 one = replace(settings, seed=seed, optimizer=optimizer)
                 cells[cell.name(one)] = one
         return Planned(sweep, cells)
+
+    def sample(self, stage: str, condition: str, arm: str) -> Settings:
+        """Settings of a run, to time: the rate, and what a search varies, cost nothing."""
+        words = (*self.study.conditions[condition], *self.study.arms[arm])
+        return next(
+            iter(self.plan(Sweep(stage, condition, arm, words, (1.0,), (0,))).cells.values())
+        )
 
     def _settle(self, sweep: Sweep) -> Settings:
         part = [f"{key}={getattr(sweep, key)}" for key in PARTS]
@@ -188,9 +243,11 @@ class Campaign:
         for name, settings in planned.cells.items():
             if settings not in left:
                 record.join(self.runs / name, settings)
+        if planned.sweep.point and self.running(planned):
+            return  # a search has many sweeps of one run: no word on each that is elsewhere
         if left:
-            say(clock.line(planned.sweep, left))
-            sys.argv[1:] = planned.sweep.arguments(self.study.name)
+            say(clock.line(planned.sweep.key, len(left)))
+            sys.argv[1:] = planned.sweep.arguments(self.study.name, planned.values)
             GlobalHydra.instance().clear()
             job()
 
@@ -202,11 +259,11 @@ class Campaign:
         """
         r = self.request
         found: dict[Key, Best] = {}
-        if r.rate is not None:
+        if r.rate is not None or self.study.search is not None:
             return found
         wanted = [r.arm] if r.arm else list(self.study.arms)
         sources = {self.study.rates_of.get(arm, arm) for arm in wanted}
-        for sweep in study.tuning(self.study):
+        for sweep in plan.tuning(self.study):
             if sweep.arm not in sources or r.condition not in (None, sweep.condition):
                 continue
             losses: dict[float, list[float | None]] = {}

@@ -82,6 +82,20 @@ def p_value(differences: ArrayLike) -> tuple[float, str]:
     return float(2 * scipy.stats.t.sf(abs(mean) / error, n - 1)), test
 
 
+def p_beyond(differences: ArrayLike, margin: float) -> float:
+    """p-value of "no larger than margin, either way", by a t test; nan below two pairs.
+
+    One-sided, on the side of the mean found, and doubled as that side was not named beforehand.
+    """
+    mean, error, n = _mean_and_error(differences)
+    if n < 2:
+        return math.nan
+    excess = abs(mean) - margin
+    if error == 0:
+        return 0.0 if excess > 0 else 1.0
+    return min(1.0, 2 * float(scipy.stats.t.sf(excess / error, n - 1)))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values in the same order; nan stays nan and is not counted as a hypothesis.
 

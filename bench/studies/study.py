@@ -1,23 +1,25 @@
 """What an experiment declares: arms, compared under conditions by one protocol.
 
-`study:` in conf/experiment/*.yaml. Every arm is tuned over the same rates on the validation part,
-with seeds that the comparison does not use; then all arms train from the same seeds (the same
-initial weights and order of the data), each at its own best rate, and are compared on the test
-part. Nothing here trains or reads results.
+`study:` in conf/experiment/*.yaml. Every arm is tuned on the validation part with seeds that the
+comparison does not use; then all arms train from the same seeds (the same initial weights and
+order of the data), each with its own best settings, and are compared on the test part. With
+`search` each final seed has a search of its own (search.py); else all arms are tuned over one grid
+of rates. Nothing here trains or reads results.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
+from bench.studies import search
+from bench.studies.search import Search
 
-TUNE, FINAL = "tune", "final"
-STAGES = (TUNE, FINAL)
+PILOT, TUNE, FINAL = "pilot", "tune", "final"
+STAGES = (PILOT, TUNE, FINAL)
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Study:
     question: what it answers, as a sentence; baseline: the arm that the others are compared with;
     conditions and arms: overrides of conf/train.yaml by name; grid: of `optimizer.lr_scale`
     (empty: nothing is tuned); tune_seeds, final_seeds: they have none in common; rates_of: an arm
-    and the arm whose rate it takes instead of being tuned; rates: of `optimizer.lr_scale`, by
-    arm, where they come from elsewhere; margin: of the test loss, within which two arms count as
-    equal; equal_time_of: the experiment whose measured overheads say how many steps an arm gets
-    in the baseline's time; limits: what the design leaves open, in words.
+    and the arm whose rate, or searched settings, it takes instead of being tuned; rates: of
+    `optimizer.lr_scale`, by arm, where they come from elsewhere; search: in the place of a grid,
+    with as many tune_seeds as final_seeds, a study for each pair; margin: of the test loss, within
+    which two arms count as equal; equal_time_of: the experiment whose measured overheads say how
+    many steps an arm gets in the baseline's time; limits: what the design leaves open, in words.
     """
 
     name: str
@@ -43,43 +46,45 @@ class Study:
     tune_seeds: list[int] = field(default_factory=list)
     rates_of: dict[str, str] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
+    search: Search | None = None
     margin: float | None = None
     equal_time_of: str | None = None
     limits: str | None = None
 
     def tuned(self) -> list[str]:
         """The arms that are tuned themselves."""
-        return [a for a in self.arms if self.grid and a not in self.rates_of | self.rates]
+        tunes = self.grid or self.search
+        return [a for a in self.arms if tunes and a not in self.rates_of | self.rates]
 
     def again(self) -> dict[str, str]:
-        """The A/A arms, which only perturb the initial weights, and the arms they repeat."""
+        """The A/A arms and the arms they repeat: with perturbed initial weights, or other seeds."""
         return {
             arm: other
             for arm, other in self.rates_of.items()
-            if any(word.startswith("perturb=") for word in self.arms[arm])
+            if self.offset(arm) or any(word.startswith("perturb=") for word in self.arms[arm])
         }
 
+    def offset(self, arm: str) -> int:
+        """What is added to the final seeds of an arm that repeats another one on other seeds."""
+        return self.search.other_seeds.get(arm, 0) if self.search else 0
 
-@dataclass(frozen=True)
-class Sweep:
-    """Runs of one arm under one condition that differ in rate and seed."""
-
-    stage: str
-    condition: str
-    arm: str
-    overrides: tuple[str, ...]
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-
-    def arguments(self, experiment: str) -> list[str]:
-        """The command line of bench/train.py that trains them."""
-        part = [f"{key}={getattr(self, key)}" for key in ("stage", "condition", "arm")]
-        rates = ",".join(f"{rate:g}" for rate in self.rates)
-        seeds = ",".join(map(str, self.seeds))
-        return [
-            *("-m", f"experiment={experiment}", *part, *self.overrides),
-            *(f"optimizer.lr_scale={rates}", f"seed={seeds}"),
-        ]
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many runs there are of each stage, condition and arm."""
+        found = {}
+        for condition in self.conditions:
+            for arm in self.tuned():
+                if self.search is None:
+                    found[TUNE, condition, arm] = len(self.grid) * len(self.tune_seeds)
+                elif condition in self.search.carry:
+                    tries = len(self.search.carry[condition].tries)
+                    found[TUNE, condition, arm] = tries * len(self.tune_seeds)
+                else:
+                    axes = self.search.pilot.values()  # each but the first begins where one was
+                    found[PILOT, condition, arm] = sum(map(len, axes)) - len(axes) + 1
+                    found[TUNE, condition, arm] = self.search.trials * len(self.tune_seeds)
+            for arm in self.arms:
+                found[FINAL, condition, arm] = len(self.final_seeds)
+        return found
 
 
 def declared() -> list[str]:
@@ -102,7 +107,8 @@ def parse(name: str, block: dict[str, Any]) -> Study:
     needed = ("question", "baseline", "conditions", "arms", "final_seeds")
     for key in (key for key in needed if not block.get(key)):
         raise UserError(f"study.{key}: experiment={name} needs it")
-    study = Study(name, **block)
+    searched = block.get("search")
+    study = Study(name, **{**block, "search": None})
     if study.baseline not in study.arms:
         raise UserError(f"study.baseline={study.baseline}: must be one of {', '.join(study.arms)}")
     for key in ("rates_of", "rates"):
@@ -124,6 +130,8 @@ def parse(name: str, block: dict[str, Any]) -> Study:
         raise UserError(
             f"study.tune_seeds={study.tune_seeds}: must have no seed of final_seeds ({common})"
         )
+    if searched:
+        study = replace(study, search=_parsed_search(study, searched))
     if study.grid and not study.tune_seeds:
         raise UserError("study.tune_seeds: a grid needs at least one seed")
     if not all(0 < rate < math.inf for rate in study.grid) or sorted(set(study.grid)) != study.grid:
@@ -133,26 +141,27 @@ def parse(name: str, block: dict[str, Any]) -> Study:
     return study
 
 
-def tuning(study: Study) -> Iterator[Sweep]:
-    """Every tuned arm over the same rates and seeds."""
-    for condition, common in study.conditions.items():
-        for arm in study.tuned():
-            yield Sweep(
-                *(TUNE, condition, arm, (*common, *study.arms[arm])),
-                *(tuple(study.grid), tuple(study.tune_seeds)),
+def _parsed_search(study: Study, block: dict[str, Any]) -> Search:
+    if study.grid or study.rates:
+        raise UserError("study.search: takes the place of study.grid and study.rates")
+    if not study.tune_seeds or len(study.tune_seeds) != len(study.final_seeds):
+        raise UserError(
+            f"study.tune_seeds={study.tune_seeds}: a search needs one for each of final_seeds="
+            f"{study.final_seeds}"
+        )
+    for word in (
+        word for of in (study.conditions, study.arms) for own in of.values() for word in own
+    ):
+        if word.startswith("schedule.warmup"):
+            raise UserError(f"study.search: searches the warm-up, which {word} sets")
+    arms = [arm for arm in study.arms if arm not in study.rates_of]
+    found = search.parse(block, list(study.conditions), arms)
+    for arm in found.other_seeds:
+        if arm not in study.rates_of:
+            raise UserError(
+                f"study.search.other_seeds.{arm}: must be one of {', '.join(study.rates_of)}"
             )
-
-
-def final(study: Study, rates: dict[tuple[str, str], float]) -> Iterator[Sweep]:
-    """Every arm over the same seeds; rates: by condition and arm that was tuned."""
-    for condition, common in study.conditions.items():
-        for arm, own in study.arms.items():
-            source = study.rates_of.get(arm, arm)
-            rate = rates.get((condition, source), study.rates.get(source, 1.0))
-            yield Sweep(
-                *(FINAL, condition, arm, (*common, *own)),
-                *((rate,), tuple(study.final_seeds)),
-            )
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What the report says in words and short numbers, generated from comparisons and records."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -84,8 +85,9 @@ def answer(one: Comparison) -> str:
     sentences += [f"{kind}: {'; '.join(arms)}" for kind, arms in groups.items()]
     edges = [arm.name for arm in one.arms if arm.at_edge and not arm.noise]
     if edges:
+        tried = "of the grid" if one.study.search is None else "of the range that is searched"
         sentences.append(
-            f"At the edge of the grid: the rate of {', '.join(edges)}; a better one may lie beyond"
+            f"At the edge {tried}: the rate of {', '.join(edges)}; a better one may lie beyond"
         )
     sentences += one.left_out
     if base.test_loss.n < 2:
@@ -123,6 +125,14 @@ def to_target(arm: Arm) -> tuple[str, str]:
 def missing(one: Comparison) -> list[str]:
     """The runs that the study declares under this condition and that have no record."""
     study, found = one.study, []
+    if study.search is not None:
+        ended = Counter((run.stage, run.condition, run.arm) for run in one.runs)
+        return [
+            f"{lacking} of {count} runs of {stage}, {arm}"
+            for (stage, condition, arm), count in study.counts().items()
+            if condition == one.declared_as
+            and (lacking := count - ended[stage, condition, arm]) > 0
+        ]
     tried = [run for run in one.runs if run.stage == TUNE]
     trained = {(run.arm, run.record["seed"]) for run in one.runs if run.stage == FINAL}
     for arm in study.tuned():
@@ -200,9 +210,24 @@ def overhead(arm: Arm, one: Comparison) -> tuple[str, str]:
 
 def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
     """The chosen multiple of the base rate, and what has to be known of the choice."""
+    if one.study.search is not None:
+        return _searched_rate(arm, one)
     if arm.at_edge:
         return f"{arm.rate:g}", "edge of the grid"
     if arm.tuned:
         return f"{arm.rate:g}", ""
     source = one.study.rates_of.get(arm.name, arm.name)
     return f"{arm.rate:g}", "tuning not whole" if source in one.study.tuned() else "not tuned"
+
+
+def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:
+    """The range of the rates that an arm's searches chose."""
+    rates = sorted({run.record["lr_scale"] for run in arm.runs})
+    text = "–".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))
+    if arm.searched is None:
+        return text, "tuning not whole"
+    end = arm.searched.crowded()
+    source = one.study.rates_of.get(arm.name)
+    notes = [f"as {source}"] * (source is not None)
+    notes += [f"{end} end of the range"] * (end is not None)
+    return text, "; ".join(notes) or f"of {len(arm.searched.studies)} searches"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from bench.settings.errors import UserError
 from bench.studies import curves
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import LEVEL, Difference
+from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference
 from bench.studies.results import Results
 from bench.studies.stats import Estimate
 from bench.verdicts.finding import Finding
@@ -31,9 +31,9 @@ def difference(
 ) -> list[Finding]:
     """The test loss of an arm minus that of another (the baseline), paired by seed.
 
-    Where the test, corrected over all arms that could be compared with that other, shows nothing,
-    a claim of a difference fails if the two are equal within the experiment's margin; otherwise it
-    is undecided.
+    By the tests, corrected over all arms that could be compared with that other: a difference
+    beyond the experiment's margin is what the rule judges; one shown to be smaller, or none, is no
+    difference as claimed; what may be either is undecided.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -44,13 +44,14 @@ def difference(
         estimate, seeds = pair.estimate, pair.seeds
         nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
         nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
-        shown = pair.p < LEVEL
-        equal = not shown and pair.small
+        if pair.p < LEVEL:
+            nothing = f"{pair.verdict()} (p={pair.p:.2g}, n={estimate.n})"
+        small = pair.outcome in (SMALLER, EQUAL)
         said = _against(
             *(results, one, arm, estimate),
-            holds=False if equal else None,
-            undecided=None if shown or equal else nothing,
-            note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if equal else _flags(one, arm),
+            holds=False if small else None,
+            undecided=nothing if pair.outcome == STRADDLES else None,
+            note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if small else _flags(one, arm),
         )
         found.append(said)
     return found

@@ -9,7 +9,7 @@ from bench.records import archive, mathematics
 from bench.records import cell as cells
 from bench.settings import targets
 from bench.settings.errors import UserError
-from bench.studies import protocol, request, study
+from bench.studies import plan, protocol, request, study
 from tests.helpers.commands import FP32, ROOT, settle
 
 
@@ -150,7 +150,7 @@ def test_an_experiment_would_skip_what_is_published_on_any_processor(experiment,
         if part["stage"] == study.FINAL
     }
     planned = {}
-    for sweep in (*study.tuning(declared), *study.final(declared, rates)):
+    for sweep in (*plan.tuning(declared), *plan.final(declared, rates)):
         planned |= campaign.plan(sweep).cells
     assert records.keys() <= planned.keys()
     for name, one in records.items():

@@ -9,7 +9,7 @@ from bench.records import owner, record
 from bench.records.mathematics import MATHEMATICS
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
-from bench.studies import protocol, request, study
+from bench.studies import plan, protocol, request, study
 from tests.helpers.commands import command
 
 BLOCK = {
@@ -29,7 +29,7 @@ def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
     overrides = [f"experiment={name}", "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(overrides))
     declared = campaign.study
-    sweeps = [*study.tuning(declared), *study.final(declared, {})]
+    sweeps = [*plan.tuning(declared), *plan.final(declared, {})]
     arms = {(s.condition, s.arm) for s in sweeps if s.stage == study.FINAL}
     assert arms == {(c, a) for c in declared.conditions for a in declared.arms}
     if declared.equal_time_of:
@@ -49,10 +49,10 @@ def test_the_published_studies_follow_the_full_protocol(name):
 
 def test_every_tuned_arm_gets_the_same_trials_on_seeds_of_their_own():
     declared = study.parse("s", BLOCK)
-    sweeps = list(study.tuning(declared))
+    sweeps = list(plan.tuning(declared))
     assert [(s.condition, s.arm) for s in sweeps] == [(c, a) for c in "xy" for a in "ab"]
     assert {(s.rates, s.seeds) for s in sweeps} == {((0.5, 1, 2), (9,))}
-    finals = list(study.final(declared, {("x", "b"): 2, ("y", "b"): 0.5, ("x", "a"): 1}))
+    finals = list(plan.final(declared, {("x", "b"): 2, ("y", "b"): 0.5, ("x", "a"): 1}))
     rates = {(s.condition, s.arm): s.rates for s in finals}
     assert rates["x", "b"] == rates["x", "c"] == (2,) and rates["y", "c"] == (0.5,)
     assert {s.seeds for s in finals} == {(0, 1)}
@@ -104,7 +104,7 @@ def test_which_command_lines_ask_for_a_study(words, whole):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("stage=tuned", ["stage=tuned", "tune, final"]),
+        ("stage=tuned", ["stage=tuned", "pilot, tune, final"]),
         ("arm=adam", ["arm=adam", "adamw, hybrid"]),
         ("condition=speech", ["condition=speech", "text, images"]),
         ("seed=3", ["seed=3", "study.final_seeds"]),
@@ -123,7 +123,7 @@ def test_a_mistake_on_the_command_line_is_named(override, words):
 
 def test_the_command_of_a_sweep_is_one_a_person_can_type():
     declared = study.parse("s", BLOCK)
-    sweep = next(study.tuning(declared))
+    sweep = next(plan.tuning(declared))
     words = sweep.arguments("s")
     assert words[:2] == ["-m", "experiment=s"]
     assert {"train.steps=5", "optimizer.lr_scale=0.5,1,2", "seed=9", "arm=a"} <= set(words)
@@ -150,7 +150,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(words))
     steps = {}
-    for sweep in study.tuning(campaign.study):
+    for sweep in plan.tuning(campaign.study):
         if sweep.condition == "language" and sweep.arm != "muon":
             planned = campaign.plan(sweep)
             steps[sweep.arm] = {s.train.steps for s in planned.cells.values()}
@@ -160,7 +160,7 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
 def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
     words = ["experiment=smoke", "condition=text", "arm=adamw", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(words))
-    (tuning,) = (s for s in study.tuning(campaign.study) if campaign.tunes(s))
+    (tuning,) = (s for s in plan.tuning(campaign.study) if campaign.wants(*s.key))
     first, *_ = campaign.plan(tuning).cells
     (tmp_path / "runs" / first).mkdir(parents=True)
     with owner.Ownership(tmp_path / "runs" / first):

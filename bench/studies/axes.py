@@ -1,0 +1,137 @@
+"""What a search varies of an arm: settings that its name does not fix, on logarithmic scales.
+
+An axis is of a kind, and axes of one kind have one width in all arms: the averaging of AdamW's
+second moment and that of Muon's momentum are both searched as the share of the newest gradient.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bench.settings.checks import warmup_steps
+from bench.settings.schema import Settings
+
+KINDS = ("rate", "relative", "averaging", "decay", "warmup")
+DIGITS = 4  # of a searched number: what is typed is what is trained
+
+Point = dict[str, float]  # a value for each axis
+Values = tuple[tuple[str, Any], ...]  # settings, each with its value
+
+
+@dataclass(frozen=True)
+class Axis:
+    """write: the settings that a point gives; read: a record's config's value, None without one."""
+
+    kind: str
+    write: Callable[[Point, Settings], Iterator[tuple[str, Any]]]
+    read: Callable[[dict[str, Any]], float | None]
+
+
+def values(point: Point, settings: Settings) -> Values:
+    """The settings of a point; settings: of the arm, as its condition and its files have them."""
+    return tuple(pair for name in point for pair in AXES[name].write(point, settings))
+
+
+def read(names: list[str], config: dict[str, Any]) -> Point:
+    """The point that a record's config lies at, as far as it has these axes."""
+    found = {name: AXES[name].read(config) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def with_values(settings: Settings, found: Values) -> Settings:
+    """The settings with some of them replaced, as a command line would."""
+    from copy import deepcopy
+
+    changed = deepcopy(settings)
+    for path, value in found:
+        group, *keys = path.split(".")
+        node = getattr(changed, group)
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+    return changed
+
+
+def short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _rules(optimizer: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The roles whose rules have a setting that is not zero."""
+    return ((role, rule) for role, rule in optimizer["roles"].items() if rule.get(key))
+
+
+def _scale(name: str, axis: str) -> Axis:
+    """A factor on rates; kind: that on all of them, or on some."""
+
+    def write(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+        yield f"optimizer.{name}", short(point[axis])
+
+    kind = "rate" if axis == "rate" else "relative"
+    return Axis(kind, write, lambda config: config["optimizer"].get(name, 1.0))
+
+
+def _write_momentum(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    for role, _ in _rules(settings.optimizer, "momentum"):
+        yield f"optimizer.roles.{role}.momentum", short(1 - point["momentum"])
+
+
+def _write_beta2(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    for role, rule in _rules(settings.optimizer, "betas"):
+        yield f"optimizer.roles.{role}.betas", [rule["betas"][0], short(1 - point["beta2"])]
+
+
+def _write_decay(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    """rate × λ × steps is what decides how much of a weight a run forgets."""
+    assert settings.train.steps  # a study that searches has steps
+    for role, rule in _rules(settings.optimizer, "weight_decay"):
+        rate = rule["lr"] * point["rate"]
+        yield (
+            f"optimizer.roles.{role}.weight_decay",
+            short(point["decay"] / (rate * settings.train.steps)),
+        )
+
+
+def _write_warmup(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    assert settings.train.steps
+    yield "schedule.warmup_steps", warmup_steps(point["warmup"], settings.train.steps)
+
+
+def _first(config: dict[str, Any], key: str) -> Any:
+    return next((rule[key] for _, rule in _rules(config["optimizer"], key)), None)
+
+
+def _read_momentum(config: dict[str, Any]) -> float | None:
+    found = _first(config, "momentum")
+    return None if found is None else short(1 - found)
+
+
+def _read_beta2(config: dict[str, Any]) -> float | None:
+    found = _first(config, "betas")
+    return None if found is None else short(1 - found[1])
+
+
+def _read_decay(config: dict[str, Any]) -> float | None:
+    steps = config["train"]["steps"]
+    for _, rule in _rules(config["optimizer"], "weight_decay"):
+        if steps:
+            return short(
+                rule["weight_decay"] * rule["lr"] * config["optimizer"]["lr_scale"] * steps
+            )
+    return None
+
+
+def _read_warmup(config: dict[str, Any]) -> float | None:
+    steps = config["train"]["steps"]
+    return config["schedule"]["warmup_steps"] / steps if steps else None
+
+
+AXES = {
+    "rate": _scale("lr_scale", "rate"),  # of all parts, in multiples of the file's
+    "embedding": _scale("embedding_lr_scale", "embedding"),  # embedding's and head's, more than all
+    "auxiliary": _scale("aux_lr_scale", "auxiliary"),  # what is not Muon's, more than all
+    "momentum": Axis("averaging", _write_momentum, _read_momentum),  # 1 - momentum
+    "beta2": Axis("averaging", _write_beta2, _read_beta2),  # 1 - β₂
+    "decay": Axis("decay", _write_decay, _read_decay),  # rate × λ × steps
+    "warmup": Axis("warmup", _write_warmup, _read_warmup),  # share of the run
+}

@@ -1,0 +1,222 @@
+"""`study.search`: independent studies of equally many trials for every arm.
+
+An arm is as good as it is when tuned with so many trials: AlgoPerf's estimand (Dahl et al. 2023,
+arXiv 2306.07179, section 4). Each study draws its own trials from a box around the arm's centre,
+trains them from a tuning seed of its own, and trains the best of them once more from a fresh seed
+that it shares with the same study of the other arms. The differences of these are the data: they
+vary with the luck of the search as well as with that of the seed. One search with many final seeds
+would call two identical optimizers different, as all its seeds share one search's luck.
+
+The centre comes from a pilot of equal size for each arm: coordinate by coordinate, one seed.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import scipy  # loads its parts when first used: a single training run needs none
+
+from bench.settings.errors import UserError
+from bench.studies.axes import AXES, KINDS, Point
+
+Losses = list[float]  # of the trials of one study, in their order; infinite: diverged
+CROWDED = 0.25  # of a range at one end, which holds more than half of the better trials
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A condition that is tuned from the trials of another one, `source`.
+
+    tries: pairs of a trial's rank there, from 1, and what its rate is multiplied by.
+    """
+
+    source: str
+    tries: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """trials: of a study; pilot_seed: of all pilots; pilot: by kind of axis what they try, in
+    multiples of the centre, kind after kind; widths: by kind the upper end of an axis over its
+    lower end; centres: by arm the axes that it is searched over, and where the pilot starts;
+    carry: conditions that are tuned from another one's trials; other_seeds: by arm what is added
+    to the final seeds, for arms that repeat another one in all but the data's order and the
+    initial weights.
+    """
+
+    trials: int
+    pilot_seed: int
+    pilot: dict[str, list[float]]
+    widths: dict[str, float]
+    centres: dict[str, Point]
+    carry: dict[str, Carried]
+    other_seeds: dict[str, int]
+
+    def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
+        """The trials of one study: a scrambled Sobol sequence in the box around the centre.
+
+        The scramble is the study's and the arm's own, so that no two of them share their luck.
+        """
+        generator = np.random.default_rng([seed, zlib.crc32(arm.encode())])
+        sobol = scipy.stats.qmc.Sobol(len(centre), scramble=True, rng=generator)
+        unit = sobol.random_base2(math.ceil(math.log2(self.trials)))[: self.trials]
+        return [
+            {
+                axis: value * self.widths[AXES[axis].kind] ** (at - 0.5)
+                for (axis, value), at in zip(centre.items(), row, strict=True)
+            }
+            for row in unit
+        ]
+
+    def place(self, axis: str, value: float, centre: float) -> float:
+        """Where a value lies in its range: 0 at the lower end, 1 at the upper one."""
+        return 0.5 + math.log(value / centre) / math.log(self.widths[AXES[axis].kind])
+
+
+def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Search:
+    """Raises UserError naming what is missing or makes no sense, and what is accepted.
+
+    arms: those that are searched.
+    """
+    known = [f.name for f in fields(Search)]
+    for key in block.keys() - set(known):
+        raise UserError(f"study.search.{key}: no such setting; accepted: {', '.join(known)}")
+    whole = {"carry": {}, "other_seeds": {}, **block}
+    for key in (key for key in known if whole.get(key) is None):
+        raise UserError(f"study.search.{key}: is missing")
+    if whole["trials"] < 1:
+        raise UserError(f"study.search.trials={whole['trials']}: must be at least 1")
+    _check_kinds("pilot", whole["pilot"])
+    _check_kinds("widths", whole["widths"])
+    for kind, factors in whole["pilot"].items():
+        if 1 not in factors:
+            raise UserError(f"study.search.pilot.{kind}={factors}: must have 1, the centre itself")
+    if set(whole["centres"]) != set(arms):
+        raise UserError(f"study.search.centres: must have exactly {', '.join(arms)}")
+    for arm, centre in whole["centres"].items():
+        for axis, value in centre.items():
+            if axis not in AXES:
+                raise UserError(
+                    f"study.search.centres.{arm}.{axis}: must be one of {', '.join(AXES)}"
+                )
+            if not value > 0:
+                raise UserError(f"study.search.centres.{arm}.{axis}={value}: must be above 0")
+    kinds = {arm: sorted(AXES[a].kind for a in centre) for arm, centre in whole["centres"].items()}
+    first = arms[0]
+    for arm, own in kinds.items():
+        if own != kinds[first] or len(set(own)) != len(own):
+            raise UserError(
+                f"study.search.centres.{arm}: its axes are {', '.join(own)}, those of {first} "
+                f"{', '.join(kinds[first])}; every arm needs one of each kind"
+            )
+        if "rate" not in own or not set(own) <= whole["widths"].keys():
+            raise UserError(f"study.search.widths: must have {', '.join(sorted({*own, 'rate'}))}")
+    carry = {}
+    for condition, one in whole["carry"].items():
+        source, tries = one.get("source"), one.get("tries")
+        if condition not in conditions or source not in conditions or source in whole["carry"]:
+            raise UserError(
+                f"study.search.carry.{condition}.source={source}: must be a condition that is "
+                f"searched itself: {', '.join(c for c in conditions if c not in whole['carry'])}"
+            )
+        if not tries or any(len(t) != 2 or not 1 <= t[0] <= whole["trials"] for t in tries):
+            raise UserError(
+                f"study.search.carry.{condition}.tries={tries}: must be pairs of a rank from 1 to "
+                f"{whole['trials']} and a factor on the rate"
+            )
+        carry[condition] = Carried(source, tries)
+    return Search(**{**whole, "carry": carry})
+
+
+def _check_kinds(setting: str, block: dict[str, Any]) -> None:
+    for kind in block.keys() - set(KINDS):
+        raise UserError(f"study.search.{setting}.{kind}: must be one of {', '.join(KINDS)}")
+
+
+def pilot_points(
+    search: Search, start: Point, losses: Callable[[Point], float | None]
+) -> tuple[list[Point], Point | None]:
+    """The points of a pilot that are known, in their order, and the centre; None until it ended.
+
+    start: where it begins; losses: of a point, None while it has none.
+    """
+    centre, points = dict(start), []
+    for kind, factors in search.pilot.items():
+        axis = next(name for name in centre if AXES[name].kind == kind)
+        line = [centre | {axis: centre[axis] * factor} for factor in factors]
+        points += [point for point in line if point not in points]
+        found = [loss for point in line if (loss := losses(point)) is not None]
+        if len(found) < len(line):
+            return points, None
+        centre = ranked(line, found)[0]
+    return points, centre
+
+
+def ranked(points: list[Point], losses: Losses) -> list[Point]:
+    """The trials of a study, the best first."""
+    order = sorted(range(len(points)), key=lambda at: losses[at])
+    return [points[at] for at in order]
+
+
+def carried(one: Carried, ranking: list[Point]) -> list[Point]:
+    """The trials of a study under a condition that is tuned from another one's, best first."""
+    return [
+        ranking[int(rank) - 1] | {"rate": ranking[int(rank) - 1]["rate"] * factor}
+        for rank, factor in one.tries
+    ]
+
+
+# what a search found ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a study: where it lay, and the validation loss, infinite where it diverged."""
+
+    point: Point
+    loss: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The searches of an arm under a condition: its trials by the tuning seed of their study."""
+
+    studies: dict[int, list[Trial]]
+
+    def winners(self) -> dict[int, Trial]:
+        return {seed: min(trials, key=lambda t: t.loss) for seed, trials in self.studies.items()}
+
+    def best_of(self, trials: int) -> list[float]:
+        """For each study the expected lowest loss of so many of its trials, taken at random."""
+        return [expected_best([t.loss for t in one], trials) for one in self.studies.values()]
+
+    def crowded(self) -> str | None:
+        """lower or upper, where more than half of the better third of all trials lie in the
+        quarter of the rate's range at that end: the best rate may lie beyond."""
+        every = [trial for trials in self.studies.values() for trial in trials]
+        logs = [math.log(trial.point["rate"]) for trial in every]
+        low, high = min(logs), max(logs)
+        if not high > low:
+            return None
+        better = sorted(range(len(every)), key=lambda at: every[at].loss)
+        better = better[: math.ceil(len(every) / 3)]
+        places = [(logs[at] - low) / (high - low) for at in better]
+        ends = {
+            "lower": sum(at <= CROWDED for at in places),
+            "upper": sum(at >= 1 - CROWDED for at in places),
+        }
+        return next((end for end, many in ends.items() if many > len(better) / 2), None)
+
+
+def expected_best(losses: Losses, trials: int) -> float:
+    """The mean of the lowest of `trials` losses over all choices of so many of them."""
+    whole = len(losses)
+    if not 1 <= trials <= whole:
+        raise ValueError(f"trials={trials}: must be from 1 to {whole}")
+    weights = (math.comb(whole - at, trials - 1) for at in range(1, whole + 1))
+    chosen = math.comb(whole, trials)
+    parts = [(loss, weight / chosen) for loss, weight in zip(sorted(losses), weights, strict=True)]
+    return sum(loss * weight for loss, weight in parts if weight)
