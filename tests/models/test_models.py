@@ -65,6 +65,10 @@ def test_gpt2_has_the_published_sizes(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
+def test_the_smallest_gpt2_is_below_a_million_parameters():
+    assert sum(p.numel() for p in built("gpt2_pico", vocab_size=1024).parameters()) == 957_184
+
+
 def test_vit_is_vit_s():
     config = built("vit", **IMAGES).config
     assert (config.num_hidden_layers, config.num_attention_heads, config.hidden_size) == (
@@ -331,7 +335,7 @@ def test_hub_refuses_what_is_no_configuration(tmp_path, content):
 def test_a_models_file_names_its_builder_and_every_argument(name):
     block = composed(f"model={name}").model
     assert block.name == name
-    assert block.tokenizer in ("gpt2", "sotu4096", None)
+    assert block.tokenizer in ("gpt2", "sotu1024", "sotu4096", None)
     builder = inspect.signature(get_method(block._target_))
     arguments = set(block) - {"name", "task", "tokenizer", "_target_"}
     needed = {p.name for p in builder.parameters.values() if p.default is p.empty}

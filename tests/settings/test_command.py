@@ -179,8 +179,8 @@ IMPORTED = [  # names that an import finds wrong
     ("model._target_=argparse.Namespace", "argparse.Namespace: built a Namespace that is no"),
     ("model._target_=torch.nn.Identity", "torch.nn.Identity: built a Identity without param"),
     ("model._target_=broken_module.build", "model._target_=broken_module.build: SyntaxError: "),
-    ("model.tokenizer=zz", "model.tokenizer=zz: must be one of gpt2, sotu4096"),
-    ("model.tokenizer=null", "model.tokenizer=None: must be one of gpt2, sotu4096"),
+    ("model.tokenizer=zz", "model.tokenizer=zz: must be one of gpt2, sotu1024, sotu4096"),
+    ("model.tokenizer=null", "model.tokenizer=None: must be one of gpt2, sotu1024, sotu4096"),
     ("data.source=zz", "data.source=zz: it takes shipped, hub or text_files"),
     ("data.folder=zz", "data.folder=zz: "),
 ]
