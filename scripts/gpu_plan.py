@@ -16,7 +16,10 @@ class Part:
 
 
 SMALL = "model.layers=1 model.width=32 model.heads=2 train.device=cpu train.precision=fp32"
-SHORT = "train.steps=2 train.batch_size=2 data.eval_sequences=2 orthogonalizer.dtype=fp32"
+SHORT = (
+    "train.steps=2 train.batch_size=2 data.eval_sequences=2 data.final_eval_sequences=null "
+    "orthogonalizer.dtype=fp32"
+)
 LONG = "train.sequence_length=1024"
 TEXT = "train.sequence_length=32"
 FEW = "rounds=3 batches=[1,2,4]"

@@ -33,7 +33,7 @@ from bench.training.trainer import Trainer
 FIXED = (
     *("model=gpt2_nano", "optimizer=adamw", "tracker=none"),
     *("train.checkpoint_every=null", "train.eval_every=1000000"),
-    *("train.reference_steps=0", "data.eval_sequences=1"),
+    *("train.reference_steps=0", "data.eval_sequences=1", "data.final_eval_sequences=null"),
 )
 RATIOS = {  # name: what is divided, and by what
     "trainer / bare loop": ("trainer", "bare loop"),

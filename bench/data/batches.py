@@ -26,6 +26,7 @@ Batch = dict[str, "Tensor"]
 
 FORMAT = 1  # of the prepared arrays; part of every cache key
 DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once during preparation
+SIZES = ("image_size", "classes", "patch_size")
 # What a data block of each task has to say, whichever its source.
 NEEDED = {
     "text": ("source", "column", "eval_sequences"),
@@ -54,7 +55,8 @@ def load(
     `sequence_length` (in tokens) and `tokenizer` (a name in bench/assets/tokenizers) matter for
     text only. Raises UserError, before any training, for whatever is wrong with the data.
     """
-    for setting in ("eval_sequences", "image_size", "classes", "patch_size"):
+    block = block | {"final_eval_sequences": final_eval_sequences(block)}
+    for setting in (*("eval_sequences", "final_eval_sequences"), *SIZES):
         number = block.get(setting, 1)
         if not isinstance(number, int) or number < 1:
             raise UserError(f"data.{setting}={number}: it takes a whole number from 1 on")
@@ -69,6 +71,19 @@ def load(
     if block["task"] == "text":
         return load_tokens(block, seed, sequence_length, tokenizer)
     return load_images(block, seed)
+
+
+def final_eval_sequences(block: dict) -> int:
+    """Examples of the last evaluation; as many as of the others where the block does not say."""
+    number = block.get("final_eval_sequences")
+    return block.get("eval_sequences", 1) if number is None else number
+
+
+def evenly(count: int, of: int) -> np.ndarray:
+    """The places of `count` examples among `of`, spread over all of them, (min(count, of),) int64:
+    the middles of equal parts."""
+    count = min(count, of)
+    return (2 * np.arange(count) + 1) * of // (2 * count)
 
 
 def place(block: dict) -> str:
@@ -88,6 +103,7 @@ class Tokens:
     sequence_length: int
     vocab_size: int
     eval_sequences: int
+    final_eval_sequences: int
     parts: dict[str, np.ndarray]  # each (tokens,), uint16 or uint32
 
     task = "text"
@@ -108,15 +124,22 @@ class Tokens:
         generator = np.random.default_rng([self.seed, step])
         return self._windows("train", generator.integers(0, last, size=examples, endpoint=True))
 
-    def evaluation(self, part: str, batch_size: int) -> Iterator[Batch]:
-        """The first `eval_sequences` windows of a part, side by side, always the same."""
-        starts = np.arange(self.evaluated(part)) * self.sequence_length
+    def evaluation(self, part: str, batch_size: int, during: bool = False) -> Iterator[Batch]:
+        """Windows spread evenly over a part, always the same: of a run's end, or `during` it.
+
+        None overlaps another.
+        """
+        starts = self._evaluated(part, during) * self.sequence_length
         for first in range(0, len(starts), batch_size):
             yield self._windows(part, starts[first : first + batch_size])
 
-    def evaluated(self, part: str) -> int:
+    def evaluated(self, part: str, during: bool = False) -> int:
         """Number of windows that `evaluation` reads: what the part holds, if that is less."""
-        return min(self.eval_sequences, len(self.parts[part]) // self.sequence_length)
+        return len(self._evaluated(part, during))
+
+    def _evaluated(self, part: str, during: bool) -> np.ndarray:
+        asked = self.eval_sequences if during else self.final_eval_sequences
+        return evenly(asked, len(self.parts[part]) // self.sequence_length)
 
     def _windows(self, part: str, starts: np.ndarray) -> Batch:
         import torch
@@ -138,7 +161,8 @@ def load_tokens(block: dict, seed: int, sequence_length: int, name: str | None) 
                 f"{sequence_length} (train.sequence_length)"
             )
     vocab_size = tokenizer.vocabulary_size(name)
-    return Tokens(block["name"], seed, sequence_length, vocab_size, block["eval_sequences"], parts)
+    evaluated = block["eval_sequences"], block["final_eval_sequences"]
+    return Tokens(block["name"], seed, sequence_length, vocab_size, *evaluated, parts)
 
 
 def tokenize(block: dict, name: str | None) -> cache.Chunks:
@@ -174,6 +198,7 @@ class Images:
     classes: int
     patch_size: int
     eval_sequences: int
+    final_eval_sequences: int
     arrays: dict[str, np.ndarray]  # <part>_images uint8 (N, H, W, C), <part>_labels int64 (N,)
 
     task = "images"
@@ -201,15 +226,19 @@ class Images:
         ]
         return self._pictures("train", np.concatenate(chosen))
 
-    def evaluation(self, part: str, batch_size: int) -> Iterator[Batch]:
-        """The first `eval_sequences` images of a part, always the same."""
-        indices = np.arange(self.evaluated(part))
+    def evaluation(self, part: str, batch_size: int, during: bool = False) -> Iterator[Batch]:
+        """Images spread evenly over a part, always the same: of a run's end, or `during` it."""
+        indices = self._evaluated(part, during)
         for first in range(0, len(indices), batch_size):
             yield self._pictures(part, indices[first : first + batch_size])
 
-    def evaluated(self, part: str) -> int:
+    def evaluated(self, part: str, during: bool = False) -> int:
         """Number of images that `evaluation` reads: what the part holds, if that is less."""
-        return min(self.eval_sequences, len(self.arrays[f"{part}_labels"]))
+        return len(self._evaluated(part, during))
+
+    def _evaluated(self, part: str, during: bool) -> np.ndarray:
+        asked = self.eval_sequences if during else self.final_eval_sequences
+        return evenly(asked, len(self.arrays[f"{part}_labels"]))
 
     def _pictures(self, part: str, indices: np.ndarray) -> Batch:
         import torch
@@ -234,8 +263,8 @@ def load_images(block: dict, seed: int) -> Images:
     key = cache.key(FORMAT, sources.fingerprint(block))
     names = [f"{part}_{kind}" for part in sources.PARTS for kind in ("images", "labels")]
     arrays = cache.load(key, [*names, "statistics"], lambda: decode(block))
-    classes, eval_sequences = block["classes"], block["eval_sequences"]
-    return Images(block["name"], seed, classes, patch_size, eval_sequences, arrays)
+    evaluated = block["eval_sequences"], block["final_eval_sequences"]
+    return Images(block["name"], seed, block["classes"], patch_size, *evaluated, arrays)
 
 
 def decode(block: dict) -> cache.Chunks:

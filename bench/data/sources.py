@@ -19,7 +19,7 @@ from bench.settings.errors import UserError
 ASSETS = Path(__file__).parents[1] / "assets"
 PARTS = ("train", "validation", "test")
 SHIPPED = {"text": "data=sotu", "images": "data=fashion_mnist"}
-NOT_CONTENT = ("name", "patch_size", "eval_sequences")
+NOT_CONTENT = ("name", "patch_size", "eval_sequences", "final_eval_sequences")
 ROWS = 64  # of a shipped file, in memory at once
 LINES = 100  # rows that are lines are joined by so many
 CONNECT_SECONDS = 5.0

@@ -28,6 +28,7 @@ LATER = {
     "structure": [],
     "perturb": 0,
     "data.column": None,
+    "data.final_eval_sequences": None,
     "optimizer.overlap": "none",
     "optimizer.embedding_lr_scale": 1.0,
     "parallel": {"name": "none"},

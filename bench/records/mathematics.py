@@ -10,6 +10,8 @@ CHANGES = {
     2: "the loss of every source is next-token cross-entropy from logits, without a model's own "
     "terms; a parameter without a gradient stays as it is; the exact method works in the dtype of "
     "gradients; what no product reads and nothing explains has no decay (gpt2, vit: the same bits)",
+    3: "evaluations read examples spread evenly over the whole part, the last one and the test "
+    "more of them (weights: the same bits)",
 }
 MATHEMATICS = max(CHANGES)
 

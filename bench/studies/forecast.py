@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
+from bench.data.batches import final_eval_sequences
 from bench.display.numbers import duration
 from bench.processes import parallel
 from bench.records import cell
@@ -13,6 +14,7 @@ from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 
 STEPS = 4  # the first two warm up
+EVALUATED = ("eval_sequences", "final_eval_sequences")
 FORWARD = 1 / 3  # of forward + backward: an evaluation's share, by FLOPs
 
 
@@ -73,7 +75,7 @@ def seconds(settings: Settings) -> float:
             rerun=False,
             results_dir=folder,
             tracker={"name": "none"},
-            data=settings.data | {"eval_sequences": train.batch_size},
+            data=settings.data | dict.fromkeys(EVALUATED, train.batch_size),
             train=replace(
                 train,
                 steps=STEPS,
@@ -97,8 +99,10 @@ def seconds(settings: Settings) -> float:
         return 0.0
     forward_backward = one["forward_backward_ms"]["median"] / 1e3
     step = forward_backward + one["optimizer_ms"]["median"] / 1e3
-    batches = settings.data["eval_sequences"] / train.batch_size / train.accumulate
-    evaluations = (train.steps or 0) // train.eval_every + 1
+    before_end = ((train.steps or 1) - 1) // train.eval_every
+    data = settings.data
+    examples = before_end * data["eval_sequences"] + 2 * final_eval_sequences(data)
+    batches = examples / train.batch_size / train.accumulate
     limits = [train.steps and train.steps * step, train.time_limit]
     training = min(limit for limit in limits if limit)
-    return training + evaluations * batches * FORWARD * forward_backward
+    return training + batches * FORWARD * forward_backward

@@ -197,7 +197,8 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
     assert metrics is not None  # the run has ended
     if end < trainer.world.agreed(lambda: metrics.training("train_loss")[0]):
         return
-    start, _ = trainer.evaluation("validation", prepare.model(settings, trainer.data).eval())
+    untrained = prepare.model(settings, trainer.data).eval()
+    start, _ = trainer.evaluation("validation", model=untrained)
     if rose(start, end):
         raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
 
@@ -214,7 +215,9 @@ def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in ready.model.parameters()),
         f"{ready.data.unit}_per_step": units,
         **dict.fromkeys(("val_accuracy", "test_accuracy") if ready.data.task == "images" else ()),
-        "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")},
+        # Examples at the end, of val_loss and test_loss; and of validation before the end.
+        "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")}
+        | {"during": ready.data.evaluated("validation", during=True)},
         "routing": ready.routing.table,
     }
 

@@ -245,7 +245,7 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Validation at the present step; the line it adds to the metrics."""
         state = self.state
-        val_loss, accuracy = self.evaluation("validation")
+        val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
         state["val_loss"], state["val_accuracy"] = val_loss, accuracy
         best = state["best_val_loss"]
         if math.isfinite(val_loss) and (best is None or val_loss < best):
@@ -261,14 +261,16 @@ class Trainer:
         return line
 
     @torch.no_grad()
-    def evaluation(self, part: str, model: nn.Module | None = None) -> tuple[float, float | None]:
-        """Mean loss over the examples that `part` is evaluated on, and for images the accuracy.
+    def evaluation(
+        self, part: str, during: bool = False, model: nn.Module | None = None
+    ) -> tuple[float, float | None]:
+        """Mean loss over the examples of `part` that are evaluated, and for images the accuracy.
 
-        model: another one than the run's.
+        during: on those of evaluations before the end. model: another one than the run's.
         """
         self.model.eval()
         losses, right, count = 0.0, 0.0, 0
-        for batch in self.data.evaluation(part, self.train.batch_size):
+        for batch in self.data.evaluation(part, self.train.batch_size, during):
             n, batch = len(batch["labels"]), self.world.part(batch)
             mean, logits = self.output(model or self.forward, batch)
             losses += n * mean.item()

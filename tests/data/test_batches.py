@@ -72,7 +72,7 @@ def text(tmp_path):
 
 def small_tokens(seed: int) -> Tokens:
     parts = dict.fromkeys(sources.PARTS, np.arange(1000, dtype=np.uint16))
-    return Tokens("small", seed, 16, 1000, 4, parts)
+    return Tokens("small", seed, 16, 1000, 4, 8, parts)
 
 
 def small_images(seed: int, count=10) -> Images:
@@ -82,7 +82,7 @@ def small_images(seed: int, count=10) -> Images:
     arrays = {"statistics": np.array([[0], [1]], dtype=np.float32)}
     for part in sources.PARTS:
         arrays |= {f"{part}_images": pictures, f"{part}_labels": np.arange(count)}
-    return Images("small", seed, count, 2, 4, arrays)
+    return Images("small", seed, count, 2, 4, 8, arrays)
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -166,18 +166,55 @@ def test_a_text_batch_takes_less_than_a_millisecond(sotu):
 def test_evaluation_reads_the_same_examples_in_any_batch_size(name, part, request):
     loaded = request.getfixturevalue(name)
 
-    def read(batch_size: int) -> dict:
-        batches = list(loaded.evaluation(part, batch_size))
+    def read(batch_size: int, during: bool) -> dict:
+        batches = list(loaded.evaluation(part, batch_size, during))
         return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
-    assert equal(read(7), read(500))
-    assert all(len(tensor) == loaded.evaluated(part) for tensor in read(7).values())
-    assert loaded.evaluated(part) == block(name)["eval_sequences"]
+    for during in (True, False):
+        assert equal(read(7, during), read(500, during))
+        count = loaded.evaluated(part, during)
+        assert all(len(tensor) == count for tensor in read(7, during).values())
+    assert loaded.evaluated(part, during=True) == block(name)["eval_sequences"]
+    assert loaded.evaluated(part) == min(block(name)["final_eval_sequences"], holds(loaded, part))
 
 
-def test_evaluation_windows_lie_side_by_side(sotu):
-    ids = torch.cat([batch["input_ids"] for batch in sotu.evaluation("validation", 5)]).flatten()
-    assert torch.equal(ids, torch.from_numpy(sotu.parts["validation"][: len(ids)].astype(np.int64)))
+def holds(loaded: Tokens | Images, part: str) -> int:
+    """Windows (of 256 tokens, side by side) or images of a part."""
+    if isinstance(loaded, Tokens):
+        return len(loaded.parts[part]) // 256
+    return len(loaded.arrays[f"{part}_labels"])
+
+
+@given(count=st.integers(1, 2000), of=st.integers(1, 2000))
+def test_what_is_evaluated_is_spread_evenly_over_all_there_is(count, of):
+    """Also over the end, which the first few of a part, as addresses of a few years, are not."""
+    places = data.evenly(count, of)
+    assert len(places) == min(count, of) and places[0] >= 0 and places[-1] < of
+    gaps = np.diff(places)
+    assert len(places) == 1 or (gaps.min() >= 1 and gaps.max() - gaps.min() <= 1)
+    assert abs(int(places[0]) - (of - 1 - int(places[-1]))) <= 1
+
+
+def test_evaluation_windows_are_whole_and_none_overlaps_another(sotu):
+    text = torch.from_numpy(sotu.parts["validation"].astype(np.int64))
+    windows = torch.cat([b["input_ids"] for b in sotu.evaluation("validation", 5, during=True)])
+    starts = data.evenly(len(windows), len(text) // 256) * 256
+    assert starts[-1] > 0.9 * len(text) and np.diff(starts).min() >= 256
+    for start, window in zip(starts, windows, strict=True):
+        assert torch.equal(window, text[start : start + 256])
+
+
+@pytest.mark.parametrize("make", [small_tokens, small_images])
+def test_the_end_of_a_run_is_evaluated_on_more_where_there_is_more(make):
+    loaded = make(0)
+    assert loaded.evaluated("test", during=True) == 4 and loaded.evaluated("test") == 8
+
+
+def test_a_block_without_a_number_for_the_end_reads_as_many_as_before_it(text):
+    settings = block("text_files", path=str(text), eval_sequences=3)
+    del settings["final_eval_sequences"]  # a user's own file
+    for one in (settings, settings | {"final_eval_sequences": None}):
+        assert load(one).evaluated("test") == load(one).evaluated("test", during=True) == 3
 
 
 def test_held_out_text_does_not_occur_in_training_text(sotu):
@@ -190,7 +227,7 @@ def test_held_out_text_does_not_occur_in_training_text(sotu):
 
 
 def test_evaluation_takes_what_a_part_holds(text):
-    loaded = load(block("text_files", path=str(text), eval_sequences=10**6))
+    loaded = load(block("text_files", path=str(text), final_eval_sequences=10**6))
     assert 1 < loaded.evaluated("test") == len(loaded.parts["test"]) // 16
 
 
@@ -441,6 +478,9 @@ def test_a_part_shorter_than_a_sequence_is_refused_with_both_numbers(text):
 @pytest.mark.parametrize("value", [0, -1, "many", None])
 def test_a_wrong_number_of_evaluation_sequences_is_refused(value):
     assert f"data.eval_sequences={value}" in mistake(block("sotu", eval_sequences=value))
+    if value is not None:
+        said = mistake(block("sotu", final_eval_sequences=value))
+        assert f"data.final_eval_sequences={value}" in said
 
 
 def test_an_unknown_tokenizer_is_refused():

@@ -35,6 +35,7 @@ TINY = [  # the same numbers, up to rounding, on every machine
     "train.reference_steps=2",
     "schedule.warmup_steps=1",
     "data.eval_sequences=4",
+    "data.final_eval_sequences=8",
 ]
 
 

@@ -51,6 +51,19 @@ def test_a_run_leaves_every_file_and_key(train, tmp_path):
     assert evaluations[-1]["val_loss"] == record["val_loss"]
 
 
+def test_the_end_of_a_run_is_evaluated_on_more_and_trained_as_before(train):
+    _, few, _ = train("data.final_eval_sequences=null")
+    _, more, _ = train("data.final_eval_sequences=12")
+    assert few["evaluated"] == {"validation": 4, "test": 4, "during": 4}
+    assert more["evaluated"] == {"validation": 12, "test": 12, "during": 4}
+    curves = [[line for line in one["curve"] if "val_loss" in line] for one in (few, more)]
+    (before, end), (before_more, end_more) = curves
+    assert before["val_loss"] == before_more["val_loss"]
+    assert end["val_loss"] != end_more["val_loss"] == more["val_loss"]
+    assert few["test_loss"] != more["test_loss"]
+    assert end["update_rms"] == end_more["update_rms"]
+
+
 @pytest.mark.parametrize("optimizer", ["hybrid", "muon"])
 def test_an_overlapped_step_trains_as_the_sequential_one(train, optimizer):
     common = f"optimizer={optimizer}", "train.clip_norm=null", "train.accumulate=2"

@@ -11,7 +11,7 @@ from bench.laboratory.statements.embeddings import SEQUENCE, STEPS, reached
 @pytest.fixture
 def text():
     tokens = np.random.default_rng(0).integers(0, 50, size=2000).astype(np.uint16)
-    return Tokens("random", 0, SEQUENCE, 200, 1, {"train": tokens})
+    return Tokens("random", 0, SEQUENCE, 200, 1, 1, {"train": tokens})
 
 
 def seen(text, steps) -> float:

@@ -1,0 +1,245 @@
+"""Searches: the trials they draw, what hangs on what, and what they find."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.records import cell
+from bench.settings.errors import UserError
+from bench.studies import axes, plan, protocol, request, search, study
+from bench.studies.study import FINAL, PILOT, TUNE
+from tests.helpers.commands import TINY, settle
+
+BLOCK = {
+    "question": "?",
+    "baseline": "a",
+    "conditions": {"short": ["train.steps=20"], "long": ["train.steps=80"]},
+    "arms": {
+        "a": ["optimizer=adamw"],
+        "b": ["optimizer=hybrid"],
+        "again": ["optimizer=adamw"],
+    },
+    "rates_of": {"again": "a"},
+    "search": {
+        "trials": 3,
+        "pilot_seed": 7,
+        "pilot": {"rate": [0.5, 1, 2], "relative": [1, 4]},
+        "widths": {"rate": 8, "relative": 16, "averaging": 4, "decay": 16, "warmup": 8},
+        "centres": {
+            "a": {"rate": 1, "embedding": 1, "beta2": 0.05, "decay": 0.1, "warmup": 0.1},
+            "b": {"rate": 1, "auxiliary": 1, "momentum": 0.05, "decay": 0.1, "warmup": 0.1},
+        },
+        "carry": {"long": {"source": "short", "tries": [[1, 1], [2, 0.5]]}},
+        "other_seeds": {"again": 1000},
+    },
+    "tune_seeds": [100, 101],
+    "final_seeds": [0, 1],
+}
+
+
+def searched(**changes):
+    return study.parse("s", BLOCK | {"search": BLOCK["search"] | changes})
+
+
+def best_at(rate):
+    """Losses with their least at this rate."""
+    return lambda sweep: abs(math.log(dict(sweep.point)["rate"] / rate))
+
+
+# the trials ---------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**31), trials=st.integers(1, 16))
+def test_trials_lie_in_the_box_around_the_centre_and_are_the_studys_own(seed, trials):
+    declared = searched(trials=trials, carry={}).search
+    centre = BLOCK["search"]["centres"]["a"]
+    points = declared.points("a", centre, seed)
+    assert len(points) == trials and points == declared.points("a", centre, seed)
+    for point, axis in itertools.product(points, centre):
+        assert 0 <= declared.place(axis, point[axis], centre[axis]) <= 1
+    assert points != declared.points("a", centre, seed + 1)
+    assert points != declared.points("other", centre, seed)
+
+
+def test_trials_are_spread_more_evenly_than_by_chance():
+    """Each half of each axis has its share in every study, which six throws seldom have."""
+    declared = searched(trials=8, carry={}).search
+    centre = BLOCK["search"]["centres"]["a"]
+    for seed in range(20):
+        points = declared.points("a", centre, seed)
+        for axis in centre:
+            assert sum(point[axis] > centre[axis] for point in points) == 4
+
+
+# the settings of a point --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["adamw", "hybrid", "muon", "torch_muon"])
+def test_a_point_is_what_is_typed_and_what_a_record_gives_back(arm):
+    names = list(study.load("language").search.centres[arm])
+    point = dict(zip(names, (0.7, 2.5, 0.03, 0.4, 0.15), strict=True))
+    base = settle(f"optimizer={arm}", "train.steps=500")
+    values = axes.values(point, base)
+    ours = axes.with_values(base, values)
+    typed = [f"{key}={value}".replace(" ", "") for key, value in values]
+    assert cell.name(ours) == cell.name(settle(f"optimizer={arm}", "train.steps=500", *typed))
+    config = {"optimizer": ours.optimizer, "schedule": ours.schedule}
+    config["train"] = {"steps": 500}
+    assert axes.read(names, config) == pytest.approx(point, rel=2e-3)
+
+
+def test_decay_is_what_a_run_forgets_whatever_its_rate_and_length():
+    for rate, steps in itertools.product((0.5, 4), (20, 2000)):
+        base = settle("optimizer=hybrid", f"train.steps={steps}")
+        point = {"rate": rate, "decay": 0.3}
+        rules = axes.with_values(base, axes.values(point, base)).optimizer["roles"]
+        for rule in rules.values():
+            forgotten = rule["weight_decay"] * rule["lr"] * rate * steps
+            assert forgotten == pytest.approx(0.3, rel=1e-3) or rule["weight_decay"] == 0
+
+
+# what hangs on what -------------------------------------------------------------------------------
+
+
+def test_all_runs_are_planned_once_and_as_many_as_are_counted():
+    declared = searched()
+    sweeps = list(plan.searching(declared, best_at(1.5)))
+    assert len(set(sweeps)) == len(sweeps) == sum(declared.counts().values())
+    for key, count in declared.counts().items():
+        assert sum(sweep.key == key for sweep in sweeps) == count
+
+
+def test_what_hangs_on_others_waits_for_them():
+    declared = searched()
+    ended = set()
+
+    def losses(sweep):
+        return best_at(1.5)(sweep) if sweep in ended else None
+
+    seen = []
+    while todo := [s for s in plan.searching(declared, losses) if s not in ended]:
+        seen.append({(s.stage, s.condition) for s in todo})
+        ended |= set(todo)
+    assert seen == [
+        {(PILOT, "short")},  # rates
+        {(PILOT, "short")},  # the other axis at the best of them
+        {(TUNE, "short")},
+        {(FINAL, "short"), (TUNE, "long")},
+        {(FINAL, "long")},
+    ]
+
+
+def test_each_study_trains_its_best_trial_once_more_from_a_seed_that_all_arms_share():
+    declared = searched()
+    sweeps = list(plan.searching(declared, best_at(1.5)))
+    for condition, at in itertools.product(("short", "long"), (0, 1)):
+        finals = {
+            s.arm: s
+            for s in sweeps
+            if (s.stage, s.condition) == (FINAL, condition) and s.seeds[0] % 1000 == at
+        }
+        assert finals.keys() == {"a", "b", "again"}
+        assert finals["a"].seeds == finals["b"].seeds == (at,)
+        assert finals["again"].seeds == (1000 + at,)
+        assert finals["again"].point == finals["a"].point
+        for arm in "ab":
+            own = [
+                s
+                for s in sweeps
+                if s.key == (TUNE, condition, arm) and s.seeds == (declared.tune_seeds[at],)
+            ]
+            assert finals[arm].point == min(own, key=best_at(1.5)).point
+
+
+def test_the_pilot_centres_the_search_and_a_carried_condition_starts_from_the_ranking():
+    declared = searched()
+    sweeps = list(plan.searching(declared, best_at(2)))
+    tried = [dict(s.point) for s in sweeps if s.key == (TUNE, "short", "a") and s.seeds == (100,)]
+    assert all(2 / math.sqrt(8) <= point["rate"] <= 2 * math.sqrt(8) for point in tried)
+    ranking = sorted(tried, key=lambda point: abs(math.log(point["rate"] / 2)))
+    later = [dict(s.point) for s in sweeps if s.key == (TUNE, "long", "a") and s.seeds == (100,)]
+    assert later == [ranking[0], ranking[1] | {"rate": ranking[1]["rate"] * 0.5}]
+
+
+def test_a_diverged_trial_ranks_last():
+    points = [{"rate": 1.0}, {"rate": 2.0}, {"rate": 3.0}]
+    assert search.ranked(points, [math.inf, 2.0, 1.0]) == points[::-1]
+
+
+def test_the_command_line_of_a_trial_trains_the_cell_that_was_planned(tmp_path):
+    words = ["experiment=language", *TINY, "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(request.read([word for word in words if "seed" not in word]))
+    for planned in campaign.ready()[::5]:
+        typed = planned.sweep.arguments("language", planned.values)[1:]
+        assert list(planned.cells) == [cell.name(settle(*typed))]
+
+
+# what was found -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=7), st.data())
+def test_the_expected_best_is_the_mean_over_all_choices(losses, data):
+    trials = data.draw(st.integers(1, len(losses)))
+    every = [min(chosen) for chosen in itertools.combinations(losses, trials)]
+    assert search.expected_best(losses, trials) == pytest.approx(np.mean(every))
+
+
+def test_the_expected_best_of_trials_that_may_diverge():
+    assert search.expected_best([1.0, math.inf], 1) == math.inf
+    assert search.expected_best([1.0, math.inf], 2) == 1.0
+
+
+@pytest.mark.parametrize(("rate", "end"), [(0.01, "lower"), (100, "upper"), (1, None)])
+def test_better_trials_that_crowd_at_an_end_are_flagged(rate, end):
+    declared = searched(trials=8, carry={}).search
+    centre = BLOCK["search"]["centres"]["a"]
+    studies = {
+        seed: [
+            search.Trial(point, abs(math.log(point["rate"] / rate)))
+            for point in declared.points("a", centre, seed)
+        ]
+        for seed in range(5)
+    }
+    assert search.Found(studies).crowded() == end
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trials": 0}, ["trials=0", "at least 1"]),
+        ({"colour": 1}, ["search.colour", "accepted: trials"]),
+        ({"widths": None}, ["search.widths", "missing"]),
+        ({"widths": {"rate": 8}}, ["search.widths", "averaging"]),
+        ({"pilot": {"rate": [2, 4]}}, ["pilot.rate=[2, 4]", "1, the centre"]),
+        ({"pilot": {"colour": [1]}}, ["pilot.colour", "rate, relative"]),
+        ({"centres": {"a": {"rate": 1}}}, ["centres", "a, b"]),
+        ({"centres": {"a": {"rate": 1}, "b": {"speed": 1}}}, ["centres.b.speed", "momentum"]),
+        ({"centres": {"a": {"rate": 1}, "b": {"rate": 0}}}, ["centres.b.rate=0", "above 0"]),
+        ({"centres": {"a": {"rate": 1}, "b": {"decay": 1}}}, ["centres.b", "one of each kind"]),
+        ({"carry": {"long": {"source": "far", "tries": [[1, 1]]}}}, ["source=far", "short"]),
+        ({"carry": {"long": {"source": "short", "tries": [[4, 1]]}}}, ["tries=[[4, 1]]", "3"]),
+        ({"other_seeds": {"b": 1}}, ["other_seeds.b", "again"]),
+    ],
+)
+def test_a_mistake_in_a_search_is_named(changes, words):
+    with pytest.raises(UserError) as caught:
+        searched(**changes)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"grid": [1]}, ["study.search", "study.grid"]),
+        ({"tune_seeds": [9]}, ["tune_seeds=[9]", "one for each"]),
+        ({"conditions": {"short": ["schedule.warmup_steps=3"], "long": []}}, ["warmup_steps=3"]),
+    ],
+)
+def test_a_search_that_does_not_fit_its_study_is_named(changes, words):
+    with pytest.raises(UserError) as caught:
+        study.parse("s", BLOCK | changes)
+    assert all(word in str(caught.value) for word in words), caught.value
