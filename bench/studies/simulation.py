@@ -1,0 +1,173 @@
+"""The protocol put to the test on made-up optimizers of which the truth is known.
+
+A made-up loss is a parabola in the logarithm of every axis, plus what a seed does to all arms
+alike, plus noise of each run. The runs are those that plan.searching plans and the tests those of
+difference.between, so what is simulated is the code that judges real runs, tuning included.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bench.studies import difference, plan, search
+from bench.studies.axes import AXES
+from bench.studies.plan import Sweep
+from bench.studies.study import FINAL, TUNE, Study
+
+# Nats lost an octave off the optimum, squared: the rate's as AdamW's and hybrid's pilots have it,
+# the others a third and a tenth of it.
+CURVATURE = {"rate": 0.04, "relative": 0.012, "averaging": 0.012, "decay": 0.004, "warmup": 0.004}
+BOTH_SEEDS = 0.02  # standard deviations, in nats: of a seed's order of data and initial weights,
+OWN_NOISE = 0.01  # which arms share, and of what they do not
+
+
+@dataclass(frozen=True)
+class World:
+    """Two arms of which the second is better by `gain` nats when both are tuned to the end.
+
+    offsets: by kind of axis, in octaves, how far the second arm's optimum lies from where its
+    search is declared, and half of it the other way the first one's.
+    """
+
+    gain: float = 0.0
+    offsets: dict[str, float] = field(default_factory=dict)
+    margin: float = 0.015
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """mean, low, high: of the paired differences, with their 95 % interval; p: against none."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    outcome: str
+
+
+def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6) -> Study:
+    """A study of two arms; wider: what the ranges of the published studies are multiplied by."""
+    widths = {"rate": 8, "relative": 16, "averaging": 8, "decay": 16, "warmup": 8}
+    centre = {"rate": 1.0, "embedding": 1.0, "beta2": 0.02, "decay": 0.2, "warmup": 0.05}
+    block = search.Search(
+        trials=trials,
+        pilot_seed=50,
+        pilot={"rate": [0.5, 1, 2, 4, 8], "relative": [0.25, 1, 4]},
+        widths={kind: wide * wider for kind, wide in widths.items()},
+        centres={"first": centre, "second": dict(centre)},
+        carry={},
+        other_seeds={},
+    )
+    return Study(
+        name="simulated",
+        question="?",
+        baseline="first",
+        conditions={"only": []},
+        arms={"first": [], "second": []},
+        final_seeds=list(range(studies)),
+        tune_seeds=list(range(100, 100 + studies)),
+        search=block,
+        margin=world.margin,
+    )
+
+
+def losses(world: World, study: Study, generator: np.random.Generator) -> Callable[[Sweep], float]:
+    """What each run ends at; the same run, the same loss."""
+    known: dict[Sweep, float] = {}
+    shared: dict[int, float] = {}
+
+    def loss(sweep: Sweep) -> float:
+        if sweep not in known:
+            (seed,) = sweep.seeds
+            side = {"first": -0.5, "second": 1.0}[sweep.arm]
+            value = 4.0 + shared.setdefault(seed, generator.normal(0, BOTH_SEEDS))
+            value += generator.normal(0, OWN_NOISE) - (world.gain if sweep.arm == "second" else 0)
+            assert study.search is not None
+            for axis, at in sweep.point:
+                kind = AXES[axis].kind
+                best = study.search.centres[sweep.arm][axis] * 2.0 ** (
+                    side * world.offsets.get(kind, 0.0)
+                )
+                value += CURVATURE[kind] * math.log2(at / best) ** 2
+            known[sweep] = value
+        return known[sweep]
+
+    return loss
+
+
+def independent(world: World, study: Study, generator: np.random.Generator) -> Outcome:
+    """The protocol as it is: a search of its own for each final seed."""
+    loss = losses(world, study, generator)
+    ended: dict[str, dict[int, float]] = {}
+    for sweep in plan.searching(study, loss):
+        if sweep.stage == FINAL:
+            ended.setdefault(sweep.arm, {})[sweep.seeds[0]] = loss(sweep)
+    return _outcome(ended, study)
+
+
+def one_search(world: World, study: Study, generator: np.random.Generator) -> Outcome:
+    """What was done before: one search, whose best trains from every final seed."""
+    once = replace(study, tune_seeds=study.tune_seeds[:1], final_seeds=study.final_seeds[:1])
+    loss = losses(world, once, generator)
+    ended: dict[str, dict[int, float]] = {}
+    tried: dict[str, list[Sweep]] = {}
+    for sweep in plan.searching(once, loss):
+        if sweep.stage == TUNE:
+            tried.setdefault(sweep.arm, []).append(sweep)
+    for arm, sweeps in tried.items():
+        best = replace(min(sweeps, key=loss), stage=FINAL)
+        ended[arm] = {s: loss(replace(best, seeds=(s,))) for s in study.final_seeds}
+    return _outcome(ended, study)
+
+
+def _outcome(ended: dict[str, dict[int, float]], study: Study) -> Outcome:
+    found = difference.between(ended, study, list(study.arms))["second"]
+    one = found.estimate
+    return Outcome(one.mean, one.low, one.high, found.p, found.outcome)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Over many repetitions: the mean difference; shares of differences called real (p below 5 %),
+    beyond the margin, and equal; share of intervals that hold the mean difference (the estimand:
+    what these searches find on average); error: standard, of a share of 5 %."""
+
+    repetitions: int
+    mean: float
+    spread: float
+    real: float
+    beyond: float
+    equal: float
+    covers: float
+    error: float
+
+
+def repeat(
+    protocol: Callable[[World, Study, np.random.Generator], Outcome],
+    world: World,
+    repetitions: int,
+    seed: int = 0,
+    **changes: float,
+) -> Summary:
+    """changes: of `declared`. Every repetition has its own noise and its own scrambles."""
+    found = []
+    for at in range(repetitions):
+        study = declared(world, **changes)  # type: ignore[arg-type]  # studies and trials are ints
+        first = 1000 * (at + 1)
+        seeds = [first + k for k in range(len(study.tune_seeds))]
+        study = replace(study, tune_seeds=seeds)
+        found.append(protocol(world, study, np.random.default_rng([seed, at])))
+    means = np.array([one.mean for one in found])
+    mean = float(means.mean())
+    return Summary(
+        repetitions,
+        mean,
+        float(means.std(ddof=1)),
+        sum(one.p < difference.LEVEL for one in found) / repetitions,
+        sum(one.outcome == difference.BEYOND for one in found) / repetitions,
+        sum(one.outcome == difference.EQUAL for one in found) / repetitions,
+        sum(one.low <= mean <= one.high for one in found) / repetitions,
+        math.sqrt(0.05 * 0.95 / repetitions),
+    )
