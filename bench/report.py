@@ -19,12 +19,14 @@ if __name__ == "__main__":
 
 from importlib.util import find_spec
 
-from bench.records import archive, files, record
+from bench.records import archive, files, ledger, record
 from bench.records.archive import Run
 from bench.reporting import content as report_content
 from bench.reporting import markdown
 from bench.reporting.content import Content
 from bench.studies.results import Results
+from bench.verdicts import claims
+from bench.verdicts.ages import Ages
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWS = {"altair": "altair", "vl_convert": "vl-convert-python"}  # what draws, by its package
@@ -53,12 +55,16 @@ def main() -> int:
         flag = "--check" if asked.check else "--published"
         print(f"error: {flag}: needs pictures: pip install {' '.join(missing)}", file=sys.stderr)
         return 1
-    content = report_content.gather(Results(Path(asked.results).resolve(), asked.published))
+    folder = Path(asked.results).resolve()
+    rules = ledger.read()
+    if asked.published and not asked.check and folder == ROOT / "results":
+        rules = grown(rules)
+    results = Results(folder, asked.published)
+    content = report_content.gather(results, Ages(results, rules))
     pictures = {} if missing else charts_of(content)
     texts = written(content, pictures, asked.published)
     if asked.check:
         return report_differences(texts)
-    folder = content.results.folder
     for file, text in texts.items():
         files.write_text(file, text)
     for file, reason in content.left_out:
@@ -71,6 +77,15 @@ def main() -> int:
     draw(content, pictures)
     print(f"look at {short(folder / 'report.html')} or {short(folder / 'README.md')}")
     return 0
+
+
+def grown(rules: ledger.Entries) -> ledger.Entries:
+    """results/rules.json with what is new of claims and experiments; it is never changed else."""
+    entries, loose = ledger.grown(rules, [*ledger.studies(), *claims.rules()])
+    for file in loose:
+        print(f"not in {ledger.FILE.name}: {short(file)}: not committed", file=sys.stderr)
+    record.write_json(ledger.FILE, entries)
+    return entries
 
 
 def charts_of(content: Content) -> dict[str, Any]:

@@ -5,14 +5,14 @@ python scripts/publish.py EXPERIMENT [--results results]
 A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
 results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
 made from uncommitted code, or where no commit is known, are refused. Older records of the same
-kind of device give way.
+kind of device give way. results/rules.json notes how old the experiment's declaration is.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from bench.records import archive, record
+from bench.records import archive, ledger, record
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 40  # training points of a curve: hundreds of records are committed
@@ -50,6 +50,15 @@ def put(ended: list[dict], results: Path, experiment: str) -> Path:
     return target
 
 
+def note_age(experiment: str) -> None:
+    """Add the experiment's declaration to results/rules.json, or say why not."""
+    rules = ROOT / "results" / ledger.FILE.name
+    entries, loose = ledger.grown(ledger.read(rules), [ledger.study(experiment)])
+    record.write_json(rules, entries)
+    for file in loose:
+        print(f"not in {rules.name}: {file.name}: not committed", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
@@ -70,6 +79,7 @@ def main() -> int:
         print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
     clean = [r for r in ended if committed(r)]
     target = put(clean, asked.results, asked.experiment)
+    note_age(asked.experiment)
     not_ended = len(read) - len(found) - len(odd)
     print(f"{len(clean)} records in {target.relative_to(ROOT)}; {not_ended} runs have not ended")
     return 1 if dirty else 0

@@ -23,12 +23,12 @@ from bench.records.shape import (
 
 ENVIRONMENT = mapping(
     {},
-    {key: nullable(text) for key in ("cpu", "gpu", "torch", "python", "commit")}
+    {key: nullable(text) for key in ("cpu", "gpu", "torch", "python", "commit", "commit_date")}
     | {"threads": nullable(count), "dirty": nullable(flag)},
 )
 DEVICE = one_of(("cpu", "cuda"))  # `auto` is settled before a record is made
 TIMES = mapping({"median": amount, "p10": amount, "p90": amount, "n": count})
-part_of = each(mapping({}, dict.fromkeys(PART, nullable(text))))
+part_of = each(mapping({}, dict.fromkeys((*PART, "study"), nullable(text))))
 
 # a run: record.json and records/*/*.json ----------------------------------------------------------
 
@@ -80,7 +80,7 @@ _RECORD = mapping(
         "mathematics": count,
         "part_of": nullable(part_of),
         **dict.fromkeys(PART, nullable(text)),
-        **dict.fromkeys(("qkv", "data", "error"), nullable(text)),
+        **dict.fromkeys(("qkv", "data", "error", "study"), nullable(text)),
         **dict.fromkeys(_NUMBERS, nullable(number)),
         **dict.fromkeys(("train_seconds", "optimizer_share"), nullable(amount)),
         **dict.fromkeys(

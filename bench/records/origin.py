@@ -38,6 +38,7 @@ def environment(device: str) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "threads": torch.get_num_threads(),
         "commit": commit(),
+        "commit_date": git("show", "--no-patch", "--format=%cI", "HEAD"),
         "dirty": dirty(),
     }
 

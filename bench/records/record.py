@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bench.records import files, origin
+from bench.records import files, ledger, origin
 from bench.records.cell import qkv_name
 from bench.records.mathematics import MATHEMATICS
 from bench.settings.schema import Settings
@@ -53,18 +53,40 @@ def read(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def join(folder: Path, settings: Settings) -> None:
-    """Note which part of an experiment a cell is, also where it was trained for another one."""
+def join(folder: Path, settings: Settings, begins: bool = False) -> None:
+    """Note which part of an experiment a cell is, also where it was trained for another one.
+
+    begins: the run starts now, so that the experiment's declaration is older; its hash is noted,
+    and stays where the run is interrupted and goes on.
+    """
     if not settings.experiment:
         return
-    part = {key: getattr(settings, key) for key in PART}
     known = parts(folder)
-    if part not in known:
-        write_json(folder / "part_of.json", [*known, part])
+    place = _place(known, settings)
+    if place < len(known) and not begins:
+        return
+    part = {key: getattr(settings, key) for key in PART}
+    part["study"] = ledger.of_experiment(settings.experiment) if begins else None
+    write_json(folder / "part_of.json", [*known[:place], part, *known[place + 1 :]])
+
+
+def study(folder: Path, settings: Settings) -> str | None:
+    """The hash of the declaration that stood when a run began as this part of an experiment."""
+    known = parts(folder)
+    return next((part.get("study") for part in known[_place(known, settings) :]), None)
+
+
+def _place(known: list[dict[str, Any]], settings: Settings) -> int:
+    """Where the part that a cell is now stands among those it is known for; else their number."""
+    same = ([getattr(settings, key) for key in PART] == [one[key] for key in PART] for one in known)
+    return next((at for at, found in enumerate(same) if found), len(known))
 
 
 def parts(folder: Path) -> list[dict[str, Any]]:
-    """The parts of experiments that a cell is: experiment, stage, condition and arm of each."""
+    """The parts of experiments that a cell is: experiment, stage, condition and arm of each.
+
+    Also `study`, the hash of its declaration (ledger.py), null where the run began before.
+    """
     try:
         found = files.read_json(folder / "part_of.json")
     except (OSError, ValueError):
@@ -149,8 +171,11 @@ def curve(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[
     return [line for i, line in enumerate(lines) if i in kept or "val_loss" in line]
 
 
-def about(settings: Settings, cell: str) -> dict[str, Any]:
-    """The part of a record that is known before the run: what was asked for, and where."""
+def about(settings: Settings, cell: str, study: str | None = None) -> dict[str, Any]:
+    """The part of a record that is known before the run: what was asked for, and where.
+
+    study: the hash of the experiment's declaration when the run began (ledger.py).
+    """
     return {
         "schema": SCHEMA,
         "mathematics": MATHEMATICS,
@@ -166,6 +191,7 @@ def about(settings: Settings, cell: str) -> dict[str, Any]:
         "curve": [],
         "command": origin.command(),
         **{key: getattr(settings, key) for key in PART},
+        "study": study,
         "model": settings.model["name"],
         "optimizer": settings.optimizer["name"],
         "qkv": qkv_name(settings),

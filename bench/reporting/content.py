@@ -12,6 +12,7 @@ from bench.studies.comparison import Comparison
 from bench.studies.results import Results
 from bench.studies.study import Study
 from bench.verdicts import claims
+from bench.verdicts.ages import Ages
 from bench.verdicts.claims import Verdict
 
 # In order of importance; others follow by name. `smoke` says nothing.
@@ -37,7 +38,8 @@ class Content:
     left_out: list[tuple[Path, str]]
 
 
-def gather(results: Results) -> Content:
+def gather(results: Results, ages: Ages | None = None) -> Content:
+    """ages: of the rules, for verdicts to say which are younger than their records."""
     names = [name for name in study.declared() if name != "smoke" or results.archive.of(name)]
     names.sort(key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
     comparisons = {}
@@ -50,7 +52,7 @@ def gather(results: Results) -> Content:
     shared = {name: one for name, one in steps.items() if one.get("parallel")}
     return Content(
         results,
-        [claims.judge(claim, results) for claim in claims.load()],
+        [claims.judge(claim, results, ages) for claim in claims.load()],
         comparisons,
         [study.load(name) for name in names if name not in comparisons],
         {name: one for name, one in steps.items() if name not in shared},

@@ -87,6 +87,7 @@ def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
             {
                 "claim": one.claim,
                 "verdict": one.verdict,
+                "note": one.note,
                 "number": Cell(number(first), first.unit) if first else Cell(""),
                 "findings": [finding(f, one) for f in one.findings],
                 "records": sorted({file for f in one.findings for file in f.records}),

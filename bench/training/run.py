@@ -73,7 +73,8 @@ def claim(
             remove(owner.folder / name)
     elif found := skip(settings, cell, owner.folder, say):  # ended since we looked
         return found
-    record.join(owner.folder, settings)
+    goes_on = (owner.folder / "checkpoint").exists()
+    record.join(owner.folder, settings, begins=not goes_on)
     say(cell)
     put_aside(owner.folder, say)
     return None
@@ -142,7 +143,8 @@ def train(
     say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
     prepare.remarks(settings, say)
     prepare.remark_fit(settings, ready.model, say)
-    facts = record.about(settings, cell) | facts_of(ready, settings)
+    about = record.about(settings, cell, record.study(folder, settings))
+    facts = about | facts_of(ready, settings)
     tracker = tracking.Tracker()
     if world.leads:
         record.write_config(folder, settings)

@@ -8,10 +8,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from bench.records import ledger
+from bench.records.ledger import Rule
 from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.studies.results import Results
+from bench.verdicts.ages import Ages
 from bench.verdicts.finding import Finding
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
@@ -42,12 +45,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim; the number is the first finding's."""
+    """What became of a claim; the number is the first finding's.
+
+    note: what a reader has to know of the verdict as a whole; it leads the condition, too.
+    """
 
     claim: Claim
     verdict: str
     findings: list[Finding]
     condition: str
+    note: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As results/verdicts.json has it."""
@@ -60,6 +67,7 @@ class Verdict:
             "verdict": self.verdict,
             **{key: getattr(first, key) for key in ("value", "low", "high", "n", "unit")},
             "condition": self.condition,
+            "note": self.note,
             "findings": [asdict(f) for f in self.findings],
             "records": sorted({file for f in self.findings for file in f.records}),
         }
@@ -134,12 +142,33 @@ def _check_rule(where: str, rule: Any) -> None:
     raise UserError(f"{where}: rule={rule}: accepted are {accepted}")
 
 
-def judge(claim: Claim, results: Results) -> Verdict:
+def rules() -> list[Rule]:
+    """What every claim measures and where the value has to lie, for results/rules.json."""
+    return [Rule("claim", file, digest) for file in sorted((CONF / "claim").rglob("*.yaml"))]
+
+
+def digest(text: str) -> str | None:
+    """The hash of a claim's measure and rule, from its file."""
+    found = ledger.block(text)
+    return None if found is None else _digest(found.get("measure"), found.get("rule") or {})
+
+
+def _digest(measure: Any, rule: dict[str, Any]) -> str | None:
+    """By the names of functions: a move of their module changes no rule."""
+    every = measure if isinstance(measure, list) else [measure]
+    if not all(isinstance(one, dict) and "_target_" in one for one in every):
+        return None
+    named = [one | {"_target_": one["_target_"].rpartition(".")[2]} for one in every]
+    return ledger.digest({"measure": named, "rule": rule})
+
+
+def judge(claim: Claim, results: Results, ages: Ages | None = None) -> Verdict:
     """Measure what the claim names and apply its rule.
 
     Confirmed or refuted where all conditions that could be decided agree and none is undecided,
     depends where they do not or where one holds in part itself, not enough evidence where none is
-    decided. Conditions without records are named and left aside.
+    decided. Conditions without records are named and left aside. A rule that is younger than its
+    records decides nothing until there are new ones: ages, where given, say so.
     """
     findings = []
     for measure in claim.measure:
@@ -149,7 +178,18 @@ def judge(claim: Claim, results: Results) -> Verdict:
     held = [holds(f, claim.rule) for f in there]
     in_part = any(f.in_part for f in there)
     found = DEPENDS if in_part else combined(held)
-    return Verdict(claim, found, findings, conditions(findings, claim.rule))
+    note = age(claim, findings, ages) if ages else ""
+    said = "; ".join(filter(None, (note, conditions(findings, claim.rule))))
+    return Verdict(claim, found, findings, said, note)
+
+
+def age(claim: Claim, findings: list[Finding], ages: Ages) -> str:
+    """That a verdict's rule, or the experiment's declaration, is younger than its records."""
+    own = _digest(claim.measure, claim.rule)
+    experiments = {one["experiment"] for one in claim.measure if "experiment" in one}
+    studies = {name: ledger.of_experiment(name) for name in experiments}
+    files = sorted({file for one in findings for file in one.records})
+    return ages.note(own, studies, files)
 
 
 def holds(finding: Finding, rule: dict[str, Any]) -> bool | None:

@@ -1,0 +1,54 @@
+"""Is a rule older than the records it is applied to? results/rules.json and git know."""
+
+from functools import cached_property
+from typing import Any
+
+from bench.records.archive import Run
+from bench.records.ledger import Entries, History
+from bench.studies.results import Results
+
+YOUNGER = "rule younger than its records"
+Studies = dict[str, str | None]  # the hash of its declaration, by experiment
+
+
+class Ages:
+    """The ages of rules, beside those of the records of a results folder.
+
+    rules: what results/rules.json holds; history: of the code, by default the checkout's.
+    """
+
+    def __init__(self, results: Results, rules: Entries, history: History | None = None) -> None:
+        self.results = results
+        self.rules = rules
+        self.history = history or History.here()
+
+    @cached_property
+    def runs(self) -> dict[str, list[Run]]:
+        """By the place of their record, one for each part of an experiment that it is."""
+        found: dict[str, list[Run]] = {}
+        for run in self.results.archive.runs:
+            found.setdefault(self.results.place(run.file), []).append(run)
+        return found
+
+    def note(self, rule: str | None, studies: Studies, files: list[str]) -> str:
+        """Of the records that a verdict rests on, which are older than its rules; "" if none.
+
+        rule: the hash of the claim's; files: below the results folder. A record that was there
+        when a rule was made could have shaped it; only one of a new seed is evidence for it.
+        """
+        older = sum(not self.stood(rule, studies, file) for file in files)
+        if not older:
+            return ""
+        return YOUNGER if older == len(files) else f"{YOUNGER}: {older:,} of {len(files):,}"
+
+    def stood(self, rule: str | None, studies: Studies, file: str) -> bool:
+        """Whether the claim's rule and the experiment's declaration stood before a record."""
+        runs = self.runs.get(file, [])
+        record = runs[0].record if runs else self.results.json(file) or {}
+        wanted = {studies[run.experiment] for run in runs if run.experiment in studies}
+        wanted -= {record.get("study")}  # it was noted when the run began
+        return all(self._known(one, record.get("environment") or {}) for one in {rule} | wanted)
+
+    def _known(self, rule: str | None, environment: dict[str, Any]) -> bool:
+        entry = self.rules.get(rule or "")
+        return entry is not None and self.history.stood(entry, environment)
