@@ -8,6 +8,7 @@ import pytest
 from bench.records import ledger, origin, record
 from bench.records.ledger import History, Rule
 from tests.helpers.commands import ROOT, TINY, settle
+from tests.helpers.runs import stop_at
 
 STUDY = """
 train: {precision: fp32}
@@ -150,6 +151,17 @@ def test_a_run_notes_the_declaration_it_began_under_and_keeps_it(tmp_path, monke
     assert record.study(tmp_path, settings) == began
     record.join(tmp_path, settings, begins=True)  # from its first step again
     assert record.study(tmp_path, settings) == "another"
+
+
+def test_a_record_has_the_declaration_that_its_interrupted_run_began_under(train, monkeypatch):
+    part = ["experiment=smoke", "stage=final", "condition=text", "arm=hybrid"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, RuntimeError("gone"))
+        assert train(*part)[1]["status"] == "failed"
+    began = ledger.of_experiment("smoke")
+    monkeypatch.setattr(ledger, "of_experiment", lambda _: "another")
+    assert train(*part)[1]["study"] == began
+    assert train(*part, "rerun=true")[1]["study"] == "another"
 
 
 def test_a_run_that_was_there_before_an_experiment_notes_nothing(tmp_path):
