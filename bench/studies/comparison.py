@@ -169,7 +169,7 @@ def searches(runs: list[Run], declared: Study) -> dict[str | None, search.Found]
         return {}
     found = {}
     for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():
-        names = list(declared.search.centres.get(str(name), ()))
+        names = list(declared.search.centres.get(str(name), ("rate",)))
         studies: dict[int, list[search.Trial]] = {seed: [] for seed in declared.tune_seeds}
         for run in own:
             loss = study.loss(run.record)

@@ -60,55 +60,94 @@ def final(study: Study, rates: dict[tuple[str, str], float]) -> Iterator[Sweep]:
             )
 
 
-def searching(study: Study, losses: Callable[[Sweep], float | None]) -> Iterator[Sweep]:
+Rankings = dict[tuple[str, str, int], list[Point]]  # the best first, by condition, arm and study
+
+
+def searching(
+    study: Study, losses: Callable[[Sweep], float | None], rankings: Rankings | None = None
+) -> Iterator[Sweep]:
     """All runs of a search whose settings are known, study after study; each of one cell.
 
-    losses: of a run, None where it has not ended: what hangs on it is not known yet.
+    losses: of a run, None where it has not ended: what hangs on it is not known yet. rankings: of
+    the trials of other experiments, by experiment/condition; those of this one are added.
     """
-    assert study.search is not None
-    centres: dict[tuple[str, str], Point] = {}
-    rankings: dict[tuple[str, str, int], list[Point]] = {}
+    yield from _Searching(study, losses, {} if rankings is None else rankings).sweeps()
 
-    def run(stage: str, condition: str, arm: str, point: Point, seed: int) -> Sweep:
-        overrides = (*study.conditions[condition], *study.arms[arm])
+
+class _Searching:
+    """A search as far as it has come."""
+
+    def __init__(
+        self, study: Study, losses: Callable[[Sweep], float | None], rankings: Rankings
+    ) -> None:
+        assert study.search is not None
+        self.study, self.search = study, study.search
+        self.losses, self.rankings = losses, rankings
+        self.centres: dict[tuple[str, str], Point] = {}
+
+    def sweeps(self) -> Iterator[Sweep]:
+        carry = self.search.carry
+        searched = [condition for condition in self.study.conditions if condition not in carry]
+        for condition in searched:
+            for arm, start in self.search.centres.items():
+                yield from self.pilot(condition, arm, start)
+        for condition in (*searched, *carry):
+            for at, seed in enumerate(self.study.final_seeds):
+                for arm in self.study.tuned():
+                    yield from self.trials(condition, arm, at)
+                for arm in self.study.arms:
+                    source = self.study.rates_of.get(arm, arm)
+                    if ranking := self.rankings.get((condition, source, at)):
+                        offset = self.study.offset(arm)
+                        yield self.run(FINAL, condition, arm, ranking[0], seed + offset)
+
+    def run(self, stage: str, condition: str, arm: str, point: Point, seed: int) -> Sweep:
+        overrides = (*self.study.conditions[condition], *self.study.arms[arm])
         return Sweep(stage, condition, arm, overrides, (), (seed,), tuple(point.items()))
 
-    def trials(condition: str, arm: str, at: int) -> Iterator[Sweep]:
-        """Those of one study of an arm; their ranking is noted when all have ended."""
-        assert study.search is not None
-        seed, carry = study.tune_seeds[at], study.search.carry.get(condition)
-        if carry is None and (condition, arm) in centres:
-            points = study.search.points(arm, centres[condition, arm], seed)
-        elif carry is not None and (carry.source, arm, at) in rankings:
-            points = search.carried(carry, rankings[carry.source, arm, at])
-        else:
-            return
-        runs = [run(TUNE, condition, arm, point, seed) for point in points]
-        yield from runs
-        found = [loss for one in runs if (loss := losses(one)) is not None]
-        if len(found) == len(runs):
-            rankings[condition, arm, at] = search.ranked(points, found)
-
-    def pilot(condition: str, arm: str, start: Point) -> Iterator[Sweep]:
+    def pilot(self, condition: str, arm: str, start: Point) -> Iterator[Sweep]:
         """As far as it is known; the centre is noted when it has ended."""
-        assert study.search is not None
-        seed = study.search.pilot_seed
+        seed = self.search.pilot_seed
         points, centre = search.pilot_points(
-            *(study.search, start), lambda point: losses(run(PILOT, condition, arm, point, seed))
+            *(self.search, start),
+            lambda point: self.losses(self.run(PILOT, condition, arm, point, seed)),
         )
-        yield from (run(PILOT, condition, arm, point, seed) for point in points)
+        yield from (self.run(PILOT, condition, arm, point, seed) for point in points)
         if centre is not None:
-            centres[condition, arm] = centre
+            self.centres[condition, arm] = centre
 
-    searched = [c for c in study.conditions if c not in study.search.carry]
-    for condition in searched:
-        for arm, start in study.search.centres.items():
-            yield from pilot(condition, arm, start)
-    for condition in (*searched, *study.search.carry):
-        for at, seed in enumerate(study.final_seeds):
-            for arm in study.search.centres:
-                yield from trials(condition, arm, at)
-            for arm in study.arms:
-                ranking = rankings.get((condition, study.rates_of.get(arm, arm), at))
-                if ranking:
-                    yield run(FINAL, condition, arm, ranking[0], seed + study.offset(arm))
+    def trials(self, condition: str, arm: str, at: int) -> Iterator[Sweep]:
+        """Those of one study of an arm; their ranking is noted when all have ended."""
+        points, carry = self.points(condition, arm, at), self.search.carry.get(condition)
+        if points is None:
+            return
+        if carry is not None and not carry.trains:
+            self.rankings[condition, arm, at] = points
+            return
+        seed = self.study.tune_seeds[at]
+        runs = [self.run(TUNE, condition, arm, point, seed) for point in points]
+        yield from runs
+        found = [loss for one in runs if (loss := self.losses(one)) is not None]
+        if len(found) == len(runs):
+            order = search.chosen(carry, points, found) if carry else search.ranked(points, found)
+            self.rankings[condition, arm, at] = order
+
+    def points(self, condition: str, arm: str, at: int) -> list[Point] | None:
+        """Of the trials of one study of an arm; None where they are not known yet."""
+        carry = self.search.carry.get(condition)
+        if carry is None:
+            centre = self.centres.get((condition, arm))
+            seed = self.study.tune_seeds[at]
+            return None if centre is None else self.search.points(arm, centre, seed)
+        ranking = self.rankings.get((carry.source, self.search.takes.get(arm, arm), at))
+        factor = 1.0
+        if carry.rates_as is not None:
+            factor = self.moved(carry.rates_as, arm, at)
+        return search.carried(carry, ranking, factor) if ranking and factor else None
+
+    def moved(self, condition: str, arm: str, at: int) -> float:
+        """What a carried condition made of its source's best rate; 0 while that is not known."""
+        source = self.search.carry[condition].source
+        own = self.rankings.get((condition, arm, at))
+        theirs = self.rankings.get((source, self.search.takes.get(arm, arm), at))
+        return own[0]["rate"] / theirs[0]["rate"] if own and theirs else 0.0

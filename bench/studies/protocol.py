@@ -120,7 +120,8 @@ class Campaign:
     def ready(self) -> list[Planned]:
         """The sweeps that were asked for and can be trained: some hang on what others find."""
         if self.study.search is not None:
-            sweeps = [s for s in plan.searching(self.study, self.loss) if self.wants(*s.key)]
+            known = self.borrowed()
+            sweeps = [s for s in plan.searching(self.study, self.loss, known) if self.wants(*s.key)]
         else:
             sweeps = [s for s in plan.tuning(self.study) if self.wants(*s.key)]
             sweeps += self.finals(self.best(asked=False))
@@ -135,6 +136,22 @@ class Campaign:
         return (
             r.stage in (None, stage) and r.condition in (None, condition) and source in (None, arm)
         )
+
+    def borrowed(self) -> plan.Rankings:
+        """The trials of the experiments that this one borrows from, ranked as far as they ended."""
+        assert self.study.search is not None
+        found: plan.Rankings = {}
+        sources = {one.source for one in self.study.search.carry.values()}
+        for name in sorted({source.split("/")[0] for source in sources if "/" in source}):
+            r = self.request
+            other = Campaign(Request(name, None, None, None, None, r.overrides))
+            own: plan.Rankings = {}
+            if other.study.search is None:
+                raise UserError(f"study.search.carry: experiment={name} searches nothing")
+            for _ in plan.searching(other.study, other.loss, own):
+                pass  # it ranks as it goes
+            found |= {(f"{name}/{c}", arm, at): points for (c, arm, at), points in own.items()}
+        return found
 
     def loss(self, sweep: Sweep) -> float | None:
         """What a run of a search is judged by, None while it has not ended."""

@@ -28,13 +28,23 @@ CROWDED = 0.25  # of a range at one end, which holds more than half of the bette
 
 @dataclass(frozen=True)
 class Carried:
-    """A condition that is tuned from the trials of another one, `source`.
+    """A condition that is tuned from the trials of another one: `source`, of this experiment, or
+    experiment/condition of another one.
 
-    tries: pairs of a trial's rank there, from 1, and what its rate is multiplied by.
+    tries: pairs of a trial's rank there, from 1, and what its rate is multiplied by; the best is
+    taken without a trial where it alone is named. gain: nats by which another try has to be better
+    than the first one to take its place. rates_as: a condition of this experiment; what it made of
+    its source's rate is made of this one's, too.
     """
 
     source: str
     tries: list[list[float]]
+    gain: float = 0.0
+    rates_as: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.tries != [[1, 1]]
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Search:
     """trials: of a study; pilot_seed: of all pilots; pilot: by kind of axis what they try, in
     multiples of the centre, kind after kind; widths: by kind the upper end of an axis over its
     lower end; centres: by arm the axes that it is searched over, and where the pilot starts;
-    carry: conditions that are tuned from another one's trials; other_seeds: by arm what is added
-    to the final seeds, for arms that repeat another one in all but the data's order and the
-    initial weights.
+    carry: conditions that are tuned from another one's trials; takes: by arm the arm of another
+    experiment whose trials it borrows; other_seeds: by arm what is added to the final seeds, for
+    arms that repeat another one in all but the data's order and the initial weights.
     """
 
     trials: int
@@ -53,6 +63,7 @@ class Search:
     widths: dict[str, float]
     centres: dict[str, Point]
     carry: dict[str, Carried]
+    takes: dict[str, str]
     other_seeds: dict[str, int]
 
     def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
@@ -84,7 +95,11 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
     known = [f.name for f in fields(Search)]
     for key in block.keys() - set(known):
         raise UserError(f"study.search.{key}: no such setting; accepted: {', '.join(known)}")
-    whole = {"carry": {}, "other_seeds": {}, **block}
+    borrows = bool(block.get("takes"))  # an experiment either searches or borrows
+    defaults: dict[str, Any] = {"carry": {}, "takes": {}, "other_seeds": {}}
+    if borrows:
+        defaults |= {"trials": 1, "pilot_seed": 0, "pilot": {}, "widths": {}, "centres": {}}
+    whole = defaults | block
     for key in (key for key in known if whole.get(key) is None):
         raise UserError(f"study.search.{key}: is missing")
     if whole["trials"] < 1:
@@ -94,8 +109,21 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
     for kind, factors in whole["pilot"].items():
         if 1 not in factors:
             raise UserError(f"study.search.pilot.{kind}={factors}: must have 1, the centre itself")
-    if set(whole["centres"]) != set(arms):
-        raise UserError(f"study.search.centres: must have exactly {', '.join(arms)}")
+    of_arms = "takes" if borrows else "centres"
+    if set(whole[of_arms]) != set(arms):
+        raise UserError(f"study.search.{of_arms}: must have exactly {', '.join(arms)}")
+    _check_centres(whole, arms)
+    carry = {
+        condition: _carried(condition, one, whole, conditions)
+        for condition, one in whole["carry"].items()
+    }
+    if borrows and set(carry) != set(conditions):
+        raise UserError(f"study.search.carry: must have exactly {', '.join(conditions)}")
+    return Search(**{**whole, "carry": carry})
+
+
+def _check_centres(whole: dict[str, Any], arms: list[str]) -> None:
+    """Every arm has one axis of each kind, and every kind a width."""
     for arm, centre in whole["centres"].items():
         for axis, value in centre.items():
             if axis not in AXES:
@@ -105,30 +133,44 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
             if not value > 0:
                 raise UserError(f"study.search.centres.{arm}.{axis}={value}: must be above 0")
     kinds = {arm: sorted(AXES[a].kind for a in centre) for arm, centre in whole["centres"].items()}
-    first = arms[0]
     for arm, own in kinds.items():
-        if own != kinds[first] or len(set(own)) != len(own):
+        first = kinds[arms[0]]
+        if own != first or len(set(own)) != len(own):
             raise UserError(
-                f"study.search.centres.{arm}: its axes are {', '.join(own)}, those of {first} "
-                f"{', '.join(kinds[first])}; every arm needs one of each kind"
+                f"study.search.centres.{arm}: its axes are {', '.join(own)}, those of {arms[0]} "
+                f"{', '.join(first)}; every arm needs one of each kind"
             )
         if "rate" not in own or not set(own) <= whole["widths"].keys():
             raise UserError(f"study.search.widths: must have {', '.join(sorted({*own, 'rate'}))}")
-    carry = {}
-    for condition, one in whole["carry"].items():
-        source, tries = one.get("source"), one.get("tries")
-        if condition not in conditions or source not in conditions or source in whole["carry"]:
-            raise UserError(
-                f"study.search.carry.{condition}.source={source}: must be a condition that is "
-                f"searched itself: {', '.join(c for c in conditions if c not in whole['carry'])}"
-            )
-        if not tries or any(len(t) != 2 or not 1 <= t[0] <= whole["trials"] for t in tries):
-            raise UserError(
-                f"study.search.carry.{condition}.tries={tries}: must be pairs of a rank from 1 to "
-                f"{whole['trials']} and a factor on the rate"
-            )
-        carry[condition] = Carried(source, tries)
-    return Search(**{**whole, "carry": carry})
+
+
+def _carried(
+    condition: str, one: dict[str, Any], whole: dict[str, Any], conditions: list[str]
+) -> Carried:
+    where, known = f"study.search.carry.{condition}", [f.name for f in fields(Carried)]
+    for key in one.keys() - set(known):
+        raise UserError(f"{where}.{key}: no such setting; accepted: {', '.join(known)}")
+    source, tries = str(one.get("source")), one.get("tries")
+    other = bool(whole["takes"])
+    own = [c for c in conditions if c not in whole["carry"]]
+    if condition not in conditions or (other and source.count("/") != 1):
+        raise UserError(f"{where}.source={source}: must be another experiment/condition")
+    if not other and source not in own:
+        raise UserError(
+            f"{where}.source={source}: must be a condition that is searched itself: "
+            f"{', '.join(own)}"
+        )
+    most = math.inf if other else whole["trials"]
+    if not tries or any(len(t) != 2 or not 1 <= t[0] <= most or not t[1] > 0 for t in tries):
+        raise UserError(
+            f"{where}.tries={tries}: must be pairs of a rank from 1 to {most} and a factor on the "
+            f"rate"
+        )
+    if one.get("rates_as") not in (None, *conditions):
+        raise UserError(
+            f"{where}.rates_as={one['rates_as']}: must be one of {', '.join(conditions)}"
+        )
+    return Carried(**{**one, "source": source})
 
 
 def _check_kinds(setting: str, block: dict[str, Any]) -> None:
@@ -161,12 +203,23 @@ def ranked(points: list[Point], losses: Losses) -> list[Point]:
     return [points[at] for at in order]
 
 
-def carried(one: Carried, ranking: list[Point]) -> list[Point]:
-    """The trials of a study under a condition that is tuned from another one's, best first."""
+def carried(one: Carried, ranking: list[Point], factor: float = 1.0) -> list[Point]:
+    """The trials of a study under a condition that is tuned from another one's, best first.
+
+    factor: on all rates.
+    """
     return [
-        ranking[int(rank) - 1] | {"rate": ranking[int(rank) - 1]["rate"] * factor}
-        for rank, factor in one.tries
+        ranking[int(rank) - 1] | {"rate": ranking[int(rank) - 1]["rate"] * by * factor}
+        for rank, by in one.tries
     ]
+
+
+def chosen(one: Carried, points: list[Point], losses: Losses) -> list[Point]:
+    """The trials of a carried condition, the best first; the first one, unless beaten clearly."""
+    order = ranked(points, losses)
+    if losses[0] - min(losses) > one.gain or math.isinf(losses[0]):
+        return order
+    return [points[0], *(point for point in order if point is not points[0])]
 
 
 # what a search found ------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6
         widths={kind: wide * wider for kind, wide in widths.items()},
         centres={"first": centre, "second": dict(centre)},
         carry={},
+        takes={},
         other_seeds={},
     )
     return Study(

@@ -75,8 +75,8 @@ class Study:
             for arm in self.tuned():
                 if self.search is None:
                     found[TUNE, condition, arm] = len(self.grid) * len(self.tune_seeds)
-                elif condition in self.search.carry:
-                    tries = len(self.search.carry[condition].tries)
+                elif carry := self.search.carry.get(condition):
+                    tries = len(carry.tries) if carry.trains else 0
                     found[TUNE, condition, arm] = tries * len(self.tune_seeds)
                 else:
                     axes = self.search.pilot.values()  # each but the first begins where one was

@@ -221,13 +221,18 @@ def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
 
 
 def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:
-    """The range of the rates that an arm's searches chose."""
+    """The range of the rates that an arm's searches chose, or whose they are."""
+    assert one.study.search is not None
     rates = sorted({run.record["lr_scale"] for run in arm.runs})
     text = "–".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))
-    if arm.searched is None:
-        return text, "tuning not whole"
-    end = arm.searched.crowded()
-    source = one.study.rates_of.get(arm.name)
-    notes = [f"as {source}"] * (source is not None)
-    notes += [f"{end} end of the range"] * (end is not None)
-    return text, "; ".join(notes) or f"of {len(arm.searched.studies)} searches"
+    carry = one.study.search.carry.get(one.declared_as)
+    notes = []
+    if arm.name in one.study.rates_of:
+        notes.append(f"as {one.study.rates_of[arm.name]}")
+    elif arm.name in one.study.search.takes and carry is not None:
+        notes.append(f"borrowed: {carry.source.split('/')[0]}, {one.study.search.takes[arm.name]}")
+    elif arm.searched is None:
+        notes.append("tuning not whole")
+    if arm.searched is not None and (end := arm.searched.crowded()):
+        notes.append(f"{end} end of the range")
+    return text, "; ".join(notes)

@@ -165,6 +165,62 @@ def test_the_pilot_centres_the_search_and_a_carried_condition_starts_from_the_ra
     assert later == [ranking[0], ranking[1] | {"rate": ranking[1]["rate"] * 0.5}]
 
 
+BORROWED = BLOCK | {
+    "arms": {"one": ["optimizer=hybrid"], "other": ["optimizer=hybrid", "qkv=fused"]},
+    "baseline": "one",
+    "rates_of": {},
+    "search": {
+        "takes": {"one": "b", "other": "b"},
+        "carry": {
+            "short": {"source": "s/short", "tries": [[1, 1], [1, 0.5], [1, 2]], "gain": 0.01},
+            "long": {"source": "s/long", "tries": [[1, 1]], "rates_as": "short"},
+        },
+    },
+}
+
+
+def theirs():
+    """The rankings of the experiment s, as another one reads them."""
+    own = {}
+    for _ in plan.searching(searched(), best_at(1.5), own):
+        pass
+    return {(f"s/{condition}", arm, at): ranking for (condition, arm, at), ranking in own.items()}
+
+
+def test_an_experiment_borrows_the_settings_of_another_and_tries_only_the_rate():
+    declared, known = study.parse("t", BORROWED), theirs()
+    sweeps = list(plan.searching(declared, lambda sweep: 1.0, known))
+    assert len(set(sweeps)) == len(sweeps) == sum(declared.counts().values())
+    best = known["s/short", "b", 0][0]
+    for arm in ("one", "other"):
+        tried = [s for s in sweeps if s.key == (TUNE, "short", arm) and s.seeds == (100,)]
+        assert [dict(s.point) for s in tried] == [
+            best | {"rate": best["rate"] * factor} for factor in (1, 0.5, 2)
+        ]
+    assert not any(s.stage == TUNE and s.condition == "long" for s in sweeps)
+
+
+@pytest.mark.parametrize(("better", "factor"), [(0.005, 1), (0.02, 2)])
+def test_a_borrowed_rate_moves_only_where_another_is_clearly_better(better, factor):
+    known = theirs()
+    best = known["s/short", "b", 0][0]["rate"]
+
+    def losses(sweep):
+        moved = sweep.arm == "other" and dict(sweep.point)["rate"] > 1.5 * best
+        return 1.0 - better * moved
+
+    sweeps = plan.searching(study.parse("t", BORROWED), losses, known)
+    finals = {(s.condition, s.arm): s for s in sweeps if s.stage == FINAL and s.seeds == (0,)}
+    for condition in ("short", "long"):
+        source = known[f"s/{condition}", "b", 0][0]["rate"]
+        assert dict(finals[condition, "one"].point)["rate"] == source
+        assert dict(finals[condition, "other"].point)["rate"] == pytest.approx(source * factor)
+
+
+def test_what_is_borrowed_is_waited_for():
+    assert not list(plan.searching(study.parse("t", BORROWED), lambda sweep: 1.0, {}))
+
+
 def test_a_diverged_trial_ranks_last():
     points = [{"rate": 1.0}, {"rate": 2.0}, {"rate": 3.0}]
     assert search.ranked(points, [math.inf, 2.0, 1.0]) == points[::-1]
@@ -223,6 +279,9 @@ def test_better_trials_that_crowd_at_an_end_are_flagged(rate, end):
         ({"carry": {"long": {"source": "far", "tries": [[1, 1]]}}}, ["source=far", "short"]),
         ({"carry": {"long": {"source": "short", "tries": [[4, 1]]}}}, ["tries=[[4, 1]]", "3"]),
         ({"other_seeds": {"b": 1}}, ["other_seeds.b", "again"]),
+        ({"takes": {"a": "x"}}, ["search.takes", "a, b"]),
+        ({"takes": {"a": "x", "b": "x"}}, ["source=short", "experiment/condition"]),
+        ({"carry": {"long": {"source": "short", "speed": 1}}}, ["carry.long.speed", "tries"]),
     ],
 )
 def test_a_mistake_in_a_search_is_named(changes, words):
