@@ -33,13 +33,18 @@ part_of = each(mapping({}, dict.fromkeys((*PART, "study"), nullable(text))))
 # a run: record.json and records/*/*.json ----------------------------------------------------------
 
 _RULE = mapping(
-    {}, {"orthogonalizer": nullable(mapping({}, {"dtype": nullable(text)})), "_target_": text}
+    {},
+    {"orthogonalizer": nullable(mapping({}, {"dtype": nullable(text)})), "_target_": text}
+    | dict.fromkeys(("lr", "momentum", "weight_decay"), nullable(number))
+    | {"betas": nullable(each(number, least=2))},
 )
+_SCALES = dict.fromkeys(("lr_scale", "aux_lr_scale", "embedding_lr_scale"), nullable(rate))
 _CONFIG = mapping(
     {},
     {
-        "train": nullable(mapping({}, {"device": nullable(DEVICE)})),
-        "optimizer": nullable(mapping({}, {"roles": nullable(named(_RULE))})),
+        "train": nullable(mapping({}, {"device": nullable(DEVICE), "steps": nullable(count)})),
+        "optimizer": nullable(mapping({}, {"roles": nullable(named(_RULE)), **_SCALES})),
+        "schedule": nullable(mapping({}, {"warmup_steps": nullable(count)})),
     },
 )
 _POINT = mapping(

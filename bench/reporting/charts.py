@@ -107,6 +107,44 @@ def around(rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def tuning(one: Comparison) -> alt.LayerChart | None:
+    """What tuning found: against the number of trials of a search, or at each rate of a grid."""
+    return over_trials(one) if one.study.search is not None else over_rates(one)
+
+
+def over_trials(one: Comparison) -> alt.LayerChart | None:
+    """The lowest validation loss that so many trials find, on average over studies, with a band."""
+    rows: list[dict[str, Any]] = [
+        {"arm": arm.name, "trials": trials, **interval(stats.mean_interval(best))}
+        for arm in shown(one)
+        if arm.searched is not None and arm.name in one.study.tuned()
+        for trials in range(1, arm.searched.trials + 1)
+        if all(map(math.isfinite, best := arm.searched.best_of(trials)))
+    ]
+    if not rows:
+        return None
+    least, most = around(rows)
+    for row in rows:
+        if "low" in row:
+            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
+    encoded = told_apart(looks(one, rows))
+    label, scale = f"validation loss, {NATS[unit_of(one)]}", alt.Scale(domain=[least, most])
+    ticks = alt.Axis(values=sorted({row["trials"] for row in rows}), format="d")
+    x = alt.X("trials:Q", title="trials", axis=ticks, scale=alt.Scale(nice=False, padding=12))
+    base = alt.Chart(data(rows)).encode(x, encoded["color"])
+    y = alt.Y("mean:Q", title=label, scale=scale)
+    band = base.transform_filter("isValid(datum.bottom)").mark_area()
+    layers = [
+        band.encode(alt.Y("bottom:Q", title=label, scale=scale), alt.Y2("top:Q"), PALE),
+        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
+        base.mark_point(filled=True, size=30)
+        .encode(y, BRIGHT, encoded["shape"], tooltip=tips(("trials:Q", "trials")))
+        .add_params(CHOSEN),
+    ]
+    notes = f"{one.condition}: mean of {len(one.study.tune_seeds)} searches; band: 95 % interval"
+    return chart(layers, "Tuning: best of so many trials", notes, HEIGHT)
+
+
+def over_rates(one: Comparison) -> alt.LayerChart | None:
     """Validation loss at each rate of the grid; the best is ringed, and named at the edge."""
     own = one.study.tuned()
     tuned = [(arm, arm.tuned) for arm in shown(one) if arm.tuned and arm.name in own]

@@ -58,6 +58,8 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
         parts += [f"### {study.name}, {one.condition}", f"{escaped(words.about(one))}."]
         parts += [f"**Missing:** {missing}."] if missing else []
         parts.append(table(report_tables.arms(one)))
+        chosen = report_tables.searched(one)
+        parts += ["What the searches chose:", table(chosen)] if chosen else []
         parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one)))
         drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
         parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]

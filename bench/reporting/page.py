@@ -140,6 +140,7 @@ def condition(content: Content, one: Comparison) -> dict[str, Any]:
         "notes": words.notes(one),
         "missing": words.missing(one),
         "charts": [spec(chart) for chart in charts if chart],
+        "searched": report_tables.searched(one),
         "routing": report_tables.routing(one),
         "sources": [
             {

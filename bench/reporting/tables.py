@@ -58,6 +58,39 @@ def verdict(arm: Arm) -> Cell:
     return Cell(words, "; ".join(text for text in (more, p) if text), tone)
 
 
+def searched(one: Comparison) -> Table | None:
+    """The settings that each arm's searches chose: their median, and range, over studies."""
+    rows: dict[str, dict[str, Cell]] = {}
+    for arm in one.arms:
+        if arm.searched is None or arm.name not in one.study.tuned():
+            continue
+        points = [trial.point for trial in arm.searched.winners().values()]
+        rows[arm.name] = {
+            axis: spread([point[axis] for point in points if axis in point]) for axis in points[0]
+        }
+    axes = list(dict.fromkeys(axis for row in rows.values() for axis in row))
+    if not rows:
+        return None
+    heads = [Cell("arm"), *(Cell(axis, MEANING.get(axis, "")) for axis in axes)]
+    return Table(heads, [[Cell(a), *(row.get(x, NONE) for x in axes)] for a, row in rows.items()])
+
+
+MEANING = {
+    "rate": "of the base rate",
+    "embedding": "rate, of all",
+    "auxiliary": "rate, of all",
+    "momentum": "1 − it",
+    "beta2": "1 − β₂",
+    "decay": "rate × λ × steps",
+    "warmup": "share of the run",
+}
+
+
+def spread(values: list[float]) -> Cell:
+    low, high = min(values), max(values)
+    return Cell(f"{statistics.median(values):.2g}", f"{low:.2g} to {high:.2g}")
+
+
 def memory(every: list[Comparison]) -> Table:
     """What the arms save of the baseline's memory, by what it is a share of."""
     denominators = [*(of.replace("_", " + ") for of in evidence.BYTES), "the measured peak"]

@@ -68,7 +68,7 @@ def _scale(name: str, axis: str) -> Axis:
         yield f"optimizer.{name}", short(point[axis])
 
     kind = "rate" if axis == "rate" else "relative"
-    return Axis(kind, write, lambda config: config["optimizer"].get(name, 1.0))
+    return Axis(kind, write, lambda config: (config.get("optimizer") or {}).get(name, 1.0))
 
 
 def _write_momentum(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -98,7 +98,10 @@ def _write_warmup(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]
 
 
 def _first(config: dict[str, Any], key: str) -> Any:
-    return next((rule[key] for _, rule in _rules(config["optimizer"], key)), None)
+    """A setting of the first rule that has one."""
+    optimizer = config.get("optimizer") or {}
+    found = _rules({"roles": optimizer.get("roles") or {}}, key)
+    return next((rule[key] for _, rule in found), None)
 
 
 def _read_momentum(config: dict[str, Any]) -> float | None:
@@ -112,18 +115,16 @@ def _read_beta2(config: dict[str, Any]) -> float | None:
 
 
 def _read_decay(config: dict[str, Any]) -> float | None:
-    steps = config["train"]["steps"]
-    for _, rule in _rules(config["optimizer"], "weight_decay"):
-        if steps:
-            return short(
-                rule["weight_decay"] * rule["lr"] * config["optimizer"]["lr_scale"] * steps
-            )
-    return None
+    steps = (config.get("train") or {}).get("steps")
+    decay, rate = _first(config, "weight_decay"), _first(config, "lr")
+    scale = (config.get("optimizer") or {}).get("lr_scale")
+    return short(decay * rate * scale * steps) if decay and rate and scale and steps else None
 
 
 def _read_warmup(config: dict[str, Any]) -> float | None:
-    steps = config["train"]["steps"]
-    return config["schedule"]["warmup_steps"] / steps if steps else None
+    steps = (config.get("train") or {}).get("steps")
+    warmup = (config.get("schedule") or {}).get("warmup_steps")
+    return warmup / steps if steps and warmup is not None else None
 
 
 AXES = {

@@ -239,6 +239,11 @@ class Found:
 
     studies: dict[int, list[Trial]]
 
+    @property
+    def trials(self) -> int:
+        """Of each study."""
+        return len(next(iter(self.studies.values())))
+
     def winners(self) -> dict[int, Trial]:
         return {seed: min(trials, key=lambda t: t.loss) for seed, trials in self.studies.items()}
 
@@ -250,8 +255,9 @@ class Found:
         """lower or upper, where more than half of the better third of all trials lie in the
         quarter of the rate's range at that end: the best rate may lie beyond."""
         every = [trial for trials in self.studies.values() for trial in trials]
+        every = [trial for trial in every if trial.point.get("rate")]
         logs = [math.log(trial.point["rate"]) for trial in every]
-        low, high = min(logs), max(logs)
+        low, high = min(logs, default=0.0), max(logs, default=0.0)
         if not high > low:
             return None
         better = sorted(range(len(every)), key=lambda at: every[at].loss)

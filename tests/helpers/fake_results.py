@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import record
-from bench.studies import study
+from bench.studies import plan, study
 from bench.studies.study import FINAL, TUNE, Study
 
 ROLES = {"hidden": [2048, 512], "embedding": [1024, 512], "vector": [512]}
@@ -35,6 +35,8 @@ def fill(
     changes: of every record.
     """
     declared = study.load(experiment)
+    if declared.search is not None:
+        return fill_search(folder, declared, conditions, arms)
     for condition in conditions or declared.conditions:
         for arm in arms or declared.arms:
             for seed in declared.tune_seeds if arm in declared.tuned() else ():
@@ -43,6 +45,29 @@ def fill(
             for seed in seeds or declared.final_seeds:
                 rate = best(declared.rates_of.get(arm, arm))
                 write(folder, one(declared, FINAL, condition, arm, seed, rate) | changes)
+    return declared
+
+
+def fill_search(
+    folder: Path, declared: Study, conditions: list[str] | None, arms: list[str] | None
+) -> Study:
+    """Publish the records of a search: losses are parabolas in the logarithm of the rate."""
+
+    def end(sweep: plan.Sweep) -> float:
+        rate = dict(sweep.point)["rate"]
+        source = declared.rates_of.get(sweep.arm, sweep.arm)
+        return loss(declared, sweep.condition, source, sweep.seeds[0], rate)
+
+    for number, sweep in enumerate(plan.searching(declared, end)):
+        if sweep.condition in (conditions or declared.conditions) and sweep.arm in (
+            arms or declared.arms
+        ):
+            point = dict(sweep.point)
+            fake = one(declared, *sweep.key, sweep.seeds[0], point["rate"])
+            optimizer = {"lr_scale": point["rate"], "aux_lr_scale": point.get("auxiliary", 1.0)}
+            optimizer["embedding_lr_scale"] = point.get("embedding", 1.0)
+            config = fake["config"] | {"optimizer": optimizer}
+            write(folder, fake | {"config": config, "cell": f"{fake['cell']}-{number}"})
     return declared
 
 

@@ -41,6 +41,16 @@ def test_damaged_files_are_named_and_the_report_still_comes(tmp_path, capsys):
     assert (tmp_path / "pictures" / "optimizers.svg").stat().st_size > 1000
 
 
+def test_a_search_is_shown_by_what_it_tried_and_chose(tmp_path):
+    fake_results.fill(tmp_path, "language", ["short"])
+    assert made(tmp_path) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "What the searches chose:" in text and "| adamw (baseline) | " in text
+    assert "auxiliary (rate, of all)" in text and "embedding (rate, of all)" in text
+    assert (tmp_path / "pictures" / "language-short-tuning.svg").stat().st_size > 1000
+    assert "**Missing:**" not in text.partition("### language, short")[2].partition("###")[0]
+
+
 @pytest.mark.more
 def test_the_same_records_give_the_same_bytes_and_others_are_noticed(tmp_path, capsys):
     fake_results.fill(tmp_path, "qkv", ["vision"])
