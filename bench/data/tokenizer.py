@@ -35,6 +35,12 @@ def vocabulary_size(name: str | None) -> int:
     return 256 + merges_file(name).read_text("utf-8").count("\n") - 1 + 1  # -version, +endoftext
 
 
+def byte_lengths(name: str | None) -> list[int]:
+    """Bytes of text that each id stands for; none for <|endoftext|>, which is no text."""
+    merges = read_merges(merges_file(name).read_text("utf-8"))
+    return [1] * 256 + [len(left + right) for left, right in merges] + [0]  # a symbol is a byte
+
+
 def sha256(name: str | None) -> str:
     """Identifies the tokenizer by the content of its merges file."""
     return hashlib.sha256(merges_file(name).read_bytes()).hexdigest()

@@ -281,3 +281,34 @@ checks = mapping(
         )
     }
 )
+
+# reference lines: lines/*.json --------------------------------------------------------------------
+
+LINES = ("uniform", "unigram", "bigram", "trigram", "4-gram", "softmax regression")
+# What of a run's settings says which data it sees.
+sees = mapping(
+    {
+        "seed": count,
+        "data": mapping({"name": text, "task": one_of(("text", "images"))}),
+        "model": mapping({"tokenizer": nullable(text)}),
+        "train": mapping(
+            dict.fromkeys(("sequence_length", "batch_size", "accumulate", "steps"), count)
+        ),
+    }
+)
+_LINE = mapping(
+    {"name": one_of(LINES), "loss": amount, "validation_loss": amount},
+    dict.fromkeys(("bits_per_byte", "accuracy"), nullable(amount)),
+)
+lines = mapping(
+    {
+        "of": mapping({"mathematics": count, "data": mapping({}), "seed": count}),
+        "unit": one_of(("tokens", "images")),
+        "lines": each(_LINE, least=1, most=len(LINES)),
+        "bytes_per_token": nullable(positive),
+        **dict.fromkeys(("seen", "there"), count),
+        "model": text,
+        "command": text,
+        "environment": ENVIRONMENT,
+    }
+)
