@@ -5,7 +5,8 @@ python scripts/publish.py EXPERIMENT [--results results]
 A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
 results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
 made from uncommitted code, or where no commit is known, are refused. Older records of the same
-kind of device give way. results/rules.json notes how old the experiment's declaration is.
+kind of device give way. results/rules.json notes how old the experiment's declaration is. The
+reference lines of these runs are copied to results/lines/.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from bench.records import archive, ledger, record
+from bench.studies import lines
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 40  # training points of a curve: hundreds of records are committed
@@ -59,6 +61,18 @@ def note_age(experiment: str) -> None:
         print(f"not in {rules.name}: {file.name}: not committed", file=sys.stderr)
 
 
+def put_lines(ended: list[dict], results: Path) -> list[str]:
+    """Write the reference lines of published runs to results/lines/; the names of those that were
+    made from uncommitted code, which are not."""
+    known, _ = lines.read(results)
+    found = [one for one in known if any(lines.of_run(r, [one]) for r in ended)]
+    target = ROOT / "results" / "lines"
+    for one in (one for one in found if committed(one.content)):
+        target.mkdir(parents=True, exist_ok=True)
+        record.write_json(target / one.file.name, one.content)
+    return [one.file.stem for one in found if not committed(one.content)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
@@ -74,10 +88,10 @@ def main() -> int:
         known = sorted({p["experiment"] for r in found for p in parts(asked.results, r)})
         print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
         return 1
-    dirty = [r["cell"] for r in ended if not committed(r)]
+    clean = [r for r in ended if committed(r)]
+    dirty = [r["cell"] for r in ended if not committed(r)] + put_lines(clean, asked.results)
     if dirty:
         print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
-    clean = [r for r in ended if committed(r)]
     target = put(clean, asked.results, asked.experiment)
     note_age(asked.experiment)
     not_ended = len(read) - len(found) - len(odd)

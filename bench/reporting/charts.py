@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+from bench.reporting import line_layers
 from bench.reporting.style import (
     BRIGHT,
     CHOSEN,
@@ -73,7 +74,7 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
         return None
     axis = alt.Axis(format="~s" if against == "units" else ",~r", tickCount=6)
     encoded = told_apart(looks(one, rows))
-    least, most = around(rows)
+    known, least, most = line_layers.drawn(one.lines, *around(rows))
     label, scale = f"validation loss, {NATS[unit]}", alt.Scale(domain=[least, most], nice=False)
     for row in rows:
         if "low" in row:
@@ -91,9 +92,9 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
         band = base.transform_filter("isValid(datum.bottom)").mark_area()
         bottom = alt.Y("bottom:Q", title=label, scale=scale)
         layers.insert(0, band.encode(bottom, alt.Y2("top:Q"), PALE))
-    notes = f"{one.condition}: {seeds(one, 'band')}"
-    if against == "seconds":
-        notes += "; seconds: steps × the median step, all arms on one clock"
+    layers += line_layers.layers(known, least, most, scale)
+    notes = f"{one.condition}: {seeds(one, 'band')}" + "; dashed: trivial models" * bool(known)
+    notes += "; seconds: steps × the median step, all on one clock" * (against == "seconds")
     return chart(layers, f"Validation loss against {heading}", notes, HEIGHT)
 
 

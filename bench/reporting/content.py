@@ -59,7 +59,7 @@ def gather(results: Results, ages: Ages | None = None) -> Content:
         shared,
         extrapolation.assumed_points() if shared else [],
         [run for run in results.archive.runs if run.experiment not in known],
-        results.archive.left_out + broken,
+        results.archive.left_out + broken + results.broken_lines,
     )
 
 

@@ -7,19 +7,20 @@ from bench.display.cells import NONE, Cell, Table
 from bench.display.numbers import megabytes, number
 from bench.records.archive import Run
 from bench.stepping import tables
+from bench.studies import lines
 from bench.studies import words as report_words
 from bench.studies.comparison import Arm, Comparison
 from bench.verdicts import evidence
 
 
 def arms(one: Comparison) -> Table:
-    """What each arm reached and cost; without the columns that are empty."""
+    """What each arm reached and cost, then the reference lines; without columns that are empty."""
     heads = [
         *(Cell("arm"), Cell("rate"), Cell("test loss"), Cell("difference", "to the baseline")),
-        *(Cell("verdict"), Cell("steps to target"), Cell("accuracy"), Cell("share", "of a step")),
-        *(Cell("overhead"), Cell("state")),
+        *(Cell("verdict"), Cell("bits per byte"), Cell("steps to target"), Cell("accuracy")),
+        *(Cell("share", "of a step"), Cell("overhead"), Cell("state")),
     ]
-    rows = [arm_row(one, arm) for arm in one.arms]
+    rows = [arm_row(one, arm) for arm in one.arms] + line_rows(one, len(heads))
     kept = [at for at in range(len(heads)) if at < 5 or any(row[at].text != "–" for row in rows)]
     return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
@@ -38,12 +39,35 @@ def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
         Cell(loss, interval + lost),
         Cell(*report_words.span(difference.estimate, "+")) if difference else NONE,
         verdict(arm),
+        bits(one.lines.bits(arm.test_loss.mean) if one.lines and arm.test_loss.n else None),
         Cell(*report_words.to_target(arm)),
         Cell(*report_words.span(accuracy, percent=True)) if accuracy else NONE,
         Cell(report_words.percent(arm.median("optimizer_share"))),
         Cell(*report_words.overhead(arm, one)),
         Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
     ]
+
+
+def line_rows(one: Comparison, columns: int) -> list[list[Cell]]:
+    """What trivial models reach, and on which side of each AdamW ends."""
+    base, adamw = one.arm(one.study.baseline), lines.judged(one.arms, one.study.baseline)
+    rows = []
+    for line in one.lines.every if one.lines else ():
+        row = [Cell(line["name"], "reference line"), *[NONE] * (columns - 1)]
+        row[2] = Cell(report_words.plain(line["loss"], 3))
+        if base and base.test_loss.n:
+            row[3] = Cell(report_words.plain(line["loss"] - base.test_loss.mean, 3, "+"))
+        if adamw:
+            above = adamw.test_loss.mean > line["loss"]
+            row[4] = Cell(f"{adamw.name} ends {'above' if above else 'below'}")
+        row[5] = bits(line.get("bits_per_byte"))
+        row[7] = Cell(report_words.percent(line.get("accuracy")))
+        rows.append(row)
+    return rows
+
+
+def bits(value: float | None) -> Cell:
+    return NONE if value is None else Cell(report_words.plain(value, 3))
 
 
 def verdict(arm: Arm) -> Cell:

@@ -9,8 +9,10 @@ from bench.records import archive
 from bench.records.archive import Archive, Run, Setup
 from bench.studies import axes, search, stats, study
 from bench.studies import difference as of_arms
+from bench.studies import lines as reference
 from bench.studies.curves import by_seed, steps_to
 from bench.studies.difference import Difference
+from bench.studies.lines import Lines
 from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE, Best, Study
 
@@ -61,7 +63,7 @@ class Comparison:
     noise_floor: of a test loss, between runs that should be alike; None without an A/A arm;
     runs: all that were read, the tuning too; they share one setup, as otherwise nothing could be
     compared; left_out: in words, the runs of other setups; missing: runs that the study declares
-    and that have no record.
+    and that have no record; lines: what trivial models reach, None where that is not known.
     """
 
     study: Study
@@ -73,6 +75,12 @@ class Comparison:
     runs: list[Run]
     left_out: list[str]
     missing: int
+    lines: Lines | None = None
+
+    @property
+    def early(self) -> bool | None:
+        """Whether AdamW ends above the bigram (softmax regression); None where not known."""
+        return reference.early(self)
 
     @property
     def on_device(self) -> str:

@@ -77,11 +77,16 @@ def beside(one: "Comparison", every: list[Lines]) -> "Comparison":
     """The comparison with the lines of one of its final runs, best of its baseline's."""
     finals = [run for run in one.runs if run.stage == FINAL]
     for run in sorted(finals, key=lambda run: run.arm != one.study.baseline):
-        wanted = facts(run.record["config"], mathematics.of(run.record))
-        for lines in every if wanted else ():
-            if lines.content["of"] | {"content": None} == wanted:
-                return replace(one, lines=lines)
+        if found := of_run(run.record, every):
+            return replace(one, lines=found)
     return one
+
+
+def of_run(one: dict[str, Any], every: list[Lines]) -> Lines | None:
+    """Those of a record's run."""
+    wanted = facts(one["config"], mathematics.of(one))
+    fitting = (lines for lines in every if lines.content["of"] | {"content": None} == wanted)
+    return next(fitting, None) if wanted else None
 
 
 def facts(config: dict[str, Any], made_by: int) -> dict[str, Any] | None:

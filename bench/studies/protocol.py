@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from bench.records import archive, cell, owner, record
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, Settings
-from bench.studies import axes, comparison, plan, study, tables
+from bench.studies import axes, comparison, lines, plan, study, tables
 from bench.studies.axes import Values
 from bench.studies.forecast import Forecast
 from bench.studies.plan import Sweep
@@ -63,6 +63,8 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     say(clock.summary())
     if campaign.settings.inspect:
         return
+    for condition, settings in campaign.baselines():
+        lines.make(settings, condition, say)
     trained: set[Sweep] = set()
     while todo := [one for one in ready if one.sweep not in trained]:
         for planned in todo:
@@ -73,11 +75,12 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     if best:
         terminal.show(tables.tuning(best))
     records = archive.read(campaign.runs.parent)
+    known, _ = lines.read(campaign.runs.parent)
     setups = {p.sweep.condition: p.setup for p in ready}
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition, setups.get(condition))
         if found.arms:
-            say(f"{condition}: {answer(found)}")
+            say(f"{condition}: {answer(lines.beside(found, known))}")
     running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
     if running:
         ended = f"{running} runs are running elsewhere"
@@ -212,6 +215,13 @@ class Campaign:
         return next(
             iter(self.plan(Sweep(stage, condition, arm, words, (1.0,), (0,))).cells.values())
         )
+
+    def baselines(self) -> Iterator[tuple[str, Settings]]:
+        """Each condition that was asked for, and its baseline's run with the first final seed."""
+        for condition in self.study.conditions:
+            if self.request.condition in (None, condition):
+                one = self.sample(FINAL, condition, self.study.baseline)
+                yield condition, replace(one, seed=self.study.final_seeds[0])
 
     def _settle(self, sweep: Sweep) -> Settings:
         part = [f"{key}={getattr(sweep, key)}" for key in PARTS]

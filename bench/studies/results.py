@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.records import archive, layouts, shape
 from bench.records.archive import Archive
-from bench.studies import comparison, study
+from bench.studies import comparison, lines, study
 from bench.studies.comparison import Arm, Comparison
 
 
@@ -18,6 +18,7 @@ class Results:
     def __init__(self, folder: Path, published: bool = False) -> None:
         self.folder = folder
         self.archive: Archive = archive.read(folder, published)
+        self.lines, self.broken_lines = lines.read(folder)
         self.compare = cache(self._compare)
         self.read = cache(self._read)
 
@@ -26,7 +27,8 @@ class Results:
     ) -> Comparison:
         declared = study.load(experiment)
         declared = replace(declared, baseline=against or declared.baseline)
-        return comparison.compare(self.archive, declared, condition, device=device)
+        found = comparison.compare(self.archive, declared, condition, device=device)
+        return lines.beside(found, self.lines)
 
     def _read(self, name: str) -> dict[str, Any] | str | None:
         """A file of the laboratory or the step benchmark, or why it is none; None: not there."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.display.numbers import duration
 from bench.records.archive import Run
-from bench.studies import stats
+from bench.studies import standing, stats
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import Difference
 from bench.studies.stats import Estimate
@@ -90,6 +90,8 @@ def answer(one: Comparison) -> str:
             f"At the edge {tried}: the rate of {', '.join(edges)}; a better one may lie beyond"
         )
     sentences += one.left_out
+    if why := standing.early(one):
+        sentences.append(why[0].upper() + why[1:])
     if base.test_loss.n < 2:
         sentences += costs(one, base)
     return ". ".join(sentences) + "."
@@ -169,7 +171,7 @@ def notes(one: Comparison) -> list[str]:
             f"Raw clock of a run, median: {raw}. Runs made hours apart on a shared machine are "
             "not comparable by it; times above and in the charts are."
         )
-    return found
+    return found + standing.notes(one)
 
 
 MARKS = {  # of a commit

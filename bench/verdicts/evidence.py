@@ -7,7 +7,7 @@ evidence carries its own verdict.
 from dataclasses import replace
 
 from bench.settings.errors import UserError
-from bench.studies import curves
+from bench.studies import curves, standing
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference
 from bench.studies.results import Results
@@ -53,7 +53,7 @@ def difference(
             undecided=nothing if pair.outcome == STRADDLES else None,
             note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if small else _flags(one, arm),
         )
-        found.append(said)
+        found.append(unless_early(said, one))
     return found
 
 
@@ -92,8 +92,15 @@ def equality(
             undecided=None if holds or fails else f"neither {bounds} nor out",
             note=f"{bounds}{_flags(one, arm, '; ')}",
         )
-        found.append(replace(said, unit=f"{said.unit} (90 % interval)"))
+        said = replace(said, unit=f"{said.unit} (90 % interval)")
+        found.append(unless_early(said, one))
     return found
+
+
+def unless_early(said: Finding, one: Comparison) -> Finding:
+    """Undecided where AdamW ends above the bigram (softmax regression)."""
+    why = standing.early(one)
+    return replace(said, holds=None, undecided=why) if why else said
 
 
 def saving(

@@ -6,7 +6,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from bench.records import record
+from bench.records import mathematics, record
+from bench.studies import lines as reference
 from bench.studies import plan, study
 from bench.studies.study import FINAL, TUNE, Study
 
@@ -160,12 +161,48 @@ def one(
         ],
         "command": f"python bench/train.py -m experiment={declared.name} stage={stage} arm={arm}",
         "environment": ENVIRONMENT,
-        "config": {"train": {"steps": steps, "device": "cpu"}},
+        "config": {
+            "seed": seed,
+            "data": {"name": "fake", "task": "images" if images else "text"},
+            "model": {"tokenizer": None if images else "fake"},
+            "train": {"steps": steps, "batch_size": 8, "sequence_length": 128, "accumulate": 1}
+            | {"device": "cpu"},
+        },
         "experiment": declared.name,
         "stage": stage,
         "condition": condition,
         "arm": arm,
     }
+
+
+def lines(folder: Path, declared: Study, condition: str, **losses: float) -> Path:
+    """Write the reference lines of a condition; losses: by name, on both parts."""
+    baseline = one(declared, FINAL, condition, declared.baseline, declared.final_seeds[0], 1.0)
+    of = reference.facts(baseline["config"], mathematics.of(baseline))
+    assert of is not None
+    images = of["data"]["task"] == "images"
+    fake = {
+        "of": of | {"content": of["data"]},
+        "unit": "images" if images else "tokens",
+        "lines": [
+            {
+                **{"name": name.replace("_", " "), "loss": loss, "validation_loss": loss},
+                "bits_per_byte": None if images else loss / math.log(2) / 3,
+                "accuracy": 0.8 if images else None,
+            }
+            for name, loss in losses.items()
+        ],
+        "bytes_per_token": None if images else 3.0,
+        "seen": 1000,
+        "there": 2000,
+        "model": "a trivial model",
+        "command": "none",
+        "environment": ENVIRONMENT,
+    }
+    file = folder / "lines" / f"{reference.key(fake['of'])}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record.write_json(file, fake)
+    return file
 
 
 def step(folder: Path, name: str, labels: tuple[str, ...]) -> Path:

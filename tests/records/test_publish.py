@@ -6,7 +6,9 @@ import json
 import pytest
 
 from bench.records import files
+from bench.studies import lines
 from scripts import publish
+from tests.helpers.commands import TINY, settle
 
 
 @pytest.fixture
@@ -50,3 +52,21 @@ def test_a_record_of_another_shape_is_named_and_nothing_is_removed(train, publis
     train(*PART)
     assert published(text) == (1, ["old.json"])
     assert "record.json: " in capsys.readouterr().err
+
+
+def test_the_reference_lines_of_published_runs_go_with_them(train, published, tmp_path):
+    _, one, _ = train(*PART)
+    settings = settle(*TINY, "tracker=none", f"results_dir={tmp_path / 'mine'}")
+    lines.make(settings, "here", print)
+    (file,) = (tmp_path / "mine" / "lines").glob("*.json")
+    content = json.loads(file.read_text())
+    here = tmp_path / "lines" / file.name
+    here.parent.mkdir()
+    target = tmp_path / "results" / "lines"
+    for dirty, status, there in ((True, 1, []), (False, 0, [file.name])):
+        content["environment"]["dirty"] = dirty
+        here.write_text(json.dumps(content))
+        other = content | {"of": content["of"] | {"seed": 5}}
+        here.with_name("of-another-run.json").write_text(json.dumps(other))
+        assert published() == (status, [f"{one['cell']}.json"])
+        assert [file.name for file in target.glob("*")] == there

@@ -48,6 +48,7 @@ def whole(tmp_path_factory) -> Path:
     """A results folder in which every file is whole."""
     folder = tmp_path_factory.mktemp("whole")
     declared = fake_results.fill(folder, "optimizers", ["language"], seeds=[0, 1])
+    fake_results.lines(folder, declared, "language", uniform=8.3, bigram=4.0, trigram=3.9)
     fake_results.step(folder, "alone", ("hybrid",))
     fake_results.shared(folder, "shared", ("hybrid",))
     fake_results.checks(folder, *fitting_checks())
@@ -117,6 +118,7 @@ def some(folder: Path) -> list[Path]:
         *sorted(folder.glob("runs/*/record.json"))[:2],
         *sorted(folder.glob("runs/*/part_of.json"))[2:],
         *sorted(folder.glob("steps/*.json")),
+        *sorted(folder.glob("lines/*.json")),
         folder / "ortho" / "checks.json",
     ]
 
@@ -125,8 +127,8 @@ def refused(file: Path) -> bool:
     """Whether the file cannot be used, by the shape of its kind."""
     if file.name == "part_of.json":
         return isinstance(shape.read(file, layouts.part_of), str)
-    kind = {"steps": layouts.step, "ortho": layouts.checks}.get(file.parent.name, layouts.record)
-    return isinstance(shape.read(file, kind), str)
+    kinds = {"steps": layouts.step, "ortho": layouts.checks, "lines": layouts.lines}
+    return isinstance(shape.read(file, kinds.get(file.parent.name, layouts.record)), str)
 
 
 def reported(folder: Path, capsys) -> tuple[str, str, str]:

@@ -1,13 +1,15 @@
 """`bench/report.py` and its Markdown: from whatever there is, the same from the same records."""
 
 import json
+import math
 
 import pytest
 
 from bench import report
-from bench.reporting import markdown
+from bench.reporting import charts, line_layers, markdown, tables
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
+from bench.studies.lines import Lines
 from bench.studies.results import Results
 from tests.helpers import fake_results
 
@@ -124,3 +126,64 @@ def test_text_of_records_reaches_no_paragraph_unescaped(tmp_path):
     text += markdown.answers(content, "optimizers")
     assert "alert(1)" in text
     assert "<script" not in text and "\n## title" not in text and "](javascript" not in text
+
+
+def test_reference_lines_stand_below_the_arms_in_nats_and_bits_per_byte(tmp_path):
+    declared = fake_results.fill(tmp_path, "optimizers", ["language"])
+    fake_results.lines(tmp_path, declared, "language", uniform=8.3, bigram=4.5, trigram=3.9)
+    content = gather(Results(tmp_path))
+    (one,) = content.comparisons["optimizers"]
+    table = tables.arms(one)
+    at = {head.text: number for number, head in enumerate(table.heads)}
+    rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
+    assert list(rows)[-3:] == ["uniform", "bigram", "trigram"]
+    assert rows["bigram"][at["test loss"]] == "4.500"
+    assert rows["bigram"][at["bits per byte"]] == f"{4.5 / math.log(2) / 3:.3f}"
+    assert rows["bigram"][at["verdict"]] == "adamw ends below"
+    assert rows["trigram"][at["verdict"]] == "adamw ends above"
+    loss = one.arm("adamw").test_loss.mean
+    assert rows["adamw"][at["bits per byte"]] == f"{loss / math.log(2) / 3:.3f}"
+    assert "| trigram (reference line) |" in markdown.results_page(content, ())
+
+
+def test_of_images_the_line_has_an_accuracy_and_no_bits(tmp_path):
+    declared = fake_results.fill(tmp_path, "optimizers", ["vision"])
+    fake_results.lines(tmp_path, declared, "vision", softmax_regression=0.45)
+    table = tables.arms(gather(Results(tmp_path)).comparisons["optimizers"][0])
+    heads = [head.text for head in table.heads]
+    assert "bits per byte" not in heads
+    assert table.rows[-1][heads.index("accuracy")].text == "80.0 %"
+
+
+def test_the_chart_of_the_loss_has_the_lines_that_fit_into_it(tmp_path):
+    declared = fake_results.fill(tmp_path, "optimizers", ["language"])
+    fake_results.lines(
+        *(tmp_path, declared, "language"), uniform=12.0, unigram=5.0, bigram=4.02, trigram=4.0
+    )
+    (one,) = gather(Results(tmp_path)).comparisons["optimizers"]
+    for against in ("steps", "units", "seconds"):
+        drawn = charts.loss(one, against).to_dict()  # validated
+        layers = {layer["mark"]["type"]: layer for layer in drawn["layer"]}
+        rules, labels = (
+            [row["line"] for row in layers[kind]["data"]["values"]] for kind in ("rule", "text")
+        )
+        assert rules == ["unigram", "bigram", "trigram"]
+        assert labels == ["unigram", "bigram, trigram"]  # closer than a label is high
+        least, most = layers["rule"]["encoding"]["y"]["scale"]["domain"]
+        assert least < 4.0 and most < 12
+
+
+def test_a_line_just_below_the_curves_widens_the_chart_and_one_far_below_does_not():
+    known = Lines(
+        {
+            "unit": "tokens",
+            "lines": [
+                {"name": "bigram", "loss": 3.8, "validation_loss": 3.8},
+                {"name": "trigram", "loss": 1.0, "validation_loss": 1.0},
+            ],
+        },
+        None,
+    )
+    rows, least, most = line_layers.drawn(known, 4.0, 6.0)
+    assert [row["line"] for row in rows] == ["bigram"] and 3.6 < least < 3.8 and most == 6.0
+    assert line_layers.drawn(None, 4.0, 6.0) == ([], 4.0, 6.0)

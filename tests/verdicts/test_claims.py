@@ -501,3 +501,18 @@ def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):
     assert verdict("confirmed", "refuted").verdict == DEPENDS
     assert verdict("confirmed", "open").condition == "holds: c confirmed 1; missing: c open"
     assert "the check other" in verdict("other").condition
+
+
+@pytest.mark.parametrize("kind", ["difference", "equality"])
+def test_early_training_decides_nothing_on_which_optimizer_is_better(kind, tmp_path):
+    """The same records with the bigram below AdamW, above it, and not known."""
+    asked = dict(experiment="optimizers", arm="hybrid", conditions=["language"])
+    declared = fake_results.fill(tmp_path, "optimizers", ["language"])
+    (known,) = getattr(evidence, kind)(Results(tmp_path), **asked)
+    file = fake_results.lines(tmp_path, declared, "language", bigram=3.0)
+    (early,) = getattr(evidence, kind)(Results(tmp_path), **asked)
+    assert early.undecided.startswith("early training: adamw ends above the bigram")
+    assert claims.holds(early, {"below": 1e9}) is None and early.value == known.value
+    file.unlink()
+    fake_results.lines(tmp_path, declared, "language", bigram=5.0)
+    assert getattr(evidence, kind)(Results(tmp_path), **asked) == [known]

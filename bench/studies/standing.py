@@ -1,0 +1,47 @@
+"""How a condition's AdamW stands against the reference lines, in words."""
+
+from bench.studies import lines
+from bench.studies.comparison import Comparison
+
+UNKNOWN = "Reference lines: not known."
+
+
+def early(one: Comparison) -> str | None:
+    """Why nothing of a condition's differences may be concluded; None where it may, or where
+    the lines are not known."""
+    arm = lines.judged(one.arms, one.study.baseline)
+    limit = one.lines.limit if one.lines else None
+    if not one.early or arm is None or limit is None:
+        return None
+    numbers = f"{arm.test_loss.mean:.3f} against {limit['loss']:.3f}"
+    return f"early training: {arm.name} ends above the {limit['name']} ({numbers})"
+
+
+def notes(one: Comparison) -> list[str]:
+    """What the lines are, and where AdamW ends among them."""
+    if one.lines is None:
+        return [UNKNOWN]
+    about = one.lines.content
+    found = [
+        f"Reference lines: {about['model']}, of the {about['seen']:,} of {about['there']:,} "
+        f"training {about['unit']} that a run sees, on the same test part."
+    ]
+    per_token = about["bytes_per_token"]
+    found += [f"Bits per byte: {per_token:.3f} bytes a token."] if per_token else []
+    said = standing(one)
+    return [*found, said] if said else found
+
+
+def standing(one: Comparison) -> str | None:
+    """A sentence on each line that matters: the one of early training, and the best."""
+    arm = lines.judged(one.arms, one.study.baseline)
+    if one.lines is None or arm is None:
+        return None
+    if why := early(one):
+        return f"{why[0].upper()}{why[1:]}; which optimizer is better is not judged by it."
+    best = one.lines.best
+    side = "above" if arm.test_loss.mean > best["loss"] else "below"
+    return (
+        f"{arm.name} ends {side} the best reference line ({best['name']}, "
+        f"{best['loss']:.3f}; {arm.name} {arm.test_loss.mean:.3f})."
+    )
