@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bench.studies.comparison import Arm, Comparison
 
 LIMIT = {"tokens": "bigram", "images": "softmax regression"}  # above it training is early
-LARGEST = {"tokens": 30_000_000, "images": 100_000}  # of what a run draws: more takes minutes
-VALUES = 200_000_000  # pixels of all images together, in memory as float32
+LARGEST = {"tokens": 20_000_000, "images": 1_000_000}  # of what a run draws: more takes minutes
+PIXELS, OF_ALL = 4_096, 50_000_000  # of an image, and of all that a run sees: the same
 
 
 @dataclass(frozen=True)
@@ -167,16 +167,18 @@ def computed(settings: Settings) -> dict[str, Any] | str:
     examples = train.batch_size * train.accumulate
     drawn = train.steps * examples * data.units_per_example
     if drawn > LARGEST[data.unit]:
-        return f"a run draws {drawn:,} {data.unit}, at most {LARGEST[data.unit]:,} take seconds"
+        return f"a run draws {drawn:,} {data.unit}; more than {LARGEST[data.unit]:,} take minutes"
     from bench.data import trivial_models  # imports scipy
 
     if isinstance(data, batches.Tokens):
         return trivial_models.of_text(data, train.steps, examples, settings.model["tokenizer"])
-    pixels = min(drawn, len(data.arrays["train_labels"])) * math.prod(
-        data.arrays["train_images"].shape[1:]
-    )
-    if pixels > VALUES:
-        return f"a run sees {pixels:,} pixels, at most {VALUES:,} are kept in memory"
+    there, *shape = data.arrays["train_images"].shape
+    pixels, images = math.prod(shape), min(drawn, there)
+    if pixels > PIXELS or images * pixels > OF_ALL:
+        return (
+            f"a run sees {images:,} images of {pixels:,} values; more than {PIXELS:,}, and than "
+            f"{OF_ALL:,} of all images, take minutes"
+        )
     return trivial_models.of_images(data, train.steps, examples)
 
 

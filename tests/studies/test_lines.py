@@ -70,7 +70,14 @@ def test_what_would_take_minutes_or_is_not_known_is_said_and_not_made(tmp_path, 
     assert "not made" in said and "train.steps=null" in said and not files
     monkeypatch.setitem(lines.LARGEST, "tokens", 100)
     (said,), files = made(tmp_path)
-    assert "not made: a run draws 384 tokens, at most 100" in said and not files
+    assert "not made: a run draws 384 tokens; more than 100" in said and not files
+
+
+@pytest.mark.parametrize(("limit", "value"), [("PIXELS", 783), ("OF_ALL", 5 * 784)])
+def test_images_that_would_take_minutes_are_left_alone(limit, value, tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, limit, value)
+    (said,), files = made(tmp_path, "model=vit_nano", "train.steps=3")
+    assert "not made: a run sees 6 images of 784 values" in said and not files
 
 
 def test_of_many_processes_one_makes_them(tmp_path, monkeypatch):
