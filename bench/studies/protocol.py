@@ -251,8 +251,11 @@ class Campaign:
     # doing it ---------------------------------------------------------------------------------
 
     def ended(self, name: str) -> dict[str, Any] | None:
-        """The record of a cell that has ended."""
+        """The record of a cell that has ended, here or, as published, where the study came from."""
         found = archive.ended(self.runs / name)
+        if not isinstance(found, dict):
+            file = self.runs.parent / "records" / self.study.name / f"{name}.json"
+            found = archive.load(file) if file.exists() else ""
         return found if isinstance(found, dict) else None
 
     def left(self, planned: Planned) -> list[Settings]:
@@ -268,7 +271,7 @@ class Campaign:
         """Train what is left of a sweep; of the rest note that it belongs to this study."""
         left = self.left(planned)
         for name, settings in planned.cells.items():
-            if settings not in left:
+            if settings not in left and (self.runs / name).exists():
                 record.join(self.runs / name, settings)
         if planned.sweep.point and self.running(planned):
             return  # a search has many sweeps of one run: no word on each that is elsewhere

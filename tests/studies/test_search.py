@@ -12,6 +12,7 @@ from bench.records import cell
 from bench.settings.errors import UserError
 from bench.studies import axes, plan, protocol, request, search, study
 from bench.studies.study import FINAL, PILOT, TUNE
+from tests.helpers import fake_results
 from tests.helpers.commands import TINY, settle
 
 BLOCK = {
@@ -302,3 +303,14 @@ def test_a_search_that_does_not_fit_its_study_is_named(changes, words):
     with pytest.raises(UserError) as caught:
         study.parse("s", BLOCK | changes)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_run_that_is_published_is_not_trained_again(tmp_path):
+    words = ["experiment=language", "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(request.read(words))
+    first, *others = campaign.ready()
+    fake = fake_results.one(campaign.study, PILOT, "short", "adamw", 50, 0.5)
+    (name,) = first.cells
+    fake_results.write(tmp_path, fake | {"cell": name})
+    assert campaign.left(first) == [] and len(campaign.left(others[0])) == 1
+    assert campaign.loss(first.sweep) == fake["val_loss"]
