@@ -1,5 +1,7 @@
 """GPT-2 with random weights: transformers' own class, at any size."""
 
+import math
+
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from models.sizes import check_divides, check_positive
@@ -14,6 +16,7 @@ def build(
     positions: int,
     tied: bool = True,
     sparse_embedding: bool = False,
+    initial_scale: float = 0.02,
 ) -> GPT2LMHeadModel:
     """A GPT-2 without dropout, in fp32.
 
@@ -21,12 +24,16 @@ def build(
     labels itself. Weights follow torch's global random state.
     tied: the output head is the token table, as in the published GPT-2.
     sparse_embedding: the token table's gradient lists the rows of the batch's tokens only.
-    Raises ValueError for a size below 1, for heads that do not divide the width, and for a table
-    that is sparse and tied: the head's gradient has every row.
+    initial_scale: standard deviation of new weights (of what ends a block, that over the root of
+    twice the layers). GPT-2's own 0.02 is about 1/sqrt(width) at its width of 768 and above.
+    Raises ValueError for a size below 1, for heads that do not divide the width, for a scale that
+    is not above 0, and for a table that is sparse and tied: the head's gradient has every row.
     """
     check_positive("model", vocab_size=vocab_size, layers=layers, heads=heads)
     check_positive("model", width=width, positions=positions)
     check_divides("model.heads", heads, "model.width", width)
+    if type(initial_scale) not in (int, float) or not 0 < initial_scale < math.inf:
+        raise ValueError(f"model.initial_scale={initial_scale} is not a number above 0")
     if tied and sparse_embedding:
         raise ValueError(
             "model.sparse_embedding=true: needs model.tied=false, as the head makes the gradient "
@@ -49,6 +56,7 @@ def build(
         eos_token_id=vocab_size - 1,
         attn_implementation="sdpa",
         use_cache=False,
+        initializer_range=initial_scale,
         tie_word_embeddings=tied,
     )
     model = GPT2LMHeadModel(config)
