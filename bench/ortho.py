@@ -4,6 +4,8 @@ python bench/ortho.py                                    the default cases
 python bench/ortho.py shapes=768x3072 dtypes=bf16        one shape, all methods
 python bench/ortho.py -m methods=keller,taylor seed=0,1  a sweep
 python bench/ortho.py fit=true                           coefficients fitted to a shape
+python bench/ortho.py fit=table                          single triples fitted to many shapes
+python bench/ortho.py spectra=true                       singular values of a run's momenta
 python bench/ortho.py map=true                           where single triples are stable
 python bench/ortho.py checks=true                        claims of the literature, measured
 """
@@ -27,9 +29,11 @@ from bench.settings.schema import CONF
 from bench.training import sweep
 
 WORK = {
-    "fit": "bench.laboratory.fitting",
-    "map": "bench.laboratory.stability",
-    "checks": "bench.laboratory.statements.run",
+    ("fit", True): "bench.laboratory.fitting",
+    ("fit", "table"): "bench.laboratory.fit_table",
+    ("map", True): "bench.laboratory.stability",
+    ("checks", True): "bench.laboratory.statements.run",
+    ("spectra", True): "bench.laboratory.momentum_spectra",
 }
 
 
@@ -38,7 +42,9 @@ def job(cfg: DictConfig) -> None:
     """One laboratory session."""
     with sweep.job() as outcome:
         settings = ortho_config.settle(cfg)
-        asked = [module for flag, module in WORK.items() if getattr(settings, flag)]
+        asked = [
+            module for (flag, value), module in WORK.items() if getattr(settings, flag) == value
+        ]
         # imports torch: only once the settings are known to be good
         work = importlib.import_module(asked[0] if asked else "bench.laboratory.cases")
         work.run(settings, sweep.say)

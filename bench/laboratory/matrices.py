@@ -4,7 +4,6 @@ A problem is a source and a shape. Its spectra are there at once, up to any size
 formed only when the iteration itself is to be run.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bench.laboratory import momentum as saved
 from bench.laboratory import spectra
+from bench.laboratory.momentum import Member
 from bench.laboratory.settings import Settings, Source
-from bench.settings.errors import UserError
 from optimizers.orthogonalize import msign
-from optimizers.views import gather
 
 LARGEST = 1024  # the smaller side up to which matrices are formed and iterated
 MEMORY = 2**27  # the most numbers in a stack of them: 1 GB
@@ -120,96 +118,30 @@ def decomposed(X_bnm: Tensor) -> Matrices:
     return Matrices(X, msign(X), s.numpy())
 
 
-# momentum of a training run --------------------------------------------------------------------
+# momentum of training runs ---------------------------------------------------------------------
 
 
 def momentum(settings: Settings) -> Iterator[Problem]:
     """The matrices that a run's optimizer saw, by role, layer and shape."""
-    file = momentum_file(settings.momentum, settings.results_dir)
-    rows = routing(file)
-    roles: dict[str, str] = {row["name"]: row["role"] for row in rows}
-    groups: dict[tuple[str, int | None, tuple[int, int]], list[tuple[str, Tensor]]] = {}
-    with opened(file) as saved:
-        views = json.loads((saved.metadata() or {}).get("views", "[]"))
-        seen = {name for entry in views for name in entry["names"]}
-        views += [{"names": [name]} for name in sorted(set(saved.keys()) - seen)]
-        for entry in views:
-            name = entry["names"][0]
-            role, layer = roles.get(name), layer_of(name)
-            asked = role in settings.roles and layer in (settings.layers or [layer])
-            if role is not None and asked:
-                for matrix in read(entry, [saved.get_tensor(one) for one in entry["names"]]):
-                    n, m = matrix.shape
-                    groups.setdefault((role, layer, (n, m)), []).append((name, matrix))
-    if not groups:
-        layers = sorted({k for name in roles if (k := layer_of(name)) is not None})
-        raise UserError(
-            f"roles={','.join(settings.roles)} layers={settings.layers}: no matrix of {file} is "
-            f"that; it has the roles {', '.join(sorted(set(roles.values())))} and layers {layers}"
-        )
-    return (of_momentum(file, *key, members) for key, members in groups.items())
+    groups: dict[tuple[Path, str, int | None, tuple[int, int]], list[Member]] = {}
+    for file in saved.files(settings.momentum, settings.results_dir):
+        for one in saved.members(file, settings.roles, settings.layers):
+            n, m = one.matrix.shape
+            groups.setdefault((file, one.role, one.layer, (n, m)), []).append(one)
+    return (of_momentum(*key, members) for key, members in groups.items())
 
 
 def of_momentum(
-    file: Path, role: str, layer: int | None, shape: tuple[int, int], members: list
+    file: Path, role: str, layer: int | None, shape: tuple[int, int], members: list[Member]
 ) -> Problem:
-    X = torch.stack([matrix.double() for _, matrix in members])
-    X = X[X.abs().amax((1, 2)) > 0]
-    if not len(X) or not X.isfinite().all():
-        raise UserError(f"momentum={file}: {members[0][0]} is zero or not finite")
-    matrices = decomposed(X)
+    matrices = decomposed(torch.stack([one.matrix.double() for one in members]))
     where = "" if layer is None else f"_layer{layer}"
     details = {
         "role": role,
         "layer": layer,
-        "parameters": sorted({name for name, _ in members}),
+        "parameters": sorted({one.parameter for one in members}),
         "momentum": str(file),
     }
     form = (lambda: matrices) if min(shape) <= LARGEST else None
-    return Problem(f"momentum{file.stem}_{role}{where}", shape, matrices.s_bk, form, details)
-
-
-def read(entry: dict[str, Any], tensors: list[Tensor]) -> list[Tensor]:
-    """The matrices of a view as Muon reads them; without a view, a tensor that is a matrix."""
-    if "view" in entry:
-        return [block for block in gather(entry["view"], tensors) if min(block.shape) > 1]
-    return [t for t in tensors if t.ndim == 2 and min(t.shape) > 1]
-
-
-def layer_of(name: str) -> int | None:
-    """The first number in a parameter's name."""
-    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
-
-
-def momentum_file(given: str | None, results_dir: str) -> Path:
-    """The file meant by a run's folder (its last step), or by a file; or the newest there is."""
-    hint = "train with train.save_momentum_every=N first"
-    if given is None:
-        files = list(Path(results_dir).glob("runs/*/momentum/*.safetensors"))
-        if not files:
-            raise UserError(f"sources=momentum: no run in {results_dir}/runs has any; {hint}")
-        folder = max(files, key=lambda file: file.stat().st_mtime).parent
-    else:
-        path = Path(given).expanduser()
-        if path.is_file() and path.suffix == ".safetensors":
-            return path
-        folder = path if path.name == "momentum" else path / "momentum"
-    files = [file for file in folder.glob("*.safetensors") if file.stem.isdecimal()]
-    if not files:
-        raise UserError(f"momentum={given}: there is no momentum/*.safetensors in it; {hint}")
-    return max(files, key=lambda file: int(file.stem))
-
-
-def routing(file: Path) -> list[dict[str, Any]]:
-    path = file.parent.parent / "routing.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"momentum={file}: {path} is missing or broken; it has the roles") from None
-
-
-def opened(file: Path):
-    try:
-        return safe_open(file, "pt")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"momentum={file}: cannot be read: {error}") from None
+    stem = file.stem if file.stem.isdecimal() else f"_{file.stem}"  # of a run: the step
+    return Problem(f"momentum{stem}_{role}{where}", shape, matrices.s_bk, form, details)

@@ -1,11 +1,11 @@
 """The search for the best coefficients for given spectra: one triple for all steps, or one a step.
 
-Two kinds, for T steps on singular values s divided by their 2-norm:
-single: one triple, least mean (g^T(s) - 1)^2 (objective of Su Jianlin, kexue.fm/archives/10592).
-    His parametrization g(x) = x + k x (x^2 - x1^2)(x^2 - x2^2) draws the starts; the search moves
-    (a, b, c) freely, as the best triple for three steps has no real x1, x2. It is also told what
-    spectra do not tell: no input of [0, 1] may end above 1.5. A Gaussian spectrum has no value
-    near 1, so without this the best triple for three steps sends a matrix of rank one to 1e10.
+Three kinds, for T steps on singular values s divided by their 2-norm:
+single: one triple, least mean (g^T(s) - 1)^2 (objective of Su Jianlin, kexue.fm/archives/10592),
+    and nothing else: for few steps it serves the values that the spectra have and no others. The
+    best triple for three steps on Gaussian spectra, which have no value near 1, sends a matrix of
+    rank one to 1e10; `top` of a fit says so.
+bounded: the same, told what spectra do not tell: no input of [0, 1] may end above a ceiling.
 minimax: a triple a step, least max |g_T(s) - 1| over [low, 1]: each the best quintic for where the
     values then lie, which is optimal (Polar Express, arXiv 2505.16932, theorem 3.1). `low` is the
     one with the least mean (g_T(s) - 1)^2.
@@ -13,7 +13,7 @@ A triple a step by least squares is not offered: bounded on all of [0, 1], 12 st
 nearly as many local optima, none better than minimax.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from bench.laboratory import recursion
-from optimizers.coefficients import KELLER, Triple, polar_express
+from optimizers.coefficients import KELLER, SU, TAYLOR, Triple, polar_express
 
 NODES = 4096  # quantiles that stand for all values: this moves a fit by 1e-6; its error is 2e-4
-CEILING = 1.5  # where an input may end at most: the top of the band that Keller Jordan accepts
+CEILING = 1.5  # of bounded fits: the top of the band that Keller Jordan accepts
 INPUTS = np.concatenate([np.geomspace(1e-3, 1, 400), np.linspace(0.002, 1, 500)])  # held under it
 WEIGHT = 10.0  # of the mean square excess over the ceiling, against the mean square error
 SAME_OPTIMUM = 1e-6  # relative difference of objectives
@@ -38,7 +38,7 @@ class Fit:
     triples: one, or one a step; mse: mean (g_T(s) - 1)^2 on the spectra it was fitted to; low,
     high: the inputs that counted; top: the most that any input of [0, 1] ends at; starts: tried;
     agreeing: how many of them ended at the same, best objective; certain: see each search.
-    Of single only: spread, the largest difference of a coefficient among the agreeing; condition
+    Not of minimax: spread, the largest difference of a coefficient among the agreeing; condition
     of the objective's Hessian, infinite where it is not positive definite; errors: one standard
     error of a, b and c from the sampling of spectra, infinite for one spectrum.
     """
@@ -61,6 +61,12 @@ def from_fixed_points(kappa: float, x1: float, x2: float) -> Triple:
     return 1 + kappa * (x1 * x2) ** 2, -kappa * (x1 * x1 + x2 * x2), kappa
 
 
+def peaked(slope: float, place: float, height: float) -> Triple:
+    """The triple of this slope at zero that has a turning point at (place, height)."""
+    rise = slope * place
+    return slope, (2.5 * height - 2 * rise) / place**3, (rise - 1.5 * height) / place**5
+
+
 def fixed_points(triple: Triple) -> list[float]:
     """The positive inputs, ascending, that g leaves as they are: none, one or two."""
     a, b, c = triple
@@ -76,16 +82,77 @@ def nodes(spectra: Array, count: int = NODES) -> Array:
     return np.quantile(values, (np.arange(count) + 0.5) / count)
 
 
-def single(spectra: Array, steps: int, starts: int, seed: int) -> Fit:
+@dataclass(frozen=True)
+class Objective:
+    """What a search for one triple makes small: the mean (g^T(s) - 1)^2 of the values s, and the
+    mean square excess of inputs of [0, 1] over the ceiling, where there is one."""
+
+    values: Array
+    steps: int
+    ceiling: float | None = None
+
+    def residuals(self, p: Array) -> Array:
+        """What is squared and added."""
+        a, b, c = p
+        errors = recursion.iterate(self.values, [(a, b, c)] * self.steps) - 1
+        errors /= np.sqrt(len(errors))
+        if self.ceiling is None:
+            return errors
+        ends = recursion.iterate(INPUTS, [(a, b, c)] * self.steps)
+        excess = np.maximum(ends - self.ceiling, 0)
+        return np.concatenate([errors, excess * np.sqrt(WEIGHT / len(INPUTS))])
+
+    def jacobian(self, p: Array) -> Array:
+        """Of the residuals: (values, 3)."""
+        of_errors = _slopes(p, self.values, self.steps)[1] / np.sqrt(len(self.values))
+        if self.ceiling is None:
+            return of_errors
+        ends, by_p = _slopes(p, INPUTS, self.steps)
+        of_excess = np.where(ends[:, None] > self.ceiling, by_p, 0)
+        return np.concatenate([of_errors, of_excess * np.sqrt(WEIGHT / len(INPUTS))])
+
+    def hessian(self, p: Array) -> Array:
+        """By central differences of the gradient."""
+
+        def gradient(q: Array) -> Array:
+            return 2 * self.jacobian(q).T @ self.residuals(q)
+
+        shifts = np.diag(1e-5 * np.maximum(1, np.abs(p)))
+        rows = [(gradient(p + h) - gradient(p - h)) / (2 * h.sum()) for h in shifts]
+        return (np.array(rows) + np.array(rows).T) / 2
+
+    def descend(self, start: Array) -> tuple[float, Array]:
+        """Least squares from `start`: (objective, triple), never above the start's; infinite where
+        the start blows up."""
+        if not np.isfinite(self.residuals(start)).all():
+            return np.inf, start
+        with np.errstate(all="ignore"):  # a trial step may blow up: it is then shortened
+            found = optimize.least_squares(
+                self.residuals, start, self.jacobian, xtol=1e-11, ftol=1e-13, gtol=1e-13
+            )
+        return float(2 * found.cost), found.x
+
+
+def single(
+    spectra: Array,
+    steps: int,
+    starts: int,
+    seed: int,
+    ceiling: float | None = None,
+    known: Iterable[Triple] = (),
+) -> Fit:
     """The best triple for all steps, for these spectra (rows, each of norm 1).
 
-    Certain if at least three starts agree and the Hessian is positive definite.
+    With a ceiling: bounded. known: triples to start from besides, such as those of an earlier fit,
+    than which this one cannot be worse. Certain if at least three starts agree and the Hessian is
+    positive definite.
     """
-    values = nodes(spectra)
-    ends = [_descend(values, start, steps) for start in _starts(starts, seed)]
+    objective = Objective(nodes(spectra), steps, ceiling)
+    begin = [*map(np.array, known), *_starts(starts, seed)]
+    ends = [objective.descend(start) for start in begin]
     best, p = min(ends, key=lambda end: end[0])
     same = np.array([q for other, q in ends if other <= best * (1 + SAME_OPTIMUM)])
-    hessian = _hessian(values, p, steps)
+    hessian = objective.hessian(p)
     eigenvalues = np.linalg.eigvalsh(hessian)
     definite = bool(eigenvalues[0] > 0)
     triple = (float(p[0]), float(p[1]), float(p[2]))
@@ -95,7 +162,7 @@ def single(spectra: Array, steps: int, starts: int, seed: int) -> Fit:
         low=float(spectra[spectra > 0].min()),
         high=float(spectra.max()),
         top=recursion.image(0.0, 1.0, [triple] * steps)[1],
-        starts=starts,
+        starts=len(begin),
         agreeing=len(same),
         certain=definite and len(same) >= 3,
         spread=float(np.ptp(same, axis=0).max()),
@@ -138,38 +205,19 @@ def minimax(spectra: Array, steps: int, starts: int, safety: float = 1.0) -> Fit
 
 
 def _starts(count: int, seed: int) -> Iterator[Array]:
-    """Where the searches begin: Su's own start, Keller's triple, then random fixed points."""
+    """Where the searches begin: Su's own start, published triples, then random ones.
+
+    Every other random one has its fixed points about 1; the rest may be steeper than any triple
+    with such points is on [0, 1].
+    """
     rng = np.random.default_rng(seed)
     yield np.array(from_fixed_points(1.0, 0.9, 1.1))
-    yield np.array(KELLER)
-    for _ in range(count - 2):
-        yield np.array(from_fixed_points(*rng.uniform((0.5, 0.7, 1.0), (4.0, 1.0, 1.4))))
-
-
-def _descend(s: Array, start: Array, steps: int) -> tuple[float, Array]:
-    """Least squares from `start`: (objective, triple); infinite where the start blows up."""
-    if not np.isfinite(_residuals(start, s, steps)).all():
-        return np.inf, start
-    with np.errstate(all="ignore"):  # a trial step may blow up: it is then shortened
-        found = optimize.least_squares(
-            _residuals, start, _jacobian, args=(s, steps), xtol=1e-11, ftol=1e-13, gtol=1e-13
-        )
-    return float(2 * found.cost), found.x
-
-
-def _residuals(p: Array, s: Array, steps: int) -> Array:
-    """What is squared and added: the errors, and the excess of any input over the ceiling."""
-    a, b, c = p
-    errors = recursion.iterate(s, [(a, b, c)] * steps) - 1
-    excess = np.maximum(recursion.iterate(INPUTS, [(a, b, c)] * steps) - CEILING, 0)
-    return np.concatenate([errors / np.sqrt(len(s)), excess * np.sqrt(WEIGHT / len(INPUTS))])
-
-
-def _jacobian(p: Array, s: Array, steps: int) -> Array:
-    """Of `_residuals`: (values, 3)."""
-    end, of_inputs = _slopes(p, INPUTS, steps)
-    of_excess = np.where(end[:, None] > CEILING, of_inputs, 0) * np.sqrt(WEIGHT / len(INPUTS))
-    return np.concatenate([_slopes(p, s, steps)[1] / np.sqrt(len(s)), of_excess])
+    yield from map(np.array, (KELLER, SU, TAYLOR)[: max(0, count - 1)])
+    for i in range(count - 4):
+        if i % 2 == 0:
+            yield np.array(from_fixed_points(*rng.uniform((0.5, 0.7, 1.0), (4.0, 1.0, 1.4))))
+        else:
+            yield np.array(peaked(*rng.uniform((2.0, 0.3, 0.9), (8.0, 1.3, 1.4))))
 
 
 def _slopes(p: Array, s: Array, steps: int) -> tuple[Array, Array]:
@@ -182,17 +230,6 @@ def _slopes(p: Array, s: Array, steps: int) -> tuple[Array, Array]:
         by_p = by_p * by_x[:, None] + np.stack([x, x * y, x * y * y], axis=1)
         x = x * (a + y * (b + c * y))
     return x, by_p
-
-
-def _hessian(s: Array, p: Array, steps: int) -> Array:
-    """Of the objective, by central differences of its gradient."""
-
-    def gradient(q: Array) -> Array:
-        return 2 * _jacobian(q, s, steps).T @ _residuals(q, s, steps)
-
-    shifts = np.diag(1e-5 * np.maximum(1, np.abs(p)))
-    rows = [(gradient(p + h) - gradient(p - h)) / (2 * h.sum()) for h in shifts]
-    return (np.array(rows) + np.array(rows).T) / 2
 
 
 def _standard_errors(spectra: Array, p: Array, steps: int, hessian: Array) -> Array:

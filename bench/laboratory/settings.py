@@ -19,7 +19,7 @@ from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from optimizers.coefficients import SETS, Triple, per_step
 
-FLAGS = ("fit", "map", "checks")
+FLAGS = ("fit", "map", "checks", "spectra")
 BLOCKS = ("fitting", "stability", "seed_checks")  # the settings of further work, a file each
 LARGEST = 16_384  # of the smaller side: a spectrum takes 11 s there, four times that at the double
 DEFAULTS = {"log_uniform": 1e3, "condition": 1e6, "power_law": 1.0, "low_rank": 0.1}
@@ -63,9 +63,10 @@ class Settings:
     roles: Any = MISSING  # list[str]
     layers: Any = MISSING  # list[int] or None
     pictures: bool = MISSING
-    fit: bool = MISSING
+    fit: Any = MISSING  # bool or "table"
     map: bool = MISSING
     checks: bool = MISSING
+    spectra: bool = MISSING
     fitting: dict[str, Any] = field(default_factory=dict)
     stability: dict[str, Any] = field(default_factory=dict)
     seed_checks: dict[str, Any] = field(default_factory=dict)
@@ -86,10 +87,11 @@ def settle(config: DictConfig) -> Settings:
         raise UserError(f"seed={settings.seed}: must be a whole number from 0, below 2^63")
     if settings.samples is not None and settings.samples < 1:
         raise UserError(f"samples={settings.samples}: must be null or at least 1")
-    if sum(getattr(settings, flag) for flag in FLAGS) > 1:
-        raise UserError(
-            f"{' '.join(f'{f}=true' for f in FLAGS if getattr(settings, f))}: one of them at a time"
-        )
+    if not (isinstance(settings.fit, bool) or settings.fit == "table"):
+        raise UserError(f"fit={settings.fit}: must be false, true or table")
+    asked = [f"{f}={str(getattr(settings, f)).lower()}" for f in FLAGS if getattr(settings, f)]
+    if len(asked) > 1:
+        raise UserError(f"{' '.join(asked)}: one of them at a time")
     settings.device = device("device", settings.device)
     from optimizers.orthogonalize.iteration import DTYPES
     from optimizers.orthogonalize.iteration import METHODS as FORMS

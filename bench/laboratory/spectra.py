@@ -33,6 +33,22 @@ def gaussian(n: int, m: int, samples: int, seed: int) -> NDArray[np.float64]:
     return _normed(spectra)
 
 
+def limit(n: int, m: int, count: int) -> NDArray[np.float64]:
+    """Quantiles of a large Gaussian n x m matrix's singular values without sampling, ascending.
+
+    Marchenko and Pastur's law of l = s^2 / m with y = n / m <= 1, by the angle that turns its two
+    edges' roots into a smooth density: l = 1 + y - 2 sqrt(y) cos(t) has weight 2 sin(t)^2 / (pi l).
+    For y = 1 it is the quarter circle. Source: Math. USSR Sbornik 1 (1967), 457.
+    """
+    few, many = sorted((n, m))
+    y = few / many
+    t = (np.arange(2**18) + 0.5) * (np.pi / 2**18)
+    s2 = (1 - np.sqrt(y)) ** 2 + 4 * np.sqrt(y) * np.sin(t / 2) ** 2  # no cancellation near 0
+    share = np.cumsum(np.sin(t) ** 2 / s2)
+    wanted = (np.arange(count) + 0.5) / count
+    return np.sqrt(np.interp(wanted, share / share[-1], s2) / few)
+
+
 def bidiagonal(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> NDArray[np.float64]:
     """Singular values, descending, of the bidiagonal matrix B with these two diagonals.
 
@@ -75,6 +91,14 @@ def prescribed(kind: str, n: int, value: float, samples: int, seed: int) -> NDAr
     else:
         raise ValueError(f"{kind}: no such spectrum; there is gaussian, {', '.join(PRESCRIBED)}")
     return _normed(spectra)
+
+
+def padded(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Spectra of different lengths as rows of one array, filled up with zeros."""
+    whole = np.zeros((len(rows), max(map(len, rows))))
+    for filled, row in zip(whole, rows, strict=True):
+        filled[: len(row)] = row
+    return whole
 
 
 def _normed(spectra: NDArray[np.float64]) -> NDArray[np.float64]:

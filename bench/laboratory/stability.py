@@ -86,7 +86,9 @@ def fitted(seed: int) -> dict[str, Triple]:
     """Triples fitted to Gaussian matrices, for a few numbers of steps."""
     rows = spectra.gaussian(*FITTED_SHAPE, FITTED_SAMPLES, seed)
     return {
-        f"fitted T={steps}": search.single(rows, steps, FITTED_STARTS, seed).triples[0]
+        f"fitted T={steps}": search.single(
+            rows, steps, FITTED_STARTS, seed, search.CEILING
+        ).triples[0]
         for steps in FITTED_STEPS
     }
 

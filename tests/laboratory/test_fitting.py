@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from bench.laboratory import fitting, recursion, search, spectra
-from bench.laboratory.settings import Settings
+from bench.laboratory import fitting, matrices, recursion, search, spectra
+from bench.laboratory.settings import Settings, Source
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from optimizers.coefficients import CANS, CUBIC5, KELLER, SU, YOU5, YOU6, per_step, polar_express
@@ -82,20 +82,37 @@ def test_the_standard_errors_are_those_of_new_samples():
 def test_the_jacobian_is_the_derivative(small, steps):
     values = search.nodes(small, 50)
     p = np.array([3.6, -5.3, 2.9])  # so steep that the ceiling counts
-    jacobian = search._jacobian(p, values, steps)
+    objective = search.Objective(values, steps, search.CEILING)
+    jacobian = objective.jacobian(p)
     for i, h in enumerate(1e-6 * np.eye(3)):
-        ahead, behind = (search._residuals(p + sign * h, values, steps) for sign in (1, -1))
+        ahead, behind = (objective.residuals(p + sign * h) for sign in (1, -1))
         np.testing.assert_allclose(jacobian[:, i], (ahead - behind) / 2e-6, atol=1e-4, rtol=1e-4)
 
 
-def test_without_the_ceiling_three_steps_blow_up(square, monkeypatch):
-    bounded = search.single(square, steps=3, starts=6, seed=0)
+def test_the_best_triple_for_three_steps_lies_beyond_the_ceiling(square):
+    """What no value of the spectra needs may escape: a ceiling on it costs much of the optimum."""
+    bounded = search.single(square, steps=3, starts=6, seed=0, ceiling=search.CEILING)
     assert bounded.top < search.CEILING + 0.02
-    monkeypatch.setattr(search, "WEIGHT", 0.0)
     free = search.single(square, steps=3, starts=6, seed=0)
-    assert free.mse < bounded.mse
+    assert free.mse < 0.95 * bounded.mse
     assert recursion.iterate(1.0, free.triples * 3) > 1e6  # a matrix of rank one
     assert search.fixed_points(free.triples[0]) == []
+
+
+def test_a_fit_is_never_worse_than_what_is_known(small):
+    best = search.single(small, steps=3, starts=16, seed=0)
+    poor = search.single(small, steps=3, starts=1, seed=0)
+    again = search.single(small, steps=3, starts=1, seed=0, known=best.triples)
+    assert again.mse <= best.mse * (1 + 1e-9) and again.starts == 2
+    assert poor.mse >= again.mse * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("slope", "place", "height"), [(4.0, 0.6, 1.2), (2.5, 1.1, 0.9)])
+def test_a_peaked_triple_has_its_turning_point_there(slope, place, height):
+    a, b, c = search.peaked(slope, place, height)
+    assert a == slope
+    assert recursion.iterate(place, [(a, b, c)]) == pytest.approx(height)
+    assert a + 3 * b * place**2 + 5 * c * place**4 == pytest.approx(0, abs=1e-9)
 
 
 @given(st.floats(0.1, 5), st.floats(0.3, 1), st.floats(1.01, 2))
@@ -150,29 +167,78 @@ def test_minimax_finds_the_best_interval(small):
 def settings(folder, **changes) -> Settings:
     file = OmegaConf.to_container(OmegaConf.load(CONF / "ortho.yaml"))
     small = {"shape": "32x64", "samples": 20, "starts": 6, "steps": 4, **changes}
-    return Settings(seed=0, results_dir=str(folder), fitting=file["fitting"] | small)
+    sources = [Source("gaussian")]
+    return Settings(
+        seed=0, results_dir=str(folder), sources=sources, fitting=file["fitting"] | small
+    )
 
 
 @pytest.fixture
-def fit(tmp_path, monkeypatch):
-    """Fit with these changes to small settings; returns (record, the written block)."""
+def fitted(tmp_path, monkeypatch):
+    """The file that fitting.replace=true replaces; other shapes are few and small."""
     monkeypatch.setattr(fitting, "FITTED", tmp_path / "fitted.yaml")
     monkeypatch.setattr(fitting, "TRAVEL", [(16, 16), (16, 64)])
+    fitting.FITTED.write_text("as it was")
+    return fitting.FITTED
+
+
+@pytest.fixture
+def fit(tmp_path, fitted):
+    """Fit with these changes to small settings; returns (record, the written block)."""
 
     def run(**changes):
         found = fitting.run(settings(tmp_path, **changes), lambda text: None)
         (file,) = (tmp_path / "ortho").glob("fitting-32x64-T4-*.json")
         assert json.loads(file.read_text())["chosen"] == found["chosen"]
-        return found, OmegaConf.to_container(OmegaConf.load(tmp_path / "fitted.yaml"))
+        return found, OmegaConf.to_container(OmegaConf.load(file.with_suffix(".yaml")))
 
     return run
+
+
+def test_a_fit_replaces_nothing_unasked(tmp_path, fitted):
+    """Neither the set that experiments train with nor a record that was there: each is written
+    beside it, and the person is told where."""
+
+    def run(**changes) -> list[str]:
+        said: list[str] = []
+        fitting.run(settings(tmp_path, **changes), said.append)
+        return said
+
+    run()
+    (record,) = (tmp_path / "ortho").glob("*.json")
+    first = record.read_bytes()
+    (beside,) = [line for line in run(starts=3) if ".new.json" in line]
+    assert ".new.yaml" in beside and "fitting.replace=true" in beside
+    assert record.read_bytes() == first and fitted.read_text() == "as it was"
+    run(starts=3, replace=True)
+    assert record.read_bytes() != first and "coefficients" in fitted.read_text()
+
+
+def test_a_refit_is_not_worse(tmp_path, fitted):
+    found = [
+        fitting.run(settings(tmp_path, steps=3, starts=starts), lambda text: None)["fits"]
+        for starts in (24, 3)
+    ]
+    assert found[1]["single"]["mse"] <= found[0]["single"]["mse"] * (1 + 1e-6)
+    assert found[1]["single"]["starts"] > 3  # the earlier triples besides
+
+
+def test_a_triple_that_lets_inputs_escape_says_so(tmp_path, fitted):
+    said: list[str] = []
+    asked = {"steps": 3, "shape": "1024x1024", "samples": 4}
+    found = fitting.run(settings(tmp_path, **asked), said.append)
+    assert found["chosen"] == "single" and found["fits"]["single"]["top"] == np.inf
+    assert "fitting.kind=bounded" in said[-1]
+    found = fitting.run(settings(tmp_path, kind="bounded", **asked), said.append)
+    assert found["chosen"] == "bounded" and found["fits"]["bounded"]["top"] < 1.6
+    assert "fitting.kind=bounded" not in said[-1]
 
 
 @pytest.mark.parametrize("kind", fitting.KINDS)
 def test_what_is_written_is_what_was_fitted(fit, kind):
     found, block = fit(kind=kind)
     triples = found["fits"][found["chosen"]]["triples"]
-    assert len(triples) == (1 if kind == "single" else 4)
+    assert len(triples) == (4 if kind == "minimax" else 1)
     np.testing.assert_allclose(block["coefficients"], triples, atol=1e-6)
     assert set(block) == {"name", "coefficients", "steps", "method", "dtype", "norm"}
     assert Orthogonalizer(**block).steps == 4
@@ -197,12 +263,29 @@ def test_a_prescribed_source(fit):
 def test_momentum_of_all_layers_is_pooled(train, tmp_path, fit):
     train("train.save_momentum_every=3")
     asked = {"source": "momentum", "shape": "32x32", "dtype": "fp32"}
-    there = replace(settings(tmp_path, **asked), momentum=None, roles=["hidden"], layers=None)
+    read = {"momentum": None, "roles": ["hidden"], "layers": None}
+    there = replace(settings(tmp_path, **asked), **read)
     found = fitting.run(there, lambda text: None)
     assert found["samples"] == 2 * 4  # layers; q, k, v and the output projection
     assert not found["held_out"] and found["errors"]["keller"]["mean"] > 0
     with pytest.raises(UserError, match=r"fitting.shape=7x7.*32x32"):
-        fitting.samples(fitting.check(there.fitting | {"shape": "7x7"}), there)
+        fitting.run(replace(settings(tmp_path, **asked | {"shape": "7x7"}), **read), print)
+
+
+def test_momenta_of_all_shapes_are_one_sample(train, tmp_path, fitted):
+    """As `fit=true sources=momentum` asks: each matrix counts as its own values do."""
+    train("train.save_momentum_every=3")
+    asked = settings(tmp_path, source=None, shape=None)
+    there = replace(
+        asked, sources=[Source("momentum")], momentum=None, roles=["hidden"], layers=None
+    )
+    found = fitting.run(there, lambda text: None)
+    assert found["samples"] == 2 * 6  # and mlp in, mlp out
+    problems = list(matrices.momentum(there))
+    errors = [recursion.mse(p.spectra, [KELLER] * 4).mean for p in problems]
+    weights = [len(p.spectra) for p in problems]
+    assert found["errors"]["keller"]["mean"] == pytest.approx(np.average(errors, weights=weights))
+    assert list(tmp_path.glob("ortho/fitting-all-T4-fp64-momentum6_hidden.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +296,8 @@ def test_momentum_of_all_layers_is_pooled(train, tmp_path, fit):
         ({"steps": 0}, ["fitting.steps=0", "at least 1"]),
         ({"samples": 1}, ["fitting.samples=1", "at least 2"]),
         ({"starts": True}, ["fitting.starts=True", "whole number"]),
+        ({"replace": "all"}, ["fitting.replace=all", "True"]),
+        ({"source": "momentum", "shape": None, "dtype": "bf16"}, ["fitting.shape=None", "fp64"]),
         ({"shape": "0x4"}, ["fitting", "0x4"]),
         ({"source": "normal"}, ["fitting", "normal", "gaussian"]),
         ({"shape": "2048x2048", "dtype": "bf16"}, ["fitting.dtype=bf16", "2048x2048", "fp64"]),

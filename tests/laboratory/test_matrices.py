@@ -75,11 +75,11 @@ def test_what_is_missing_is_said_before_work(train, tmp_path):
     save_file(zeros, file)
     with pytest.raises(UserError, match="zero or not finite"):
         of_run(tmp_path)
-    file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(UserError, match="cannot be read"):
-        of_run(tmp_path)
     (file.parent.parent / "routing.json").unlink()
     with pytest.raises(UserError, match=r"routing\.json is missing"):
+        of_run(tmp_path)
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(UserError, match="cannot be read"):
         of_run(tmp_path)
 
 
