@@ -2,6 +2,7 @@
 # Run and publish the experiments, the most important first; then `make results`.
 #
 #   scripts/reproduce.sh communication        what a step communicates, one to four processes
+#   scripts/reproduce.sh momenta              momenta of two runs: their spectra, checks on them
 #   scripts/reproduce.sh                      all of them, many hours on two cores
 #   scripts/reproduce.sh optimizers qkv       some of them
 #
@@ -31,6 +32,27 @@ communication() {
 }
 if [ "${1:-}" = communication ]; then
     communication
+    "$python" bench/report.py --published
+    exit
+fi
+
+# Momenta of two runs, minutes each: their spectra, what ships of them (results/ortho/momenta/), and
+# the coefficients measured and fitted on both.
+momenta() {
+    local kept='optimizer=hybrid train.steps=300 train.precision=fp32 train.save_momentum_every=50'
+    local shipped='sources=momentum momentum=results/ortho/momenta pictures=false'
+    "$python" bench/train.py model=gpt2_nano $kept optimizer.lr_scale=4 \
+        train.batch_size=8 train.sequence_length=128 tracker=none
+    "$python" bench/train.py model=vit_nano $kept optimizer.lr_scale=0.5 \
+        train.batch_size=32 tracker=none
+    "$python" bench/ortho.py spectra=true
+    "$python" scripts/build_momenta.py results/runs/{gpt2,vit}_nano-hybrid-*/
+    "$python" bench/ortho.py checks=true sources=momentum
+    "$python" bench/ortho.py $shipped steps=5 dtypes=bf16
+    "$python" bench/ortho.py $shipped fit=true
+}
+if [ "${1:-}" = momenta ]; then
+    momenta
     "$python" bench/report.py --published
     exit
 fi

@@ -33,6 +33,29 @@ def show(problem: Problem, records: list[dict[str, Any]]) -> None:
     terminal.show(table)
 
 
+def of_momenta(whole: dict[str, Any]) -> Table:
+    """One row a run, kind and step; beside it Gaussian matrices of the same shape."""
+    shown = Table(title="momenta's singular values, of norm 1: medians", title_justify="left")
+    sets = ("keller", "su", "polar_express", "taylor")
+    for heading in ("run", "kind", "step", "shape", "s_max", "condition", "effective rank"):
+        shown.add_column(heading)
+    for name in sets:
+        shown.add_column(f"{name}\nmean (s−1)²", justify="right")
+    gaussian = [{"run": "Gaussian", "kind": "–", "step": "–", **one} for one in whole["gaussian"]]
+    for one in whole["all"]:
+        errors = (f"{one['mse']['5'][name]:.3f}" for name in sets)
+        shown.add_row(one["run"], "all", str(one["step"]), *("",) * 4, *errors)
+    for one in [*whole["groups"], *gaussian]:
+        shown.add_row(
+            *(one["run"], one["kind"], str(one["step"]), "×".join(map(str, one["shape"]))),
+            f"{one['quantiles'][-1]:.3f}",
+            f"{one['condition']['median']:,.0f}",
+            f"{one['effective_rank']['median']:.0f}",
+            *(f"{one['mse']['5'][name]:.3f}" for name in sets),
+        )
+    return shown
+
+
 def row(one: dict[str, Any]) -> list[str]:
     if one["status"] == "diverged":
         measured = [f"diverged at step {one['diverged_step']}", "–", "–", "–"]
