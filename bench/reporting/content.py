@@ -9,7 +9,7 @@ from bench.communication.extrapolation import Point
 from bench.records.archive import Run
 from bench.studies import study
 from bench.studies.comparison import Comparison
-from bench.studies.results import Results
+from bench.studies.results import CHECKS, Results
 from bench.studies.study import Study
 from bench.verdicts import claims
 from bench.verdicts.ages import Ages
@@ -67,9 +67,10 @@ def step_benchmarks(results: Results) -> tuple[dict[str, dict], list[tuple[Path,
     """By name, and the files that are none, the laboratory's checks too, each with the reason."""
     found: dict[str, dict[str, Any]] = {}
     left_out: list[tuple[Path, str]] = []
-    checks = results.read("ortho/checks.json")
-    if isinstance(checks, str):
-        left_out.append((results.folder / "ortho" / "checks.json", checks))
+    for name in CHECKS:
+        checks = results.read(name)
+        if isinstance(checks, str):
+            left_out.append((results.folder / name, checks))
     for file in sorted((results.folder / "steps").glob("*.json")):
         one = results.read(f"steps/{file.name}")
         if isinstance(one, dict):

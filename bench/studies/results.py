@@ -11,6 +11,9 @@ from bench.records.archive import Archive
 from bench.studies import comparison, lines, study
 from bench.studies.comparison import Arm, Comparison
 
+# What the laboratory checked: on random matrices, on momenta of runs.
+CHECKS = ("ortho/checks.json", "ortho/checks-momentum.json")
+
 
 class Results:
     """The results folder, each part read once."""
@@ -40,6 +43,14 @@ class Results:
         """The same; None where there is none that can be used."""
         found = self.read(name)
         return found if isinstance(found, dict) else None
+
+    def checks(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """By name the laboratory's checks, each with its file."""
+        return {
+            one["name"]: (one, file)
+            for file in CHECKS
+            for one in (self.json(file) or {"checks": []})["checks"]
+        }
 
     def comparisons(
         self, experiment: str, conditions: list[str] | None, against: str | None = None

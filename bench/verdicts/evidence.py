@@ -154,14 +154,13 @@ def saved(ours: Arm, base: Arm, of: str) -> list[float]:
 
 def check(results: Results, *, names: list[str]) -> list[Finding]:
     """Checks of the laboratory (bench/ortho.py checks=true), which carry their verdicts."""
-    name = "ortho/checks.json"
-    known = {one["name"]: one for one in (results.json(name) or {"checks": []})["checks"]}
+    known = results.checks()
     found = []
     for wanted in names:
-        one = known.get(wanted)
-        if one is None:
+        if wanted not in known:
             found.append(Finding(wanted, missing=f"the check {wanted}: bench/ortho.py checks=true"))
             continue
+        one, file = known[wanted]
         verdict = one["verdict"]
         found.append(
             Finding(
@@ -171,7 +170,7 @@ def check(results: Results, *, names: list[str]) -> list[Finding]:
                 holds={"confirmed": True, "refuted": False}.get(verdict),
                 in_part=verdict == "depends",
                 missing=one["condition"] if verdict == "open" else None,
-                records=[name],
+                records=[file],
             )
         )
     return found

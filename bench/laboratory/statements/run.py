@@ -8,7 +8,7 @@ from rich.table import Table
 
 from bench.display import terminal
 from bench.display.numbers import number
-from bench.laboratory import matrices, search, spectra
+from bench.laboratory import matrices, momentum_spectra, search, spectra
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.statements import (
     basis,
@@ -17,6 +17,7 @@ from bench.laboratory.statements import (
     convergence,
     cost,
     embeddings,
+    momenta,
     msign,
     official,
     output,
@@ -32,22 +33,33 @@ TRIPLES = 300  # random ones
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
-    """All checks, shown as a table and written to results_dir/ortho/checks.json."""
-    found = []
-    for check in checks(settings.samples or SAMPLES, settings.seed):
-        say(f"{check.name}: {check.verdict}")
-        found.append(check)
-    terminal.show(table(found))
+    """All checks, shown as a table and written to results_dir/ortho/checks.json; with source
+    momentum those on spectra of momenta, which go to checks-momentum.json."""
+    kinds = {source.kind for source in settings.sources}
+    real = momentum_spectra.load(settings.results_dir) if "momentum" in kinds else []
+    parts: dict[str, Iterator[Check]] = {}
+    if kinds != {"momentum"}:
+        parts["checks.json"] = checks(settings.samples or SAMPLES, settings.seed)
+    if real:
+        parts["checks-momentum.json"] = momenta.checks(real, TRIPLES, settings.seed)
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {
-        "checks": [asdict(check) for check in found],
-        "seed": settings.seed,
-        **origin.made(),
-    }
-    record.write_json(folder / "checks.json", whole)
-    say(f"checks.json in {folder}")
-    return found
+    every = []
+    for name, part in parts.items():
+        found = []
+        for check in part:
+            say(f"{check.name}: {check.verdict}")
+            found.append(check)
+        terminal.show(table(found))
+        whole = {
+            "checks": [asdict(check) for check in found],
+            "seed": settings.seed,
+            **origin.made(),
+        }
+        record.write_json(folder / name, whole)
+        say(f"{name} in {folder}")
+        every += found
+    return every
 
 
 def checks(samples: int, seed: int) -> Iterator[Check]:

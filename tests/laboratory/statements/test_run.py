@@ -152,7 +152,8 @@ def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "eager")
     monkeypatch.setattr(compiling, "SHAPES", [(1, 8, 8)])
     said: list[str] = []
-    asked = Settings(seed=0, results_dir=str(tmp_path), samples=8)
+    sources = [Source("gaussian")]
+    asked = Settings(seed=0, results_dir=str(tmp_path), samples=8, sources=sources)
     found = run.run(asked, said.append)
     whole = json.loads((tmp_path / "ortho" / "checks.json").read_text())
     assert [one["name"] for one in whole["checks"]] == [check.name for check in found]

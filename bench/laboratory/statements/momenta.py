@@ -1,0 +1,199 @@
+"""The statements about coefficients once more, on singular values of real momenta.
+
+What ships is what bench/ortho.py spectra=true has written: by run and kind of layer the spectra of
+the first, the middle and the last layer at three steps. The rules are those of Gaussian matrices,
+over kinds instead of shapes; the figures, which have no sampling error here, agree within a tenth.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from scipy import stats
+
+from bench.laboratory import recursion, search, spectra
+from bench.laboratory.momentum_spectra import Spectrum
+from bench.laboratory.recursion import Estimate
+from bench.laboratory.statements import convergence
+from bench.laboratory.statements.check import (
+    DOCSTRING,
+    NAMES,
+    SEED_2,
+    STEPS,
+    Array,
+    Check,
+    over,
+    verdict,
+)
+from bench.laboratory.statements.official import mean_error, share_removed, taylor_steps
+from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
+
+STARTS = 12
+NEAR = 0.1  # of a figure
+
+Kinds = dict[str, Array]  # spectra by run and kind of layer
+
+
+def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
+    """found: spectra of runs; triples: random ones, for the slope."""
+    by_kind = kinds(found)
+    middle = {(one.run, one.kind): middle_layer(found, one) for one in found}
+    held_out = [one for one in found if one.layer == middle[one.run, one.kind]]
+    rest = [one for one in found if one.layer != middle[one.run, one.kind]] or held_out
+    seen, unseen = rows(rest), rows(held_out)
+    single = search.single(seen, STEPS, STARTS, seed=0)
+    yield _figure("official_mse_momenta", by_kind, [KELLER], 0.04431)
+    yield _figure("fitted_mse_momenta", kinds(held_out), single.triples, 0.02733)
+    yield _figure("taylor_mse_momenta", by_kind, [TAYLOR], 0.18278)
+    yield official_not_optimal(unseen, single.triples)
+    yield official_beats_taylor(by_kind)
+    yield fewer_steps(by_kind)
+    yield little_to_gain(seen, unseen, single.triples)
+    yield stable_over_kinds(by_kind)
+    yield uniform(by_kind)
+    slope = convergence.slope_and_error(rows(found), triples, seed)
+    yield _named("slope_and_error_momenta", slope)
+
+
+def kinds(found: list[Spectrum]) -> Kinds:
+    groups: dict[str, list[Spectrum]] = {}
+    for one in found:
+        groups.setdefault(f"{one.run} {one.kind}", []).append(one)
+    return {name: rows(members) for name, members in groups.items()}
+
+
+def rows(found: list[Spectrum]) -> Array:
+    return spectra.padded([one.values for one in found])
+
+
+def middle_layer(found: list[Spectrum], like: Spectrum) -> int | None:
+    """Of the layers of one run and kind."""
+    same = {one.layer for one in found if (one.run, one.kind) == (like.run, like.kind)}
+    ordered = sorted(same, key=lambda layer: -1 if layer is None else layer)
+    return ordered[len(ordered) // 2]
+
+
+def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> Check:
+    errors = {kind: mean_error(values, triple[0]) for kind, values in by_kind.items()}
+    near = [abs(error / figure - 1) <= NEAR for error in errors.values()]
+    each = ", ".join(f"{kind} {error:.3f}" for kind, error in errors.items())
+    return Check(
+        name=name,
+        statement=f"their mse is {figure} on momenta too, {STEPS} steps",
+        **over(list(errors.values())),
+        unit="mean (s-1)^2: median and range over kinds of layers",
+        verdict=verdict(all(near), not any(near)),
+        condition=f"momenta of training, by ({', '.join(f'{k:.4f}' for k in triple[0])}): {each}; "
+        f"confirmed if within {NEAR:.0%} of the figure for every kind, refuted if for none",
+        source=f"{SEED_2}; Su Jianlin, kexue.fm/archives/10592",
+    )
+
+
+def official_not_optimal(unseen: Array, fitted: list[Triple]) -> Check:
+    removed = share_removed(unseen, fitted * STEPS)
+    return Check(
+        name="official_not_optimal_momenta",
+        statement="a fitted triple has a lower mse than the official coefficients on momenta",
+        **_estimate(removed, len(unseen)),
+        unit="share of their mean (s-1)^2 that one fitted triple removes: mean, 95 % interval",
+        verdict=verdict(removed.low > 0, removed.high <= 0),
+        condition="momenta of training, fitted to those of other layers; confirmed if the "
+        "interval is above 0, refuted if it is below",
+        source=SEED_2,
+    )
+
+
+def official_beats_taylor(by_kind: Kinds) -> Check:
+    ratios = {
+        kind: mean_error(values, KELLER) / mean_error(values, TAYLOR)
+        for kind, values in by_kind.items()
+    }
+    every = list(ratios.values())
+    worse = [kind for kind, ratio in ratios.items() if ratio > 1]
+    return Check(
+        name="official_beats_taylor_momenta",
+        statement="the official coefficients are clearly better than the theoretical ones",
+        **over(every),
+        unit="their mean (s-1)^2 / the theoretical ones': median and range over kinds of layers",
+        verdict=verdict(max(every) < 0.5, min(every) > 1),
+        condition=f"{STEPS} steps of both, momenta of training; worse than the theoretical ones "
+        f"for {', '.join(worse) or 'none'}; confirmed if less than half the error for every kind "
+        "of layer, refuted if more for every one",
+        source=SEED_2,
+    )
+
+
+def fewer_steps(by_kind: Kinds) -> Check:
+    needed = [taylor_steps(values, mean_error(values, KELLER)) for values in by_kind.values()]
+    return Check(
+        name="fewer_steps_momenta",
+        statement="the official coefficients converge faster than the theoretical ones",
+        **over(needed),
+        unit=f"theoretical steps to the mean (s-1)^2 of {STEPS} official ones: median and range "
+        "over kinds of layers",
+        verdict=verdict(min(needed) > STEPS, max(needed) <= STEPS),
+        condition=f"momenta of training; confirmed if more than {STEPS} for every kind of layer, "
+        "refuted if for none",
+        source=SEED_2,
+    )
+
+
+def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
+    sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
+    sets["one fitted triple"] = fitted * STEPS
+    sets["a fitted triple a step"] = search.minimax(seen, STEPS, STARTS).triples
+    removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
+    best = max(removed, key=lambda name: removed[name].mean)
+    order = sorted(removed.items(), key=lambda item: -item[1].mean)
+    figures = ", ".join(f"{name} {share.mean:.1%}" for name, share in order)
+    return Check(
+        name="little_to_gain_momenta",
+        statement="there is little to gain on the official coefficients on momenta",
+        **_estimate(removed[best], len(unseen)),
+        unit=f"share of their mean (s-1)^2 that {best} removes: mean, 95 % interval",
+        verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
+        condition=f"{STEPS} steps, momenta of training, fitted to other layers': {figures}; "
+        "confirmed if the best removes less than half, refuted if more",
+        source=SEED_2,
+    )
+
+
+def stable_over_kinds(by_kind: Kinds) -> Check:
+    errors = {kind: mean_error(values, KELLER) for kind, values in by_kind.items()}
+    least, most = min(errors.values()), max(errors.values())
+    return Check(
+        name="stable_over_kinds_momenta",
+        statement="the official coefficients do equally well on momenta of all kinds of layers",
+        value=most / least,
+        low=least,
+        high=most,
+        n=len(errors),
+        unit="largest / smallest mean (s-1)^2; range: the two",
+        verdict=verdict(most / least <= 2, most / least >= 10),
+        condition=f"momenta of training; best for {min(errors, key=errors.__getitem__)}, worst for "
+        f"{max(errors, key=errors.__getitem__)}; confirmed up to a ratio of 2, refuted from 10",
+        source=SEED_2,
+    )
+
+
+def uniform(by_kind: Kinds) -> Check:
+    law = stats.uniform(0.5, 1.0)
+    ends = [recursion.iterate(v[v > 0], [KELLER] * STEPS) for v in by_kind.values()]
+    distances = [float(stats.kstest(end, law.cdf).statistic) for end in ends]
+    return Check(
+        name="uniform_momenta",
+        statement="the output's singular values are uniform on (0.5, 1.5)",
+        **over(distances),
+        unit="Kolmogorov distance: median and range over kinds of layers",
+        verdict=verdict(max(distances) < 0.1, min(distances) > 0.1),
+        condition="momenta of training; confirmed if the distance is below 0.1 for every kind of "
+        "layer, refuted if for none",
+        source=DOCSTRING,
+    )
+
+
+def _estimate(found: Estimate, n: int) -> dict:
+    return {"value": found.mean, "low": found.low, "high": found.high, "n": n}
+
+
+def _named(name: str, check: Check) -> Check:
+    return replace(check, name=name, condition=f"momenta of training: {check.condition}")
