@@ -40,7 +40,6 @@ fi
 # the coefficients measured and fitted on both.
 momenta() {
     local kept='optimizer=hybrid train.steps=300 train.precision=fp32 train.save_momentum_every=50'
-    local shipped='sources=momentum momentum=results/ortho/momenta pictures=false'
     "$python" bench/train.py model=gpt2_nano $kept optimizer.lr_scale=4 \
         train.batch_size=8 train.sequence_length=128 tracker=none
     "$python" bench/train.py model=vit_nano $kept optimizer.lr_scale=0.5 \
@@ -48,8 +47,7 @@ momenta() {
     "$python" bench/ortho.py spectra=true
     "$python" scripts/build_momenta.py results/runs/{gpt2,vit}_nano-hybrid-*/
     "$python" bench/ortho.py checks=true sources=momentum
-    "$python" bench/ortho.py $shipped steps=5 dtypes=bf16
-    "$python" bench/ortho.py $shipped fit=true
+    "$python" bench/ortho.py fit=true sources=momentum momentum=results/ortho/momenta fitting.starts=128
 }
 if [ "${1:-}" = momenta ]; then
     momenta

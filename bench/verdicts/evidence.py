@@ -158,7 +158,8 @@ def check(results: Results, *, names: list[str]) -> list[Finding]:
     found = []
     for wanted in names:
         if wanted not in known:
-            found.append(Finding(wanted, missing=f"the check {wanted}: bench/ortho.py checks=true"))
+            how = "bench/ortho.py checks=true, of momenta with sources=momentum"
+            found.append(Finding(wanted, missing=f"the check {wanted}: {how}"))
             continue
         one, file = known[wanted]
         verdict = one["verdict"]
