@@ -202,6 +202,7 @@ _MEASURED = mapping(
         "communication": nullable(_COMMUNICATION),
         "orthogonalization_gemm_share": nullable(amount),
         "marginal_ms": nullable(_SPREAD),
+        "step_ms_rounds": nullable(each(positive)),
     },
 )
 

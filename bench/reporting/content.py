@@ -11,9 +11,9 @@ from bench.studies import study
 from bench.studies.comparison import Comparison
 from bench.studies.results import CHECKS, Results
 from bench.studies.study import Study
-from bench.verdicts import claims
+from bench.verdicts import claims, judging
 from bench.verdicts.ages import Ages
-from bench.verdicts.claims import Verdict
+from bench.verdicts.judging import Verdict
 
 # In order of importance; others follow by name. `smoke` says nothing.
 FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
@@ -52,7 +52,7 @@ def gather(results: Results, ages: Ages | None = None) -> Content:
     shared = {name: one for name, one in steps.items() if one.get("parallel")}
     return Content(
         results,
-        [claims.judge(claim, results, ages) for claim in claims.load()],
+        [judging.judge(claim, results, ages) for claim in claims.load()],
         comparisons,
         [study.load(name) for name in names if name not in comparisons],
         {name: one for name, one in steps.items() if name not in shared},

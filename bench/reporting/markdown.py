@@ -14,7 +14,8 @@ from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
 from bench.studies import words
 from bench.studies.comparison import Comparison
-from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, TOPICS, Verdict
+from bench.verdicts.claims import TOPICS
+from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 
 HEADLINE = "optimizers"  # the experiment that README.md leads with
 SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
@@ -23,6 +24,7 @@ EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = ("loss", "tuning")  # pictures of one condition
 
 
+BY_THEOREM = "True by a theorem; checked numerically"
 BEGINNING = "# Results\n\nMade by `make results`"  # by this a report knows its own
 
 
@@ -33,8 +35,10 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         "[`report.html`](report.html) is the same with interactive charts, "
         "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
         "verdicts with their numbers and records.",
-        f"## Verdicts\n\n{tally(content.verdicts)}",
-        claims_table(content.verdicts),
+        f"## Verdicts\n\n{tally(tested(content.verdicts))}",
+        claims_table(tested(content.verdicts)),
+        f"### {BY_THEOREM}",
+        claims_table(by_theorem(content.verdicts)),
     ]
     for name, every in content.comparisons.items():
         parts += [f"## {name}", *experiment(content, every, shown)]
@@ -144,10 +148,15 @@ def others(content: Content) -> str:
 
 def verdicts(content: Content) -> str:
     """How many came out how, and folded away a line a claim."""
-    rows = [[Cell(one.claim.statement), Cell(one.verdict)] for one in content.verdicts]
-    every = table(Table([Cell("claim"), Cell("verdict")], rows))
-    summary = f"<details><summary>All {len(rows)} claims</summary>"
-    return f"{tally(content.verdicts)}\n\n{summary}\n\n{every}\n\n</details>"
+
+    def listed(found: list[Verdict]) -> str:
+        rows = [(one.claim.statement, one.verdict) for one in found]
+        return table(Table(cells(("claim", "verdict")), [cells(row) for row in rows]))
+
+    every, apart = tested(content.verdicts), by_theorem(content.verdicts)
+    summary = f"<details><summary>All {len(every)} claims, and {len(apart)} theorems</summary>"
+    parts = [tally(every), summary, listed(every), f"{BY_THEOREM}:", listed(apart), "</details>"]
+    return "\n\n".join(parts)
 
 
 PARTS: dict[str, Callable[[Content], str]] = {
@@ -191,6 +200,16 @@ def escaped(words: str) -> str:
 def made(records: Iterable[dict[str, Any]]) -> str:
     """Machines, versions and commits of records, in brackets."""
     return f"({escaped(words.environment(records))})"
+
+
+def tested(found: list[Verdict]) -> list[Verdict]:
+    """Those that measurements could refute."""
+    return [one for one in found if not one.claim.theorem]
+
+
+def by_theorem(found: list[Verdict]) -> list[Verdict]:
+    """Those that only a false theorem could refute: they stand outside the tally."""
+    return [one for one in found if one.claim.theorem]
 
 
 def tally(found: list[Verdict]) -> str:

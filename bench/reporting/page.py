@@ -22,12 +22,13 @@ from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
 from bench.studies import words
 from bench.studies.comparison import Comparison
-from bench.verdicts import claims
-from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
+from bench.verdicts import judging
 from bench.verdicts.finding import Finding
+from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, THEOREM, Verdict
 
 HERE = Path(__file__).parent
-SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?"}
+SIGNS = {CONFIRMED: "✓", REFUTED: "✗", DEPENDS: "◐", OPEN: "?", THEOREM: "∎"}
+BY_THEOREM = "true by a theorem; checked numerically"
 
 
 def page(content: Content) -> str:
@@ -79,17 +80,17 @@ def spec(chart: alt.LayerChart | None) -> dict[str, Any] | None:
 
 
 def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
-    """The claims of each topic with what became of them."""
+    """The claims of each topic with what became of them; at the end those that are theorems."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in verdicts:
+    for one in sorted(verdicts, key=lambda one: one.claim.theorem):
         first = next((f for f in one.findings if f.value is not None), None)
-        found.setdefault(one.claim.topic, []).append(
+        found.setdefault(BY_THEOREM if one.claim.theorem else one.claim.topic, []).append(
             {
                 "claim": one.claim,
                 "verdict": one.verdict,
                 "note": one.note,
                 "number": Cell(number(first), first.unit) if first else Cell(""),
-                "findings": [finding(f, one) for f in one.findings],
+                "findings": [finding(f) for f in one.findings],
                 "records": sorted({file for f in one.findings for file in f.records}),
             }
         )
@@ -97,15 +98,15 @@ def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
 
 
 def number(one: Finding) -> str:
-    return claims.number_of(one).replace("-", "−")
+    return judging.number_of(one).replace("-", "−")
 
 
-def finding(one: Finding, verdict: Verdict) -> dict[str, str]:
+def finding(one: Finding) -> dict[str, str]:
     """What a finding says of its claim: a word, where, the number, and what is to be known."""
     if one.missing:
         return {"word": "missing", "where": one.missing, "number": "", "why": ""}
     return {
-        "word": claims.word(one, verdict.claim.rule),
+        "word": judging.word(one),
         "where": one.condition,
         "number": "" if one.value is None else number(one),
         "why": "; ".join(text for text in (one.undecided, one.note) if text),

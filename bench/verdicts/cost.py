@@ -1,5 +1,6 @@
 """What step benchmarks say on a claim, for conf/claim/cost/."""
 
+import statistics
 from typing import Any
 
 from bench.records.origin import slug
@@ -8,14 +9,15 @@ from bench.studies.results import Results
 from bench.verdicts.finding import Finding
 
 
-def overhead(results: Results, *, step: str, arm: str, level: float) -> list[Finding]:
-    """A step's overhead at each measured batch, the largest first, and where it is `level`.
+def overhead(results: Results, *, step: str, arm: str, units: int) -> list[Finding]:
+    """A step's overhead at `units` tokens (images) a step, one finding for each device.
 
-    step: the model of the step benchmarks; each device that has one is a condition of its own.
+    Undecided on a device that measured other batches: it falls with the batch, and what these
+    extrapolate to is said, as is what was measured at the largest of them.
     """
     stems = [f"{step}-{device}" for device in DEVICES if device != "auto"]
     names = [name for stem in stems for name in of_each_gpu(results, stem)]
-    found = [finding for name in names for finding in overhead_on(results, name, arm, level)]
+    found = [finding for name in names for finding in overhead_on(results, name, arm, units)]
     missing = Finding(step, missing=f"bench/step.py with {arm}: results/{names[0]}")
     return found or [missing]
 
@@ -31,31 +33,49 @@ def of_each_gpu(results: Results, stem: str) -> list[str]:
     return found
 
 
-def overhead_on(results: Results, name: str, arm: str, level: float) -> list[Finding]:
+def overhead_on(results: Results, name: str, arm: str, units: int) -> list[Finding]:
     """The same of one step benchmark; nothing where the arm has no part in it."""
     measured = results.json(name) or {"optimizers": {}}
     one = measured["optimizers"].get(arm)
     if one is None or one["error"]:
         return []
-    unit, at = f"{measured['unit']} a step", one["units_at"][f"{level:g}"]
-    if gpu := measured["environment"].get("gpu"):
-        unit += f" on {gpu}"
-    shared = dict(n=one["step_ms"]["n"], unit="overhead", records=[name])
-    found = [
+    unit, of = f"{measured['unit']} a step", one["overhead"]
+    device = measured["environment"].get("gpu") or "CPU"
+    point = next((p for p in of if p["units"] == units and p["value"] is not None), None)
+    largest = max((p for p in of if p["measured"]), key=lambda p: p["units"])
+    where = f"{arm} at {units:,} {unit} on {device}"
+    if point is None:
+        return [Finding(where, missing=f"a batch of {units:,} {unit} in results/{name}")]
+    why = f"extrapolated; measured {largest['value']:.1%} at {largest['units']:,} {unit}"
+    return [
         Finding(
-            f"{arm} at {point['units']:,} {unit}",
+            where,
             *(point["value"], point["low"], point["high"]),
-            **shared,
+            n=one["step_ms"]["n"],
+            unit="overhead",
+            undecided=None if point["measured"] else why,
+            records=[name],
         )
-        for point in reversed(one["overhead"])
-        if point["measured"]
     ]
-    if at["units"] is None:
-        return found
-    low, high = ("never" if at[end] is None else f"{at[end]:,.0f}" for end in ("low", "high"))
-    how = "measured" if at["measured"] else "extrapolated"
-    beyond = f"{arm} from {at['units']:,.0f} {unit} on ({low} to {high}, {how})"
-    return [*found, Finding(beyond, level, level, level, holds=True, **shared)]
+
+
+def relative_time(results: Results, *, step: str, arm: str, against: str) -> list[Finding]:
+    """The time of an arm's step in another's, which took turns with it: on each device the median
+    over rounds, and their range."""
+    found = []
+    stems = [f"{step}-{device}" for device in DEVICES if device != "auto"]
+    for name in (name for stem in stems for name in of_each_gpu(results, stem)):
+        measured = results.json(name) or {"optimizers": {}}
+        pair = [measured["optimizers"].get(label) for label in (arm, against)]
+        if any(one is None or one["error"] or not one.get("step_ms_rounds") for one in pair):
+            continue
+        own, other = (one["step_ms_rounds"] for one in pair)
+        ratios = sorted(a / b for a, b in zip(own, other, strict=True))
+        where = f"{arm} against {against} on {measured['environment'].get('gpu') or 'CPU'}"
+        value, low, high = statistics.median(ratios), ratios[0], ratios[-1]
+        unit = "time / the other's"
+        found.append(Finding(where, value, low, high, len(ratios), unit, records=[name]))
+    return found or [Finding("", missing=f"bench/step.py model={step} with {arm} and {against}")]
 
 
 def near_peak(results: Results, *, step: str, arm: str, needs: str) -> list[Finding]:

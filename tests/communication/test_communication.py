@@ -23,7 +23,7 @@ from bench.reporting import markdown, pictures
 from bench.reporting import page as report_page
 from bench.settings.errors import UserError
 from bench.studies.results import Results
-from bench.verdicts import claims
+from bench.verdicts import claims, judging
 from tests.helpers import commands, fake_results
 from tests.helpers.commands import ROOT
 from tests.helpers.steps import TEXT, settle
@@ -289,17 +289,17 @@ def results(tmp_path) -> Results:
 
 
 def test_claims_are_judged_by_what_was_counted(results):
-    claim = {one.name: claims.judge(one, results) for one in claims.load()}
+    claim = {one.name: judging.judge(one, results) for one in claims.load()}
     (adamw,) = [f for f in claim["adam_shards_freely"].findings if not f.missing]
     assert adamw.value == adamw.high == 0 and adamw.condition.endswith(": adamw")
     muon = claim["muon_needs_communication"]
-    assert muon.verdict == claims.CONFIRMED
+    assert muon.verdict == judging.CONFIRMED
     assert [(f.low, f.high, f.n) for f in muon.findings] == [(300, 600, 3)]
-    assert claim["blockwise_needs_no_communication"].verdict == claims.CONFIRMED
+    assert claim["blockwise_needs_no_communication"].verdict == judging.CONFIRMED
     heads = claim["per_head_needs_no_communication"]
-    assert heads.verdict == claims.CONFIRMED and heads.findings[0].value == 0.25
+    assert heads.verdict == judging.CONFIRMED and heads.findings[0].value == 0.25
     both = claim["muon_needs_gather_and_scatter"]
-    assert both.verdict == claims.DEPENDS
+    assert both.verdict == judging.DEPENDS
     assert {f.holds: f.condition.count("8 all_to_all") for f in both.findings} == {
         True: 1,
         False: 0,
@@ -310,8 +310,8 @@ def test_claims_are_judged_by_what_was_counted(results):
 def test_an_extrapolation_decides_nothing(results):
     for one in claims.load():
         if one.measure[0]["_target_"].endswith("at_scale"):
-            verdict = claims.judge(one, results)
-            assert verdict.verdict == claims.OPEN and "extrapolated" in verdict.condition
+            verdict = judging.judge(one, results)
+            assert verdict.verdict == judging.OPEN and "extrapolated" in verdict.condition
 
 
 @pytest.mark.long

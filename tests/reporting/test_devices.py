@@ -13,8 +13,9 @@ from bench.reporting import tables as report_tables
 from bench.reporting.content import gather
 from bench.stepping import tables as step_tables
 from bench.studies.results import Results
-from bench.verdicts import claims, communication, evidence
-from bench.verdicts.claims import DEPENDS, Claim
+from bench.verdicts import communication, evidence, judging
+from bench.verdicts.claims import Claim
+from bench.verdicts.judging import DEPENDS
 from tests.helpers import fake_results
 from tests.reporting.test_report import made
 
@@ -70,7 +71,7 @@ def test_a_claim_is_judged_on_each_device(both):
     measure |= dict(arm="hybrid", conditions=["language"])
     base = both.comparisons("optimizers", ["language"])[0].arm("hybrid").difference.estimate.mean
     claim = Claim("x", "x", "seed 1: x", "quality", [measure], {"below": base + 0.5})
-    found = claims.judge(claim, both)
+    found = judging.judge(claim, both)
     assert found.verdict == DEPENDS
     assert "(optimizers, language on cpu)" in found.findings[0].condition
     assert "(optimizers, language on cuda)" in found.findings[1].condition

@@ -18,8 +18,9 @@ from bench.reporting.style import GREY, styles
 from bench.studies import study
 from bench.studies import words as report_words
 from bench.verdicts import evidence
-from bench.verdicts.claims import Claim, Verdict
+from bench.verdicts.claims import Claim
 from bench.verdicts.finding import Finding
+from bench.verdicts.judging import THEOREM, Verdict
 from tests.helpers import fake_results
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
@@ -324,15 +325,20 @@ def test_a_browser_draws_it_all_without_a_word_or_a_request(page, browser, tmp_p
 
 @pytest.mark.more
 def test_a_reader_can_ask_for_the_claims_of_one_verdict(content, browser, tmp_path):
-    every = ["a1", "a2", "b1"]
-    claims = [Claim(name, name, "?", name[:1], []) for name in every]
-    words = ("confirmed", "refuted", "refuted")
+    every = ["a1", "a2", "b1", "t1"]
+    claims = [Claim(name, name, "?", name[:1], theorem=name == "t1") for name in every]
+    words = ("confirmed", "refuted", "refuted", THEOREM)
     verdicts = [Verdict(c, word, [], "") for c, word in zip(claims, words, strict=True)]
     file = tmp_path / "report.html"
     file.write_text(report_page.page(replace(content, verdicts=verdicts, comparisons={})))
     tab = browser.new_page()
     tab.goto(file.as_uri())
-    for asked, shown in (("refuted", ["a2", "b1"]), ("confirmed", ["a1"]), ("all 3", every)):
+    for asked, shown in (
+        ("refuted", ["a2", "b1"]),
+        ("confirmed", ["a1"]),
+        (THEOREM, ["t1"]),
+        ("all 4", every),
+    ):
         tab.get_by_text(asked).first.click()
         found = [row.get_attribute("id") for row in tab.query_selector_all("tr[data-verdict]")]
         visible = [name for name in found if tab.locator(f"#{name}").is_visible()]

@@ -1,4 +1,4 @@
-"""Claims: every file can be judged, and verdicts follow from findings by the stated rules."""
+"""Claims: every file can be judged, and records become findings."""
 
 import ast
 import json
@@ -11,9 +11,9 @@ from bench.records import record
 from bench.settings.errors import UserError
 from bench.studies import study
 from bench.studies.results import Results
-from bench.verdicts import claims, cost, evidence
-from bench.verdicts.claims import CONFIRMED, DEPENDS, OPEN, REFUTED, Claim
-from bench.verdicts.finding import Finding
+from bench.verdicts import claims, cost, evidence, judging
+from bench.verdicts.claims import Claim
+from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED
 from tests.helpers import fake_results
 from tests.helpers.commands import ROOT
 
@@ -27,17 +27,16 @@ SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02]  # of five seeds; about 0.0233 a paired
 
 def measures(kinds: str):
     """The arguments of all measures of some kinds, with the claims they belong to."""
-    for file in FILES:
-        for one in claims.read(file).measure:
+    for claim in claims.load():
+        for one in claim.measure:
             if get_method(one["_target_"]).__name__ in kinds.split():
-                yield file.stem, {k: v for k, v in one.items() if k != "_target_"}
+                yield claim.name, {k: v for k, v in one.items() if k != "_target_"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_claim_can_be_judged_and_names_what_it_lacks(file, tmp_path):
-    claim = claims.read(file)
+@pytest.mark.parametrize("claim", claims.load(), ids=lambda claim: claim.name)
+def test_every_claim_can_be_judged_and_names_what_it_lacks(claim, tmp_path):
     assert claim.source.startswith("seed ")
-    verdict = claims.judge(claim, Results(tmp_path))
+    verdict = judging.judge(claim, Results(tmp_path))
     assert verdict.verdict == OPEN and verdict.findings
     assert all(f.missing and f.missing in verdict.condition for f in verdict.findings)
 
@@ -62,7 +61,10 @@ def test_every_arm_of_a_step_benchmark_that_a_claim_names_was_measured():
     for name, asked in measures("overhead"):
         found = cost.overhead(Results(ROOT / "results"), **asked)
         assert all(f.missing is None for f in found), name
-        assert claims.read(FILE_OF[name]).rule == {"below": asked["level"]}
+        claim = claims.read(FILE_OF[name])
+        (bound,) = claim.rule.values()
+        assert f"{asked['units']:,} tokens" in claim.statement
+        assert f"{bound:.0%}".replace("%", " %") in claim.statement
 
 
 def test_every_check_that_a_claim_names_is_one_of_the_laboratory():
@@ -117,6 +119,7 @@ def check_names(folder) -> tuple[set[str], set[str]]:
         ({"rule": {"below": "x"}}, ["rule", "below: x"]),
         ({"rule": {"between": [1, 0]}}, ["rule", "low, high"]),
         ({"rule": {"below": 1, "above": 0}}, ["rule", "below: x"]),
+        ({"denies": "other"}, ["denies=other", "none of its own"]),
     ],
 )
 def test_a_mistake_in_a_claim_is_named(change, words, tmp_path):
@@ -152,7 +155,7 @@ def test_a_claim_lies_in_its_topics_folder_and_names_are_unique_across_topics(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(claims, "CONF", tmp_path / "conf")
-    whole = (ROOT / "conf" / "claim" / "memory" / "third_of_state_muon.yaml").read_text()
+    whole = (ROOT / "conf" / "claim" / "memory" / "third_of_state.yaml").read_text()
     for folder in ("", "speed", "cost", "memory"):
         (tmp_path / "conf" / "claim" / folder).mkdir(parents=True, exist_ok=True)
     (tmp_path / "conf" / "claim" / "cost" / "x.yaml").write_text(whole)
@@ -166,99 +169,6 @@ def test_a_claim_lies_in_its_topics_folder_and_names_are_unique_across_topics(
     (tmp_path / "conf" / "claim" / "memory" / "x.yaml").write_text(whole)
     with pytest.raises(UserError, match=r"cost.*two claims of one name"):
         claims.load()
-
-
-# findings to verdicts --------------------------------------------------------------------------
-
-INSIDE, OUTSIDE, ACROSS = (
-    Finding("here", value, low, high, 5, "loss")
-    for value, low, high in ((-2.0, -3.0, -1.0), (2.0, 1.0, 3.0), (0.0, -1.0, 1.0))
-)
-UNSHOWN = Finding("there", -2.0, -3.0, -1.0, 5, "loss", undecided="no difference shown")
-LACKING = Finding("elsewhere", missing="the runs")
-YES, NO, PART = (
-    Finding("of its own", 1.0, holds=holds, in_part=holds is None) for holds in (True, False, None)
-)
-
-
-def judged(monkeypatch, findings, rule):
-    """The verdict on hand-made findings."""
-    monkeypatch.setattr(claims.targets, "find", lambda _: lambda _, found: found)
-    measure = [{"_target_": "hand", "found": [finding]} for finding in findings]
-    claim = Claim("x", "it is so", "seed 1: x", "cost", measure, rule)
-    return claims.judge(claim, Results(ROOT / "tests"))
-
-
-@pytest.mark.parametrize(
-    ("findings", "verdict"),
-    [
-        ([INSIDE], CONFIRMED),
-        ([OUTSIDE], REFUTED),
-        ([ACROSS], OPEN),  # the interval straddles the bound
-        ([UNSHOWN], OPEN),
-        ([LACKING], OPEN),
-        ([INSIDE, OUTSIDE], DEPENDS),
-        ([INSIDE, ACROSS], DEPENDS),
-        ([INSIDE, UNSHOWN], DEPENDS),
-        ([OUTSIDE, ACROSS], DEPENDS),
-        ([INSIDE, LACKING], CONFIRMED),
-        ([OUTSIDE, LACKING], REFUTED),
-        ([YES], CONFIRMED),
-        ([NO], REFUTED),
-        ([PART], DEPENDS),  # a check of the laboratory that says so itself
-        ([YES, PART], DEPENDS),
-        ([NO, INSIDE], DEPENDS),
-    ],
-)
-def test_the_verdict_on_findings(findings, verdict, monkeypatch):
-    assert judged(monkeypatch, findings, {"below": 0}).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("rule", "verdict"),
-    [
-        ({"below": 1}, CONFIRMED),
-        ({"above": 1.5}, REFUTED),
-        ({"above": -1}, CONFIRMED),
-        ({"below": -1.5}, REFUTED),
-        ({"between": [-1, 1]}, CONFIRMED),
-        ({"between": [2, 3]}, REFUTED),
-        ({"between": [0, 2]}, OPEN),
-        ({"above": 0}, OPEN),
-        ({}, OPEN),
-    ],
-)
-def test_the_whole_interval_has_to_lie_where_the_rule_says(rule, verdict, monkeypatch):
-    assert judged(monkeypatch, [ACROSS], rule).verdict == verdict
-
-
-def test_a_verdict_says_where_it_holds_and_what_is_missing(monkeypatch):
-    found = judged(monkeypatch, [INSIDE, UNSHOWN, OUTSIDE, PART, LACKING], {"below": 0})
-    assert found.condition.split("; ") == [
-        "holds: here -2 (-3 to -1, n=5)",
-        "undecided (no difference shown): there -2 (-3 to -1, n=5)",
-        "fails: here 2 (1 to 3, n=5)",
-        "holds in part: of its own 1",  # without a range
-        "missing: the runs",
-    ]
-
-
-def test_shares_are_shown_in_percent(monkeypatch):
-    share = Finding("x", 0.341, 0.341, 0.341, 1, "share of state saved")
-    assert judged(monkeypatch, [share], {"above": 0}).condition == "holds: x 34.1%"
-
-
-def test_a_verdict_is_written_with_its_number_and_records(monkeypatch):
-    first = Finding("x", -1.0, -2.0, -0.5, 5, "loss", records=["b.json", "a.json"])
-    second = Finding("y", -1.0, -2.0, -0.5, 5, "loss", records=["a.json"])
-    plain = judged(monkeypatch, [LACKING, first, second], {"below": 0}).plain()
-    plain = json.loads(json.dumps(plain))
-    assert plain["claim"] == "x" and plain["verdict"] == CONFIRMED
-    assert [plain[k] for k in ("value", "low", "high", "n")] == [-1, -2, -0.5, 5]
-    assert plain["unit"] == "loss" and plain["records"] == ["a.json", "b.json"]
-    assert "missing: the runs" in plain["condition"] and len(plain["findings"]) == 3
-    nothing = judged(monkeypatch, [LACKING], {}).plain()
-    assert nothing["value"] is None and nothing["records"] == []
 
 
 # records to findings ---------------------------------------------------------------------------
@@ -419,12 +329,11 @@ def test_the_peak_is_compared_by_seed_where_it_was_measured(tmp_path):
     assert "not in the records" in without[0].missing
 
 
-def stepped(folder, device="cpu", gpu=None, **units_at) -> Results:
+def stepped(folder, device="cpu", gpu=None) -> Results:
     file = fake_results.step(folder, f"m-{device}", ("hybrid",))
     whole = json.loads(file.read_text())
     one = whole["optimizers"]["hybrid"]
     one["step_ms"]["n"] = 7
-    one["units_at"]["0.05"] = units_at
     points = [(256, 0.9, True), (512, 0.5, True), (1024, 0.3, False)]
     one["overhead"] = [
         {"units": u, "value": v, "low": v - 0.1, "high": v + 0.1, "measured": m}
@@ -436,51 +345,65 @@ def stepped(folder, device="cpu", gpu=None, **units_at) -> Results:
     return Results(folder)
 
 
-def overhead_claim(arm, level=0.05):
-    measure = dict(_target_="bench.verdicts.cost.overhead", step="m", arm=arm, level=level)
+def overhead_claim(arm, units=512, level=0.05):
+    measure = dict(_target_="bench.verdicts.cost.overhead", step="m", arm=arm, units=units)
     return Claim("x", "x", "seed 1: x", "cost", [measure], {"below": level})
 
 
-def test_an_overhead_depends_on_the_batch(tmp_path):
-    results = stepped(tmp_path, units=20_000.0, low=10_000.0, high=None, measured=False)
-    found = claims.judge(overhead_claim("hybrid"), results)
-    assert found.verdict == DEPENDS and found.plain()["value"] == 0.5  # of the largest measured
-    assert [claims.holds(f, {"below": 0.05}) for f in found.findings] == [False, False, True]
-    assert "hybrid from 20,000 tokens a step on (10,000 to never, extrapolated)" in found.condition
-    assert all(f.records == ["steps/m-cpu.json"] and f.n == 7 for f in found.findings)
+def test_an_overhead_is_judged_at_the_batch_that_its_claim_names(tmp_path):
+    """The largest measured is of 512 tokens and 50 %, the next, extrapolated, of 1,024 and 30 %."""
+    results = stepped(tmp_path)
+    for level, verdict in ((0.7, CONFIRMED), (0.3, REFUTED), (0.5, OPEN)):
+        found = judging.judge(overhead_claim("hybrid", level=level), results)
+        assert found.verdict == verdict and found.plain()["value"] == 0.5, level
+    assert "hybrid at 512 tokens a step on CPU" in found.condition
+    assert found.findings[0].records == ["steps/m-cpu.json"] and found.findings[0].n == 7
 
 
-def test_an_overhead_that_never_falls_is_refuted(tmp_path):
-    results = stepped(tmp_path, units=None, low=None, high=None, measured=False)
-    assert claims.judge(overhead_claim("hybrid"), results).verdict == REFUTED
+@pytest.mark.parametrize("level", [0.01, 0.9])
+def test_an_overhead_that_is_extrapolated_decides_nothing(level, tmp_path):
+    results = stepped(tmp_path)
+    found = judging.judge(overhead_claim("hybrid", 1024, level), results)
+    assert found.verdict == OPEN
+    assert "extrapolated; measured 50.0% at 512 tokens a step" in found.condition
+
+
+def test_an_overhead_at_a_batch_that_is_not_there_is_missing(tmp_path):
+    results = stepped(tmp_path)
+    found = judging.judge(overhead_claim("hybrid", 700), results)
+    assert found.verdict == OPEN and "a batch of 700 tokens" in found.findings[0].missing
     for arm in ("broken", "absent"):
-        assert arm in claims.judge(overhead_claim(arm), results).findings[0].missing
+        assert arm in judging.judge(overhead_claim(arm), results).findings[0].missing
 
 
 def test_an_overhead_is_of_every_device_that_has_a_record(tmp_path):
-    """A GPU's stands beside a CPU's, by name, and one of them may decide otherwise."""
-    stepped(tmp_path, units=None, low=None, high=None, measured=False)
-    at = dict(units=2000.0, low=1000.0, high=3000.0, measured=True)
-    results = stepped(tmp_path, "cuda", "Imagined GPU", **at)
-    found = claims.judge(overhead_claim("hybrid"), results)
-    assert found.verdict == DEPENDS
-    there = [f for f in found.findings if "on Imagined GPU" in f.condition]
-    assert {file for f in there for file in f.records} == {"steps/m-cuda.json"}
-    others = [f for f in found.findings if f not in there]
-    assert {file for f in others for file in f.records} == {"steps/m-cpu.json"}
-    assert [claims.holds(f, {"below": 0.05}) for f in others] == [False, False]
+    """A GPU's stands beside a CPU's, by name; one that is compiled, say, is no device of its own,
+    and a second GPU's step benchmark has its name."""
+    for name, gpu in (("cpu", None), ("cuda", "Imagined GPU"), ("cuda-other-gpu", "Other GPU")):
+        stepped(tmp_path, name, gpu)
+    results = stepped(tmp_path, "cuda-compiled", "Imagined GPU")
+    found = judging.judge(overhead_claim("hybrid"), results)
+    where = {one.condition.rpartition(" on ")[2]: one.records for one in found.findings}
+    assert where == {
+        "CPU": ["steps/m-cpu.json"],
+        "Imagined GPU": ["steps/m-cuda.json"],
+        "Other GPU": ["steps/m-cuda-other-gpu.json"],
+    }
 
 
-def test_an_overhead_of_a_second_gpu_is_a_condition_too(tmp_path):
-    """Its step benchmark has its name; one that is compiled, say, is no device of its own."""
-    at = dict(units=2000.0, low=1000.0, high=3000.0, measured=True)
-    for name, gpu in (("cuda", "Imagined GPU"), ("cuda-other-gpu", "Other GPU")):
-        stepped(tmp_path, name, gpu, **at)
-    results = stepped(tmp_path, "cuda-compiled", "Imagined GPU", **at)
-    found = claims.judge(overhead_claim("hybrid"), results)
-    files = {file for one in found.findings for file in one.records}
-    assert files == {"steps/m-cuda.json", "steps/m-cuda-other-gpu.json"}
-    assert any("on Other GPU" in one.condition for one in found.findings)
+def test_a_step_is_timed_against_another_round_by_round(tmp_path):
+    asked = dict(step="m", arm="hybrid", against="plain")
+    file = tmp_path / "steps" / "m-cpu.json"
+    stepped(tmp_path)
+    assert "hybrid and plain" in cost.relative_time(Results(tmp_path), **asked)[0].missing
+    whole = json.loads(file.read_text())
+    hybrid = whole["optimizers"]["hybrid"]
+    whole["optimizers"]["plain"] = hybrid | {"step_ms_rounds": [10.0, 20.0, 40.0]}
+    hybrid["step_ms_rounds"] = [9.0, 10.0, 30.0]
+    record.write_json(file, whole)
+    (one,) = cost.relative_time(Results(tmp_path), **asked)
+    assert (one.value, one.low, one.high, one.n) == (0.75, 0.5, 0.9, 3)
+    assert one.condition == "hybrid against plain on CPU" and one.records == ["steps/m-cpu.json"]
 
 
 def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):
@@ -495,7 +418,7 @@ def test_checks_of_the_laboratory_carry_their_verdicts(tmp_path):
 
     def verdict(*names):
         measure = [{"_target_": "bench.verdicts.evidence.check", "names": list(names)}]
-        return claims.judge(Claim("x", "x", "s", "cost", measure), Results(tmp_path))
+        return judging.judge(Claim("x", "x", "s", "cost", measure), Results(tmp_path))
 
     assert [verdict(one["name"]).verdict for one in found] == [CONFIRMED, REFUTED, DEPENDS, OPEN]
     assert verdict("confirmed", "refuted").verdict == DEPENDS

@@ -12,7 +12,7 @@ from bench.measuring import flops
 from optimizers.state import state_bytes
 
 SIDE = 512  # of the lone matrix
-CLAIMED = 0.33  # of the optimizer's state
+HALF = (0.49, 0.51)  # of the state: one buffer of two, beside counters
 
 
 def checks(seed: int) -> Iterator[Check]:
@@ -81,16 +81,16 @@ def lone_matrix_state() -> Check:
     figures = ", ".join(f"{name} {count:,}" for name, count in held.items())
     return Check(
         name="lone_matrix_state",
-        statement=f"Muon saves {CLAIMED:.0%} of the optimizer's state",
+        statement="Muon keeps one buffer for a matrix, half of AdamW's state",
         value=share,
         low=share,
         high=share,
         n=1,
         unit="share of AdamW's state, one matrix",
-        verdict=CONFIRMED if abs(share - CLAIMED) < 0.01 else REFUTED,
+        verdict=CONFIRMED if HALF[0] <= share <= HALF[1] else REFUTED,
         condition=f"bytes of one {SIDE}x{SIDE} fp32 matrix: {figures}; of weights and state "
-        f"together the saving is {of_both:.1%}, with the gradients too {of_all:.1%}; confirmed if "
-        "within one percentage point of the figure",
+        f"together the saving is {of_both:.1%}, with the gradients too {of_all:.1%}; confirmed "
+        f"from {HALF[0]:g} to {HALF[1]:g}",
         source=SEED_1,
     )
 

@@ -37,7 +37,7 @@ def test_the_state_of_a_lone_matrix(monkeypatch):
     assert cost.measured_state(updates.muon) == weights
     assert cost.measured_state(updates.adamw) == 2 * weights + 4  # and a counter
     check = cost.lone_matrix_state()
-    assert check.verdict == "refuted" and abs(check.value - 0.5) < 1e-5
+    assert check.verdict == "confirmed" and abs(check.value - 0.5) < 1e-5
     assert "state together the saving is 33.3%" in check.condition
-    monkeypatch.setattr(cost, "CLAIMED", 0.5)
-    assert cost.lone_matrix_state().verdict == "confirmed"
+    monkeypatch.setattr(updates, "muon", updates.adamw)
+    assert cost.lone_matrix_state().verdict == "refuted"
