@@ -139,6 +139,24 @@ def steepest_staying(epsilon: float, points: int = 4001) -> Triple:
     return steepest(lower, np.full(points, 1 + epsilon), x)
 
 
+def steepest_ending(epsilon: float) -> Triple:
+    """With every input of (0, 1] ending in [1 - e, 1 + e]: the steepest on a grid, or that which
+    stays there, so that the slope is a lower bound."""
+    stays = steepest_staying(epsilon)
+    slopes = np.arange(stays[0], stays[0] + 0.5, 0.01)
+    a, mu = np.meshgrid(slopes, np.arange(-5.5, 1.0, 0.02))
+    found = long_run(*triple_at(a, mu))
+    fine = found.epsilon <= epsilon  # nan: no
+    if not fine.any():
+        return stays
+    column = int(np.flatnonzero(fine.any(axis=0)).max())
+    row = int(np.flatnonzero(fine[:, column])[0])
+    middle = 2 / (found.low[row, column] + found.high[row, column])  # puts the band about 1
+    ends = triple_at(slopes[column], mu[row, column], middle)
+    a, b, c = map(float, ends)
+    return a, b, c
+
+
 def epsilon_of_slope(slope: float) -> float:
     """The e for which `steepest_staying` has this slope."""
     above = lambda e: steepest_staying(e)[0] - slope  # noqa: E731

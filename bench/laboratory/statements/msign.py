@@ -1,128 +1,27 @@
-"""The statements about msign: it keeps a matrix's directions and normalizes its scale.
-
-The directions of X = U S V^T are its singular vectors. Of a result O, U^T O V is diagonal if and
-only if it has them too: the part off the diagonal says how far it has not.
-"""
+"""The statements about msign beside other maps, and about norms and traces of matrices."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import binned_statistic
 from torch import Tensor
 
-from bench.laboratory import iteration, matrices
-from bench.laboratory.matrices import Matrices, frobenius
-from bench.laboratory.settings import Source
-from bench.laboratory.statements.check import SEED_1, STEPS, Array, Check, over, verdict
-from optimizers.coefficients import KELLER
+from bench.laboratory.statements import directions
+from bench.laboratory.statements.check import SEED_1, Array, Check, over, verdict
+from bench.laboratory.statements.directions import ROUNDING, Case, off_directions, official
 
-SIDE, SAMPLES = 256, 2
-DTYPES = ("fp32", "bf16")  # of the iteration
 BINS = 200  # of an element-wise map's input
-ROUNDING = 1e-6  # what is below it is rounding
+SIDE = 48  # of a matrix with eigenvalues
 
 
 def checks(seed: int) -> Iterator[Check]:
-    found = cases(seed)
-    yield keeps_directions(found)
-    yield normalizes_scale(found)
+    found = directions.cases(seed)
+    yield from directions.checks(found)
     yield elementwise_reaches(found)
     yield steepest_in_spectral_norm(found)
     yield norms(found, seed)
-
-
-class Case(NamedTuple):
-    """A stack of matrices with their singular vectors: X = U S V^T."""
-
-    name: str
-    stack: Matrices
-    U_bnk: Tensor
-    V_bmk: Tensor
-
-
-def cases(seed: int) -> list[Case]:
-    """Momenta without structure, steep ones, and ones of few directions."""
-    n = SIDE
-    gaussian = Source("gaussian")
-    found = [(gaussian, (n, n)), (gaussian, (n, 4 * n))]
-    steep = (Source("condition", 1e6), Source("power_law", 1.0), Source("low_rank", 0.1))
-    found += [(source, (n, n)) for source in steep]
-    return [
-        case(f"{source} {shape[0]}x{shape[1]}", matrices.formed(source, shape, SAMPLES, seed))
-        for source, shape in found
-    ]
-
-
-def case(name: str, stack: Matrices) -> Case:
-    U, _, Vh = torch.linalg.svd(stack.X_bnm, full_matrices=False)
-    return Case(name, stack, U, Vh.mT)
-
-
-def official(case: Case, dtype: str) -> Tensor:
-    """Five steps of the official coefficients, the iteration in `dtype`."""
-    return iteration.iterated(case.stack.X_bnm, [KELLER] * STEPS, "newton_schulz", dtype)
-
-
-def off_directions(case: Case, result_bnm: Tensor) -> float:
-    """The share of a result's Frobenius norm that is off X's directions: the worst of the stack."""
-    U, V = case.U_bnk, case.V_bmk
-    along = torch.diagonal(U.mT @ result_bnm @ V, dim1=-2, dim2=-1)
-    off = result_bnm - (U * along.unsqueeze(-2)) @ V.mT
-    return float((frobenius(off) / frobenius(result_bnm)).max())
-
-
-def keeps_directions(found: list[Case]) -> Check:
-    exact = max(off_directions(case, case.stack.msign_bnm) for case in found)
-    off = {dtype: [off_directions(c, official(c, dtype)) for c in found] for dtype in DTYPES}
-    worst = {dtype: max(values) for dtype, values in off.items()}
-    figures = ", ".join(
-        f"{case.name} {value:.2g}" for case, value in zip(found, off["bf16"], strict=True)
-    )
-    return Check(
-        name="msign_keeps_directions",
-        statement="msign keeps a matrix's directions, its singular vectors",
-        value=float(np.median(off["bf16"])),
-        low=min(off["bf16"]),
-        high=worst["bf16"],
-        n=len(found),
-        unit="share of the norm off the directions, official coefficients in bf16: median and "
-        "range over kinds of matrices",
-        verdict=verdict(max(exact, *worst.values()) < 0.05, exact >= 0.05),
-        condition=f"largest: exact {exact:.0e}, official coefficients in fp32 {worst['fp32']:.0e}; "
-        f"in bf16 {figures}; confirmed below 0.05 in all of them, refuted if not even by the exact "
-        "factor",
-        source=SEED_1,
-    )
-
-
-def normalizes_scale(found: list[Case]) -> Check:
-    """Over the directions that a matrix has: those of zero singular value stay zero."""
-    exact = max(np.abs(singular_values(case, case.stack.msign_bnm) - 1).max() for case in found)
-    five = [singular_values(case, official(case, "fp32")) for case in found]
-    errors = [float(np.abs(s - 1).mean()) for s in five]
-    figures = ", ".join(
-        f"{case.name} {_span(s)} (of {_span(singular_values(case, case.stack.X_bnm))})"
-        for case, s in zip(found, five, strict=True)
-    )
-    inside = all(s.min() > 0.5 and s.max() < 1.5 for s in five)
-    return Check(
-        name="msign_normalizes_scale",
-        statement="msign normalizes a matrix's scale: all singular values become 1",
-        **over(errors),
-        unit="mean |s-1|, official coefficients: median and range over kinds of matrices",
-        verdict=verdict(exact < ROUNDING and inside, exact >= ROUNDING),
-        condition=f"exact: largest |s-1| {exact:.0e}; official coefficients in fp32: {figures}; "
-        "confirmed if exact ones are 1 and the others all within (0.5, 1.5), refuted if exact ones "
-        "are not",
-        source=SEED_1,
-    )
-
-
-def singular_values(case: Case, result_bnm: Tensor) -> Array:
-    """The singular values of a result, as many of each matrix as X has nonzero ones."""
-    return torch.linalg.svdvals(result_bnm).numpy()[case.stack.s_bk > 0]
+    yield trace_is_sum_of_eigenvalues(seed)
 
 
 # what else comes near --------------------------------------------------------------------------
@@ -168,7 +67,7 @@ def sine(X_nm: Tensor, Q_nm: Tensor) -> float:
     return float((Q_nm - along * X_nm).norm() / Q_nm.norm())
 
 
-# norms -----------------------------------------------------------------------------------------
+# norms and traces -------------------------------------------------------------------------------
 
 
 def steepest_in_spectral_norm(found: list[Case]) -> Check:
@@ -226,5 +125,20 @@ def norms(found: list[Case], seed: int) -> Check:
     )
 
 
-def _span(s: Array) -> str:
-    return f"{s.min():.2g} to {s.max():.3g}"
+def trace_is_sum_of_eigenvalues(seed: int) -> Check:
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.randn(SIDE, SIDE, dtype=torch.float64, generator=generator)
+    off = float(abs(torch.linalg.eigvals(A).sum() - torch.trace(A)) / A.norm())
+    return Check(
+        name="trace_is_sum_of_eigenvalues",
+        statement="the trace is the sum of the eigenvalues",
+        value=off,
+        low=None,
+        high=None,
+        n=1,
+        unit="difference / Frobenius norm",
+        verdict=verdict(off < ROUNDING, off >= ROUNDING),
+        condition=f"a Gaussian {SIDE}x{SIDE} matrix in fp64; confirmed but for rounding, below "
+        f"{ROUNDING:g}",
+        source=SEED_1,
+    )

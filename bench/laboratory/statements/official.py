@@ -27,6 +27,7 @@ from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
 
 STARTS = 12  # of the minimax fit
 LONG = 100  # steps: what an iteration ends in
+CLOSE = 0.01  # of the largest slope: as good as it
 
 
 def checks(rows: Array, unseen: Array, by_shape: Spectra, single: Fit) -> Iterator[Check]:
@@ -36,7 +37,8 @@ def checks(rows: Array, unseen: Array, by_shape: Spectra, single: Fit) -> Iterat
     yield official_does_not_converge(rows)
     yield official_beats_taylor(by_shape)
     yield fewer_steps(by_shape)
-    yield little_to_gain(rows, unseen, single)
+    yield little_to_gain(unseen, single)
+    yield little_to_gain_by_steps(rows, unseen)
 
 
 # where the coefficients come from --------------------------------------------------------------
@@ -62,26 +64,30 @@ def taylor_is_second_order() -> Check:
 
 
 def official_is_steepest() -> Check:
-    """By how much another stable triple is steeper, in each reading of stable (dynamics.py)."""
+    """By how much another stable triple is steeper, in each reading of stable (dynamics.py).
+
+    The text does not say which it means, so that only what holds in every reading is decided.
+    """
     official = dynamics.long_run(*KELLER)
     epsilon = float(max(official.high - 1, 1 - official.low))
-    own = dynamics.steepest_staying(epsilon)
-    bounded = dynamics.steepest_bounded(both_signs=False)
-    best_for = dynamics.epsilon_of_slope(KELLER[0])
+    steeper = {
+        "stay": dynamics.steepest_staying(epsilon),
+        "limit": dynamics.steepest_ending(epsilon),
+        "bounded": dynamics.steepest_bounded(both_signs=False),
+    }
+    shares = {reading: KELLER[0] / triple[0] for reading, triple in steeper.items()}
+    figures = ", ".join(f"{reading} {share:.3f}" for reading, share in shares.items())
+    largest = [share > 1 - CLOSE for share in shares.values()]
     return Check(
         name="official_is_steepest",
         statement="the official coefficients have the largest slope at zero of all stable ones",
-        value=KELLER[0] / own[0],
-        low=KELLER[0] / bounded[0],
-        high=KELLER[0] / own[0],
-        n=1,
-        unit="their slope / the largest of triples that end as near to 1; low: of all that stay in "
-        "[0, 1]",
-        verdict=verdict(KELLER[0] > 0.99 * own[0], KELLER[0] < 0.99 * own[0]),
-        condition=f"small values end within {epsilon:.3f} of 1, where {_text(own)} does too; "
-        f"merely to stay in [0, 1] allows {_text(bounded)}; theirs would be the largest slope for "
-        f"{best_for:.3f}, by {_text(dynamics.steepest_staying(best_for))}; confirmed within 1 % of "
-        "the largest for their own distance",
+        **over(list(shares.values())),
+        unit="their slope / the largest of stable triples: median and range over readings",
+        verdict=verdict(all(largest), not any(largest)),
+        condition=f"{figures}; stay, limit: small values stay, or end, within {epsilon:.3f} of 1, "
+        f"as theirs, where {_text(steeper['stay'])} stays; bounded: [0, 1] is mapped into itself, "
+        f"by {_text(steeper['bounded'])}; confirmed within {CLOSE:.0%} of the largest in every "
+        "reading, refuted in none",
         source=DOCSTRING,
     )
 
@@ -159,19 +165,34 @@ def taylor_steps(rows: Array, error: float) -> int:
 # what better ones would gain -------------------------------------------------------------------
 
 
-def little_to_gain(rows: Array, unseen: Array, single: Fit) -> Check:
-    """What share of the official set's error others remove, at no more products."""
+def little_to_gain(unseen: Array, single: Fit) -> Check:
+    """By another single triple: what the text's two figures are of."""
+    return _gain(
+        "little_to_gain",
+        "another single triple gains little on the official one: mse 0.04431 to 0.02733",
+        {"one fitted triple": single.triples * STEPS},
+        unseen,
+    )
+
+
+def little_to_gain_by_steps(rows: Array, unseen: Array) -> Check:
+    """By a triple of its own for each step, which costs no product more."""
     sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
-    sets["one fitted triple"] = single.triples * STEPS
     sets["a fitted triple a step"] = search.minimax(rows, STEPS, STARTS).triples
+    statement = "a triple for each step gains little on the official one"
+    return _gain("little_to_gain_by_steps", statement, sets, unseen)
+
+
+def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Array) -> Check:
+    """What share of the official set's error the best of these sets removes."""
     removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
     best = max(removed, key=lambda name: removed[name].mean)
     figures = ", ".join(
         f"{name} {share.mean:.1%}" for name, share in removed.items() if share.mean > 0
     )
     return Check(
-        name="little_to_gain",
-        statement="there is little to gain on the official coefficients: mse 0.04431 to 0.02733",
+        name=name,
+        statement=statement,
         value=removed[best].mean,
         low=removed[best].low,
         high=removed[best].high,

@@ -78,7 +78,7 @@ def checks(samples: int, seed: int) -> Iterator[Check]:
         yield convergence.taylor_steps(steep, tolerance, "condition 1e6")
     yield convergence.slope_of_named_sets()
     yield convergence.slope_of_random_triples(TRIPLES, seed)
-    yield convergence.slope_and_error(rows, TRIPLES, seed)
+    yield from convergence.slope_and_error(rows, TRIPLES, seed)
     gaussian = Source("gaussian")
     by_shape = {shape: matrices.random(gaussian, shape, None, seed).spectra for shape in SHAPES}
     yield coefficients.uniform(by_shape)

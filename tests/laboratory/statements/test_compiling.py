@@ -13,6 +13,7 @@ from bench.laboratory.statements.compiling import (
     compiled_graphs,
     static_shapes,
 )
+from bench.measuring import flops
 
 SHAPES = ((1, 4, 6), (2, 5, 5))
 
@@ -61,13 +62,25 @@ def test_gains_are_judged_by_the_interval_of_their_median():
     eager = rng.uniform(0.9, 1.1, (compiling.ROUNDS, 2))
 
     def gain(compiled):
-        return compile_gain({"eager": eager, "compiled": compiled, "eager again": eager})
+        whole = {"eager": eager, "compiled": compiled, "eager again": eager, "pieces": eager / 3}
+        check = compile_gain(whole)
+        assert "eager code gains 3.00" in check.condition  # and is no part of the verdict
+        return check
 
     assert gain(eager / 2).verdict == "confirmed" and gain(eager / 2).value == pytest.approx(2)
     assert gain(eager).verdict == "refuted" and gain(2 * eager).verdict == "refuted"
     assert gain(rng.permutation(eager)).verdict == "depends"
     low, high = compiling.of_median(np.arange(11.0))
     assert (low, high) == (1, 9)  # 97.9 % by the binomial distribution; (2, 8) would have 93.5 %
+
+
+def test_compiler_and_eager_code_are_given_the_same_work():
+    X = torch.randn(3, 600, 640)  # of a size at which a step of ours cuts symmetric products
+    torch.testing.assert_close(compiling.plain(X), compiling.official(X), atol=1e-4, rtol=0)
+    counted = flops.count(lambda: compiling.plain(X))
+    assert counted.products == 3 * compiling.STEPS
+    n, m = 600, 640
+    assert counted.flops == 3 * compiling.STEPS * (2 * 2 * n * n * m + 2 * n**3)
 
 
 def test_times_are_of_turns():

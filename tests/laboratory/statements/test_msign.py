@@ -1,4 +1,4 @@
-"""The checks of directions and scale: numbers against loops over singular vectors, and laws."""
+"""The checks of msign beside element-wise maps, and of norms and traces: numbers against laws."""
 
 import math
 
@@ -7,47 +7,14 @@ import pytest
 import torch
 
 from bench.laboratory import matrices
-from bench.laboratory.settings import Source
 from bench.laboratory.statements import msign
-from bench.laboratory.statements.msign import best_elementwise, off_directions, sine
-
-
-def small(kind: str, value: float | None = None, shape=(24, 32)) -> msign.Case:
-    source = Source(kind, value)
-    return msign.case(str(source), matrices.formed(source, shape, 2, seed=0))
+from bench.laboratory.statements.msign import best_elementwise, sine
+from tests.helpers.laboratory import case as small
 
 
 @pytest.fixture(scope="module")
 def found():
     return [small("gaussian"), small("power_law", 1.0), small("low_rank", 0.25)]
-
-
-def test_what_is_off_the_directions_is_what_other_pairs_of_vectors_make(found):
-    case = small("gaussian", shape=(8, 8))
-    result = torch.randn(2, 8, 8, dtype=torch.float64)
-    shares = []
-    for U, V, R in zip(case.U_bnk, case.V_bmk, result, strict=True):
-        pairs = [(U[:, i] @ R @ V[:, j]) ** 2 for i in range(8) for j in range(8) if i != j]
-        shares.append(math.sqrt(sum(pairs)) / R.norm())
-    assert off_directions(case, result) == pytest.approx(float(max(shares)))
-    for case in found:  # an odd polynomial keeps them
-        X = case.stack.X_bnm
-        assert off_directions(case, 2 * X - X @ X.mT @ X) < 1e-12
-
-
-def test_directions_are_kept_but_for_rounding(found):
-    check = msign.keeps_directions(found[:2])
-    assert check.verdict == "confirmed" and check.low > 1e-3
-    shuffled = [case._replace(U_bnk=case.U_bnk.flip(-1)) for case in found]
-    assert msign.keeps_directions(shuffled).verdict == "refuted"
-
-
-def test_scale_is_normalized_where_no_value_is_too_small(found):
-    check = msign.normalizes_scale(found)
-    assert check.verdict == "confirmed" and 0.05 < check.low < check.high < 0.3
-    steep = small("condition", 1e8)
-    assert msign.normalizes_scale([*found, steep]).verdict == "depends"
-    assert len(msign.singular_values(found[2], found[2].stack.X_bnm)) == 2 * 6  # of rank 6
 
 
 def test_the_nearest_element_wise_map_is_found():
@@ -83,3 +50,10 @@ def test_shuffling_entries_changes_the_spectral_norm_alone(found):
     check = msign.norms(found, seed=0)
     assert check.verdict == "confirmed" and check.high > 0.3
     assert msign.norms(found[:1], seed=0).verdict == "depends"
+
+
+def test_the_eigenvalues_add_up_to_the_trace(monkeypatch):
+    check = msign.trace_is_sum_of_eigenvalues(seed=0)
+    assert check.verdict == "confirmed" and check.value < 1e-10
+    monkeypatch.setattr(torch.linalg, "eigvals", torch.linalg.svdvals)
+    assert msign.trace_is_sum_of_eigenvalues(seed=0).verdict == "refuted"

@@ -13,8 +13,8 @@ from bench.laboratory.statements import (
     coefficients,
     compiling,
     convergence,
+    directions,
     embeddings,
-    msign,
     run,
     shards,
 )
@@ -140,13 +140,19 @@ def test_correlations_have_verdicts_by_their_intervals():
     assert verdict(x + 100 * noise) == "depends"
 
 
+def test_steep_triples_are_told_from_flat_ones(rows):
+    flat, steep = convergence.slope_and_error(rows, 300, seed=0)
+    assert flat.verdict == "confirmed" and steep.verdict != "confirmed"
+    assert flat.n + steep.n == 300 and "slope 3." in steep.condition
+
+
 def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SHAPES", SHAPES)
     monkeypatch.setattr(run, "MATRIX_SHAPES", [(64, 64)])
-    monkeypatch.setattr(run, "TRIPLES", 30)
+    monkeypatch.setattr(run, "TRIPLES", 60)
     monkeypatch.setattr(basis, "BASES", 2)
     monkeypatch.setattr(basis, "RATES", (0.1,))
-    monkeypatch.setattr(msign, "SIDE", 64)
+    monkeypatch.setattr(directions, "SIDE", 64)
     monkeypatch.setattr(shards, "SHAPES", [(64, 64)])
     monkeypatch.setattr(embeddings, "SEQUENCES", (1,))
     monkeypatch.setattr(compiling, "BACKEND", "eager")
@@ -157,7 +163,7 @@ def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     found = run.run(asked, said.append)
     whole = json.loads((tmp_path / "ortho" / "checks.json").read_text())
     assert [one["name"] for one in whole["checks"]] == [check.name for check in found]
-    assert len({check.name for check in found}) == len(found) == 47
+    assert len({check.name for check in found}) == len(found) == 52
     for check in found:
         assert check.verdict in ("confirmed", "refuted", "depends", "open")
         assert check.condition and check.source and check.statement
