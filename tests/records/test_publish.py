@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.records import files
+from bench.records import files, ledger
 from bench.studies import lines
 from scripts import publish
 from tests.helpers.commands import TINY, settle
@@ -32,6 +32,19 @@ def published(tmp_path, monkeypatch):
 
 
 PART = ["experiment=smoke", "stage=final", "condition=text", "arm=hybrid"]
+
+
+@pytest.mark.parametrize("age", [{"commit": "0" * 12, "date": "2026-01-01"}, None])
+def test_the_age_of_the_declaration_is_noted_or_it_is_said_why_not(
+    age, train, published, monkeypatch, tmp_path, capsys
+):
+    train(*PART)
+    monkeypatch.setattr(ledger, "first", lambda *_: age)
+    assert published()[0] == 0
+    noted = json.loads((tmp_path / "results" / "rules.json").read_text())
+    whole = {"what": "study", "name": "smoke", **(age or {})}
+    assert noted == ({ledger.of_experiment("smoke"): whole} if age else {})
+    assert ("smoke.yaml: not committed" in capsys.readouterr().err) is (age is None)
 
 
 def test_new_records_take_the_place_of_old_ones_once_they_are_there(train, published, monkeypatch):

@@ -2,15 +2,21 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from bench import report
+from bench.records import ledger
 from bench.reporting import charts, line_layers, markdown, tables
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
 from bench.studies.lines import Lines
 from bench.studies.results import Results
+from bench.verdicts import claims
+from bench.verdicts.ages import Ages
+from bench.verdicts.claims import Claim
+from bench.verdicts.judging import CONFIRMED, THEOREM, Verdict
 from tests.helpers import fake_results
 
 
@@ -114,6 +120,47 @@ def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp
     text = markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
     assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
     assert "optimizers" not in text
+
+
+def verdict(name: str, word: str, **more) -> Verdict:
+    return Verdict(Claim(name, f"{name} it is", "seed 1: x", "cost", **more), word, [], "", NOTE)
+
+
+NOTE = "rule younger than its records"
+
+
+def test_theorems_are_listed_apart_and_stand_outside_the_tally(tmp_path):
+    found = [verdict("so", CONFIRMED), verdict("always", THEOREM, theorem=True)]
+    content = replace(gather(Results(tmp_path)), verdicts=found)
+    for text in (markdown.verdicts(content), markdown.results_page(content, ())):
+        assert "| all | 1 | 0 | 0 | 0 |" in text
+        counted, apart = text.split("True by a theorem; checked numerically")
+        assert "so it is" in counted and "always it is" not in counted and "always it is" in apart
+    assert "All 1 claims, and 1 theorems" in markdown.verdicts(content)
+
+
+def test_a_verdict_whose_rule_is_younger_than_its_records_says_so_where_it_is_shown(tmp_path):
+    fake_results.fill(tmp_path, "qkv", ["vision"])
+    results = Results(tmp_path)
+    content = gather(results, Ages(results, {}))
+    judged = {one.claim.name: one for one in content.verdicts}
+    assert judged["per_head_better_than_split"].note == NOTE
+    assert f"| {NOTE}; " in markdown.results_page(content, ())
+    assert all(one.note in ("", NOTE) for one in content.verdicts)
+    assert not any(one.note for one in gather(results).verdicts)  # without ages nothing is said
+
+
+def test_the_ages_of_rules_are_added_to_those_that_are_known(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ledger, "FILE", tmp_path / "rules.json")
+    new, loose, *known = [*claims.rules(), *ledger.studies()]
+    ages = {new.now: {"commit": "0" * 12, "date": "2026-01-01"}}
+    monkeypatch.setattr(ledger, "first", lambda _, digest: ages.get(digest))
+    before = {rule.now: {"what": rule.what, "name": "older"} for rule in known}
+    after = report.grown(before)
+    assert list(after.items())[:-1] == list(before.items())
+    assert after[new.now] == {"what": "claim", "name": new.file.stem, **ages[new.now]}
+    assert ledger.read(ledger.FILE) == after
+    assert f"{loose.file.name}: not committed" in capsys.readouterr().err
 
 
 def test_text_of_records_reaches_no_paragraph_unescaped(tmp_path):
