@@ -124,19 +124,29 @@ def first(rule: Rule, wanted: str) -> dict[str, str] | None:
 
 
 class History:
-    """The commits that lead to the code at hand, with their dates and parents."""
+    """The commits that lead to the code at hand: dates, parents, and which record came with which.
 
-    def __init__(self, lines: str) -> None:
-        """lines: of each commit the hash, the date and the parents."""
+    lines: of each commit the hash, the date and the parents; added: what git says of the files
+    that commits added, the newest first, each after a zero byte: its hash and the files.
+    """
+
+    def __init__(self, lines: str, added: str = "") -> None:
         split = [line.split() for line in lines.splitlines()]
         self.dates = {commit: date for commit, date, *_ in split}
         self.parents = {commit: parents for commit, _, *parents in split}
         self.by_short = {commit[:SHORT]: commit for commit in self.parents}
+        self.added = {
+            name.rpartition("/")[2]: commit
+            for commit, *names in (entry.split() for entry in added.split("\0")[1:])
+            for name in names
+        }
         self.answers: dict[tuple[str, str], bool] = {}
 
     @classmethod
     def here(cls) -> "History":
-        return cls(origin.git("log", "--format=%H %cI %P") or "")
+        files = ("--name-only", "--no-renames", "--diff-filter=A", "--", "results/records")
+        added = origin.git("log", "--format=%x00%H", *files)
+        return cls(origin.git("log", "--format=%H %cI %P") or "", added or "")
 
     def whole(self, commit: str | None) -> str | None:
         """The commit's full hash, where it is known."""
@@ -144,6 +154,11 @@ class History:
 
     def leads_to(self, old: str, new: str) -> bool:
         """Whether `new` is `old` or comes after it; both are known."""
+        if (old, new) not in self.answers:
+            self.answers[old, new] = self._leads_to(old, new)
+        return self.answers[old, new]
+
+    def _leads_to(self, old: str, new: str) -> bool:
         seen, ahead = set(), [new]
         while ahead:
             commit = ahead.pop()
@@ -154,6 +169,12 @@ class History:
                 ahead += self.parents.get(commit, [])
         return False
 
+    def published_before(self, rule: dict[str, str], name: str) -> bool:
+        """Whether a cell's record, by the name of its file, was there before a rule: one that is
+        made again later, of the same seed, tells nothing new."""
+        added, commit = self.added.get(name), self.whole(rule["commit"])
+        return bool(added and commit and added != commit and self.leads_to(added, commit))
+
     def stood(self, rule: dict[str, str], environment: dict[str, Any]) -> bool:
         """Whether a rule stood when a result was made: its commit leads to that of the result.
 
@@ -161,9 +182,7 @@ class History:
         """
         old, new = self.whole(rule["commit"]), self.whole(environment.get("commit"))
         if old and new:
-            if (old, new) not in self.answers:
-                self.answers[old, new] = self.leads_to(old, new)
-            return self.answers[old, new]
+            return self.leads_to(old, new)
         made = self.dates.get(new or "") or environment.get("commit_date")
         return made is not None and _time(rule["date"]) <= _time(made)
 

@@ -47,8 +47,11 @@ class Ages:
         record = runs[0].record if runs else self.results.json(file) or {}
         wanted = {studies[run.experiment] for run in runs if run.experiment in studies}
         wanted -= {record.get("study")}  # it was noted when the run began
-        return all(self._known(one, record.get("environment") or {}) for one in {rule} | wanted)
+        name, environment = f"{record.get('cell')}.json", record.get("environment") or {}
+        return all(self._known(one, name, environment) for one in {rule} | wanted)
 
-    def _known(self, rule: str | None, environment: dict[str, Any]) -> bool:
+    def _known(self, rule: str | None, name: str, environment: dict[str, Any]) -> bool:
         entry = self.rules.get(rule or "")
-        return entry is not None and self.history.stood(entry, environment)
+        if entry is None or self.history.published_before(entry, name):
+            return False
+        return self.history.stood(entry, environment)

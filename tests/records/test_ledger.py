@@ -136,6 +136,17 @@ def test_where_a_commit_is_not_known_dates_decide(environment, stood):
     assert history().stood(rule("f" * 40), environment) is stood
 
 
+def test_a_cell_that_was_published_before_a_rule_is_known_by_its_file():
+    """The newest first: a record that went and came again is as old as the first one."""
+    added = f"\0{D}\n\nr/e/x.json\nr/e/y.json\n\0{A}\n\nr/other/x.json\n"
+    lines = "\n".join(f"{k} {DAYS[k]}T00:00:00+00:00 {v}" for k, v in LINES.items())
+    known = History(lines, added)
+    found = {name: known.published_before(rule(B), name) for name in ("x.json", "y.json", "z.json")}
+    assert found == {"x.json": True, "y.json": False, "z.json": False}
+    assert not known.published_before(rule(A), "x.json")  # they came together
+    assert not known.published_before(rule("f" * 40), "x.json")
+
+
 # what runs note ---------------------------------------------------------------------------------
 
 

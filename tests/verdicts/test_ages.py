@@ -13,11 +13,12 @@ from bench.verdicts.claims import Claim
 from tests.helpers import fake_results
 
 OLD, RULE, NEW = (letter * 40 for letter in "abc")
-HISTORY = History(
+LINES = (
     f"{OLD} 2026-01-01T00:00:00+00:00\n"
     f"{RULE} 2026-01-02T00:00:00+00:00 {OLD}\n"
     f"{NEW} 2026-01-03T00:00:00+00:00 {RULE}"
 )
+HISTORY = History(LINES)
 ENTRY = {"commit": RULE[:12], "date": "2026-01-02T00:00:00+00:00"}
 ASKED = {"experiment": "qkv", "arm": "fused"}
 MEASURE = {"_target_": "bench.verdicts.evidence.difference", **ASKED}
@@ -53,6 +54,15 @@ def test_a_rule_that_is_younger_than_its_records_says_so(tmp_path):
 
 def test_new_seeds_are_told_from_old_ones(tmp_path):
     assert judged(tmp_path, s0=OLD, s1=NEW, s2=NEW).note == f"{YOUNGER}: 2 of 6"
+
+
+def test_the_same_seed_trained_again_after_the_rule_tells_nothing_new(tmp_path):
+    found = judged(tmp_path, s0=NEW, s1=NEW)
+    assert found.note == ""
+    files = [file.rpartition("/")[2] for file in found.findings[1].records]
+    there = f"\0{OLD}\n\nresults/records/qkv/{files[0]}\n"
+    ages = Ages(Results(tmp_path), dict.fromkeys((OWN, STUDY), ENTRY), History(LINES, there))
+    assert judging.judge(CLAIM, Results(tmp_path), ages).note == f"{YOUNGER}: 1 of {len(files)}"
 
 
 @pytest.mark.parametrize("known", [(OWN,), (STUDY,), ()])

@@ -80,7 +80,7 @@ def lone_matrix_state() -> Check:
     share, of_both, of_all = (saved / (held["AdamW"] + k * weights) for k in (0, 1, 2))
     figures = ", ".join(f"{name} {count:,}" for name, count in held.items())
     return Check(
-        name="lone_matrix_state",
+        name="lone_matrix_buffer",
         statement="Muon keeps one buffer for a matrix, half of AdamW's state",
         value=share,
         low=share,

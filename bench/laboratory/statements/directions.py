@@ -87,7 +87,7 @@ def off_directions(case: Case, result_bnm: Tensor) -> float:
 def exact_keeps_directions(found: list[Case]) -> Check:
     off = [off_directions(case, case.stack.msign_bnm) for case in found]
     return Check(
-        name="msign_keeps_directions",
+        name="exact_keeps_directions",
         statement="msign keeps a matrix's directions, its singular vectors",
         **over(off),
         unit="share of the norm off the directions, exact msign in fp64: median and range over "
@@ -119,7 +119,7 @@ def main_directions(found: list[Case]) -> Check:
     angles = [main_angle(case, official(case, "bf16")) for case in found]
     agreement = [cosine(official(case, "bf16"), case.stack.msign_bnm) for case in found]
     return Check(
-        name="main_directions",
+        name="angles_of_main_directions",
         statement="the official coefficients keep the main directions",
         **over(angles),
         unit="largest angle in degrees between a main direction and what becomes of it, in bf16: "
@@ -160,7 +160,7 @@ def exact_normalizes_scale(found: list[Case]) -> Check:
     """Over the directions that a matrix has: those of zero singular value stay zero."""
     errors = [_largest(singular_values(case, case.stack.msign_bnm)) for case in found]
     return Check(
-        name="msign_normalizes_scale",
+        name="exact_normalizes_scale",
         statement="msign normalizes a matrix's scale: all singular values become 1",
         **over(errors),
         unit="largest |s-1|, exact msign in fp64: median and range over kinds of matrices",

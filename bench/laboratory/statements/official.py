@@ -79,7 +79,7 @@ def official_is_steepest() -> Check:
     figures = ", ".join(f"{reading} {share:.3f}" for reading, share in shares.items())
     largest = [share > 1 - CLOSE for share in shares.values()]
     return Check(
-        name="official_is_steepest",
+        name="steepest_in_each_reading",
         statement="the official coefficients have the largest slope at zero of all stable ones",
         **over(list(shares.values())),
         unit="their slope / the largest of stable triples: median and range over readings",
@@ -168,7 +168,7 @@ def taylor_steps(rows: Array, error: float) -> int:
 def little_to_gain(unseen: Array, single: Fit) -> Check:
     """By another single triple: what the text's two figures are of."""
     return _gain(
-        "little_to_gain",
+        "gain_by_one_triple",
         "another single triple gains little on the official one: mse 0.04431 to 0.02733",
         {"one fitted triple": single.triples * STEPS},
         unseen,
@@ -180,7 +180,7 @@ def little_to_gain_by_steps(rows: Array, unseen: Array) -> Check:
     sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
     sets["a fitted triple a step"] = search.minimax(rows, STEPS, STARTS).triples
     statement = "a triple for each step gains little on the official one"
-    return _gain("little_to_gain_by_steps", statement, sets, unseen)
+    return _gain("gain_by_a_triple_a_step", statement, sets, unseen)
 
 
 def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Array) -> Check:

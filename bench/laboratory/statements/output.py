@@ -172,7 +172,7 @@ def small_values_near_zero(stack: Matrices) -> Check:
         for dtype in ("bf16", "fp16", "fp32")
     )
     return Check(
-        name="small_values_near_zero",
+        name="rounding_near_zero",
         statement="a large slope at zero avoids numerical trouble near zero",
         value=ratios.mean,
         low=ratios.low,

@@ -52,7 +52,7 @@ def test_shapes_that_change_compile_again(monkeypatch):
 def test_without_a_compiler_both_are_open(monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", no_compiler)
     found = list(compiling.checks(seed=0))
-    assert [check.name for check in found] == ["static_shapes", "compile_gain"]
+    assert [check.name for check in found] == ["static_shapes", "compile_gain_of_same_work"]
     assert all(check.verdict == "open" and check.value is None for check in found)
     assert all("no compiler" in check.condition for check in found)
 
