@@ -435,7 +435,7 @@ def test_early_training_decides_nothing_on_which_optimizer_is_better(kind, tmp_p
     file = fake_results.lines(tmp_path, declared, "language", bigram=3.0)
     (early,) = getattr(evidence, kind)(Results(tmp_path), **asked)
     assert early.undecided.startswith("early training: adamw ends above the bigram")
-    assert claims.holds(early, {"below": 1e9}) is None and early.value == known.value
+    assert judging.holds(early, {"below": 1e9}) is None and early.value == known.value
     file.unlink()
     fake_results.lines(tmp_path, declared, "language", bigram=5.0)
     assert getattr(evidence, kind)(Results(tmp_path), **asked) == [known]
