@@ -19,8 +19,8 @@ from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import neurons
 from optimizers.sharding.plan import Work, count_processes, work
 from optimizers.sharding.regions import local, outline
-from optimizers.stacks import rounds, shards
-from optimizers.step import hold, step_batch, step_stacks
+from optimizers.stacks import shards
+from optimizers.step import hold, step_held
 from optimizers.views import View, only, whole
 
 LAYOUTS = {0: "vector", 1: "vector", 2: "matrix"}  # of tensors without views, by dimensions
@@ -258,11 +258,7 @@ class Muon(torch.optim.Optimizer):
             return
         orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
         workspace = Workspace(next(iter(held.params.values())).device)
-        for stacks in rounds(work.stacks, workspace.device.type):
-            step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
-        for batch in work.batches:
-            assert work.processes is not None
-            step_batch(batch, held, group, orthogonalizer, workspace, work.processes)
+        step_held(held, work, group, orthogonalizer, workspace)
         for original, copy in held.copies:
             original.copy_(copy)
 

@@ -1,5 +1,6 @@
 """One step of a group of parameters, as its plan (sharding/plan.py) says."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,10 +13,11 @@ from optimizers.moves import Table, gather, scatter
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import normalized
-from optimizers.sharding.exchange import deliver, fetch
-from optimizers.sharding.plan import Batch, Work
+from optimizers.sharding.batches import Batch
+from optimizers.sharding.exchange import deliver, delivered, fetch, fetched
+from optimizers.sharding.plan import Work
 from optimizers.sharding.regions import is_dtensor, local
-from optimizers.stacks import Stack
+from optimizers.stacks import Stack, rounds
 from optimizers.views import readable, reordered, strips
 
 
@@ -73,6 +75,33 @@ def gradient(group: dict[str, Any], member: int) -> Tensor:
     return p.grad
 
 
+def step_held(
+    held: Held,
+    work: Work,
+    group: dict[str, Any],
+    orthogonalizer: Orthogonalizer,
+    workspace: Workspace,
+) -> None:
+    """What lies whole with this process, and batch by batch what travels.
+
+    The first batch arrives while the former is stepped. Each of the others arrives while the one
+    before it is orthogonalized, and leaves while the one after it is.
+    """
+    batches = []
+    for batch in work.batches:
+        assert work.processes is not None
+        step = step_batch(batch, held, group, orthogonalizer, workspace, work.processes)
+        batches.append(step)
+    for first in batches[:1]:
+        next(first)
+    for stacks in rounds(work.stacks, workspace.device.type):
+        step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
+    for turn in range(1, len(batches) + 2):
+        for number in (turn, turn - 1, turn - 2):  # sets out, is orthogonalized, is applied
+            if 0 <= number < len(batches):
+                next(batches[number], None)
+
+
 def step_stacks(
     stacks: list[Stack],
     held: Held,
@@ -101,15 +130,21 @@ def step_batch(
     orthogonalizer: Orthogonalizer,
     workspace: Workspace,
     processes: dist.ProcessGroup,
-) -> None:
-    """The same of matrices that lie with several: directions and updates travel."""
+) -> Iterator[None]:
+    """The same of matrices that lie with several: directions and updates travel.
+
+    Stops at each of the two ways; what is under way then needs none of the workspace.
+    """
     dtype = orthogonalizer.input_dtype(workspace.device.type)
     parts = [torch.zeros_like(held.params[member], dtype=dtype) for member in batch.members]
     for part, member in zip(parts, batch.members, strict=True):
         if member in held.states:
             buffer = held.states[member]["momentum_buffer"]
             accumulate_into(part, buffer, held.grads[member], group)
-    wholes = fetch(batch, parts, processes, workspace)
+    flight = fetch(batch, parts, processes)
+    yield
+    wholes = fetched(batch, flight, parts, processes, workspace)
+    del flight  # and what it keeps
     for stack in batch.stacks:
         X = workspace.empty("X", stack.shape, dtype)
         for move in stack.moves:
@@ -119,7 +154,10 @@ def step_batch(
         for move in stack.moves:
             target = strips(wholes[move.segment.member], move.view, move.segment)
             target.copy_(stack.part(X, move))
-    deliver(batch, wholes, parts, processes)
+    flight = deliver(batch, wholes, parts, processes)
+    del wholes
+    yield
+    delivered(batch, flight, parts, processes)
     for lines in batch.lines:
         target = lines.of(held.params[batch.members[lines.position]])
         apply(target, lines.of(parts[lines.position]), lines.scale, group)

@@ -4,10 +4,10 @@ The model of communication.py, which was checked against measurement at a few pr
 machines and models of conf/communication.yaml. Never evidence, always marked as extrapolated.
 
 Weights are fully sharded over all GPUs; hidden matrices are Muon's, Q, K and V apart. Nothing of
-the optimizer's step overlaps with anything, and every byte goes at the speed between machines where
-there are several: both rather too dear. An all-gather is a ring of N - 1 latencies; the messages of
-an all-to-all are under way together, N - 1 of them handed over one after another. Memory is not
-looked at: not every model fits on the fewest GPUs.
+the optimizer's step is taken to overlap with anything, although it does, and every byte goes at the
+speed between machines where there are several: both rather too dear. An all-gather is a ring of
+N - 1 latencies; the messages of an all-to-all are under way together, N - 1 of them handed over one
+after another. Memory is not looked at: not every model fits on the fewest GPUs.
 """
 
 import functools

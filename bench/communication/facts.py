@@ -14,6 +14,7 @@ from bench.communication.model import Forecast, Travelling
 from models.tensor_parallel import fan_out
 from optimizers.orthogonalize import Orthogonalizer
 from optimizers.sharding import plan
+from optimizers.sharding.batches import cost
 from optimizers.sharding.regions import extent
 from optimizers.views import View
 
@@ -59,7 +60,7 @@ def travelling(
             tuple(shapes[k] for k in view["members"]),
             tuple(sum(prod(extent(held[k])) for k in view["members"]) for held in held_by),
             sum(prod(shapes[k]) for k in view["members"]),
-            plan.cost(view, group),
+            cost(view, group),
         )
         for view in views
         if not plan.stays(view, params, group["sharding"], held_by)

@@ -1,8 +1,8 @@
 """A plain model of what a training step communicates: calls and bytes of a process, from shapes.
 
-It knows how this suite shares the work (optimizers/sharding/plan.py, exchange.py; torch's DDP and
-fully_shard), not what a library does with a call. Bytes are counted as in traffic.py. N processes;
-a process is known by its number in the group among which something is shared.
+It knows how this suite shares the work (optimizers/sharding/; torch's DDP and fully_shard), not
+what a library does with a call. Bytes are counted as in traffic.py. N processes; a process is known
+by its number in the group among which something is shared.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from optimizers.sharding.plan import ELEMENTS, longest_first
+from optimizers.sharding.batches import BATCHES, ELEMENTS, longest_first
 
 # Of DistributedDataParallel: the first bucket and all others, in bytes.
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20
@@ -46,6 +46,11 @@ class Travelling:
     def replicated(self) -> bool:
         return all(part == self.elements for part in self.parts)
 
+    @property
+    def kind(self) -> tuple:
+        """Views of one kind travel together."""
+        return self.shapes, self.replicated
+
 
 def add(forecast: Forecast, kind: str, calls: int, sent: list[float], received: list[float]):
     before = forecast.setdefault(kind, Moved(0, [0.0] * len(sent), [0.0] * len(sent)))
@@ -62,8 +67,9 @@ def muon_step(
 ) -> Forecast:
     """What one param group of Muon moves. AdamW's moves nothing, nor do replicate and blockwise.
 
-    itemsize: bytes of a number in transit. Batches are as in sharding.py: views of one shape, in
-    rounds. M: bytes of all that travels, M_r of what process r owns; where N divides the shards
+    itemsize: bytes of a number in transit. Batches are as in sharding/batches.py: views of one
+    shape, in rounds. M: bytes of all that travels, M_r of what process r owns; where N divides the
+    shards
 
     distribute, shards    two all-to-alls a batch; r sends (M - M_r)/N + (N - 1)/N M_r
     distribute, replicas  one all-gather a batch, padded to the most that one process owns
@@ -93,19 +99,21 @@ def muon_step(
 
 
 def batches(views: list[Travelling], count: int, owners: list[int] | None) -> Iterable[list[int]]:
-    """Numbers of the views of each batch: of one shape, as many of an owner as ELEMENTS allows."""
+    """Numbers of the views of each batch: of one shape, as many of an owner as ELEMENTS allows and
+    as is its share of all that travels by BATCHES."""
 
-    def kind(unit: int) -> tuple:
-        return views[unit].shapes, views[unit].replicated
+    def held(view: Travelling) -> int:
+        return view.elements * (count if view.replicated else 1)
 
-    for _, same in groupby(sorted(range(len(views)), key=kind), key=kind):
-        units = list(same)
-        first = views[units[0]]
-        held = first.elements * (count if first.replicated else 1)
-        each = max(1, ELEMENTS // max(1, held))
+    every = sum(map(held, views))
+    limit = min(ELEMENTS, every // (BATCHES * (1 if owners is None else count)))
+    units = sorted(range(len(views)), key=lambda unit: views[unit].kind)
+    for _, same in groupby(units, key=lambda unit: views[unit].kind):
+        alike = list(same)
+        each = max(1, limit // max(1, held(views[alike[0]])))
         taken: Counter[int | None] = Counter()
         rounds: dict[int, list[int]] = {}
-        for unit in units:
+        for unit in alike:
             owner = None if owners is None else owners[unit]
             rounds.setdefault(taken[owner] // each, []).append(unit)
             taken[owner] += 1
@@ -126,7 +134,7 @@ def all_gather(forecast: Forecast, lengths: list[float]) -> None:
 
 def share_out(views: list[Travelling], count: int) -> list[int]:
     """Who orthogonalizes each view."""
-    return longest_first([view.work for view in views], count)
+    return longest_first([view.work for view in views], [view.kind for view in views], count)
 
 
 # forward and backward -----------------------------------------------------------------------------

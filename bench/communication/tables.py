@@ -73,15 +73,19 @@ def sent(by_rank: list[dict[str, Any]]) -> Cell:
 
 
 def times(step: dict[str, Any]) -> list[Cell]:
+    """Of each part milliseconds and what is predicted: of communication, with nothing hidden."""
     found = []
     for part in PARTS:
         ms, predicted = step["ms"].get(part), step["predicted_ms"].get(part)
+        bare = step["ms"].get(f"bare_{part}", ms)
         least = ms and ms["least"]
         there = least and least["median"]
         spread = f"{least['p10']:.3g} to {least['p90']:.3g}" if there else ""
+        if part == "communication" and step.get("hidden_share") is not None:
+            spread += f"; {step['hidden_share']:.0%} hidden"
         found.append(Cell(f"{least['median']:.3g}", spread) if there else NONE)
         if there and predicted:
-            ratio = f"measured / predicted {least['median'] / predicted:.2g}"
+            ratio = f"measured / predicted {bare['least']['median'] / predicted:.2g}"
             found.append(Cell(number(predicted, ".3g"), ratio))
         else:
             found.append(NONE)

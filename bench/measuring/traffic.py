@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.measuring import meter
 from optimizers import step
+from optimizers.sharding import exchange
 from optimizers.sharding.exchange import ALL_GATHER
 
 # Operators by name: c10d's, then the functional ones that DTensor uses.
@@ -40,10 +41,14 @@ KINDS = {
 SPACES = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
 SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # they move nothing
 
-# The parts of a step that are timed: what is called there, by its module.
-PARTS = {
-    "communication": (dist, ("all_to_all_single", ALL_GATHER, "broadcast")),
-    "orthogonalization": (step, ("polar",)),
+# Parts of a step, by what is called there, a module and a name. Communication: the calls that begin
+# collectives and the waiting for them, not what is under way while something else is done.
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "communication": [
+        *((dist, name) for name in ("all_to_all_single", ALL_GATHER, "broadcast")),
+        (exchange, "wait"),
+    ],
+    "orthogonalization": [(step, "polar")],
 }
 
 Moved = dict[str, dict[str, int]]  # by kind: calls, sent_bytes, received_bytes
@@ -134,10 +139,13 @@ def count(work: Callable[[], object]) -> Moved:
 
 
 class Stopwatch:
-    """Milliseconds in each part of a step."""
+    """Milliseconds in each part of a step.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    at_once: wait for every collective as soon as it has begun, so that nothing hides behind it.
+    """
+
+    def __init__(self, device: str, at_once: bool = False) -> None:
+        self.device, self.at_once = device, at_once
         self.laps: dict[str, list[Any]] = {part: [] for part in PARTS}
 
     def timed(self, part: str, function: Callable) -> Callable:
@@ -146,6 +154,8 @@ class Stopwatch:
         def call(*args, **kwargs):
             began = self._now()
             out = function(*args, **kwargs)
+            if self.at_once and isinstance(out, dist.Work):
+                out.wait()
             self.laps[part].append((began, self._now()))
             return out
 
@@ -170,13 +180,13 @@ class Stopwatch:
 
 
 @contextmanager
-def watched(device: str) -> Iterator[Stopwatch]:
+def watched(device: str, at_once: bool = False) -> Iterator[Stopwatch]:
     """Time the parts of a step. Waiting for a process that comes late is communication."""
-    watch = Stopwatch(device)
-    saved = [(owner, name, getattr(owner, name)) for owner, ns in PARTS.values() for name in ns]
-    for part, (owner, names) in PARTS.items():
-        for name in names:
-            setattr(owner, name, watch.timed(part, getattr(owner, name)))
+    watch = Stopwatch(device, at_once)
+    places = [(part, *place) for part, called in PARTS.items() for place in called]
+    saved = [(owner, name, getattr(owner, name)) for _, owner, name in places]
+    for part, owner, name in places:
+        setattr(owner, name, watch.timed(part, getattr(owner, name)))
     try:
         yield watch
     finally:

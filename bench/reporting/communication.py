@@ -6,9 +6,11 @@ LEAD = (
     "Of a forward and backward pass, and of an optimizer's step alone: calls of collectives, and "
     "the bytes that a process sends to others by the leanest algorithm "
     "(bench/measuring/traffic.py). Counted at torch's operators; predicted from shapes by "
-    "bench/communication/model.py. Milliseconds: in collectives, the least of any process, as the "
-    "others also wait; beside them calls x latency + bytes / bandwidth, both measured in the same "
-    "command, and FLOPs / the rate of plain products."
+    "bench/communication/model.py. Milliseconds: how long a step stands still for collectives, the "
+    "least of any process, as the others also wait, and where it was measured the share that is "
+    "hidden, as matrices are orthogonalized while others are under way; beside them, for nothing "
+    "hidden, calls x latency + bytes / bandwidth, both measured in the same command, and FLOPs / "
+    "the rate of plain products."
 )
 EXTRAPOLATED = (
     "EXTRAPOLATED, nothing of it measured: the same model with other machines and models. From how "

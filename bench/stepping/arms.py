@@ -25,10 +25,12 @@ PEAKS = 3  # steps whose memory is measured; in the first one the profiler knows
 
 
 class Spent(NamedTuple):
-    """Milliseconds of a step by role, and of its parts (traffic.PARTS)."""
+    """Milliseconds of a step by role, and of its parts (traffic.PARTS); in the bare ones, of
+    another step, each collective is waited for at once. Not of one process."""
 
     by_role: dict[str, float]
     parts: dict[str, float]
+    bare: dict[str, float]
 
     @property
     def total(self) -> float:
@@ -196,12 +198,15 @@ class Arm:
         self.routing, self.overlaps = None, []
         meter.release()
 
-    def step(self) -> Spent:
-        """One step: milliseconds by role, the device synchronised after each."""
+    def step(self, at_once: bool = False) -> Spent:
+        """One step: milliseconds by role, the device synchronised after each.
+
+        at_once: as traffic.watched has it.
+        """
         device = self.subject.device
         self.subject.lend_gradients()
         spent: dict[str, float] = {}
-        with traffic.watched(device) as watch:
+        with traffic.watched(device, at_once) as watch:
             began = meter.clock(device)
             for optimizer in self.built.optimizers:
                 optimizer.step()
@@ -209,13 +214,16 @@ class Arm:
                 role = role_of(optimizer)
                 spent[role] = spent.get(role, 0.0) + 1e3 * (ended - began)
                 began = ended
-        return Spent(spent, watch.ms())
+        return Spent(spent, watch.ms(), {})
 
     def turn(self) -> Spent:
-        """A step with the state that stays from turn to turn."""
+        """A step with the state that stays from turn to turn; of many processes a bare one too."""
         if self.routing is None:
             self.build()
-        return self.step()
+        spent = self.step()
+        if self.subject.world.size == 1:
+            return spent
+        return spent._replace(bare=self.step(at_once=True).parts)
 
     def turn_alone(self) -> Spent:
         """The same where there is no room for the states of all arms: made and freed each time."""

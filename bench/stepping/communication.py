@@ -63,11 +63,21 @@ def block(
 
     facts: of each process; forward_backward: its Subject.traffic; rounds: what each spent in each
     round; gemm: FLOP/s of the best matrix product in the optimizer's dtype.
+
+    ms: communication, for which the step stands still; orthogonalization; and bare_communication,
+    the former where each collective is waited for at once. hidden_share: of the last, what the
+    step spares by multiplying meanwhile; None where there is none.
     """
     traffic = [one["traffic"] for one in facts]
     flops = [one["flops"] for one in facts]
-    parts = {part: over_ranks(rounds, part) for part in rounds[0][0].parts}
+    parts = {
+        part: over_ranks([[spent.parts[part] for spent in ranks] for ranks in rounds])
+        for part in rounds[0][0].parts
+    }
     ms: dict[str, dict[str, Any] | None] = {**parts}
+    if rounds[0][0].bare:
+        bare = [[spent.bare["communication"] for spent in ranks] for ranks in rounds]
+        ms["bare_communication"] = over_ranks(bare)
     if any(flops) and not parts["orthogonalization"]["most"]["median"]:
         ms["orthogonalization"] = None  # somebody else's Muon: its parts are not told apart
     return {
@@ -82,6 +92,7 @@ def block(
             "flops_by_rank": flops,
             "state_bytes_by_rank": [one["state_bytes"]["total"] for one in facts],
             "ms": ms,
+            "hidden_share": hidden_share(ms),
             "predicted_ms": {
                 "communication": predicted_ms([t["predicted"] for t in traffic], links),
                 "orthogonalization": 1e3 * max(flops) / gemm if gemm and all(flops) else None,
@@ -94,11 +105,18 @@ def compared(counted: list[dict], predicted: list[dict]) -> dict[str, Any]:
     return {"collectives_by_rank": counted, "predicted_by_rank": predicted}
 
 
-def over_ranks(rounds: list[list[Spent]], part: str) -> dict[str, Any]:
-    """Milliseconds of a part over the rounds: of the leading process, and the least and the most
-    of any. A process that waits for another counts that as communication, so the least is the
+def hidden_share(ms: dict[str, dict[str, Any] | None]) -> float | None:
+    """By the medians of the process that waits least; below 0 where overlapping only disturbs."""
+    waited, bare = ms["communication"], ms.get("bare_communication")
+    if not (waited and bare and bare["least"]["median"]):
+        return None
+    return 1 - waited["least"]["median"] / bare["least"]["median"]
+
+
+def over_ranks(every: list[list[float]]) -> dict[str, Any]:
+    """Milliseconds of a part, by round of each process: of the leading one, and the least and the
+    most of any. A process that waits for another counts that as communication, so the least is the
     nearest to what the transport itself takes."""
-    every = [[spent.parts[part] for spent in ranks] for ranks in rounds]
     return {
         "leading": meter.summary([ranks[0] for ranks in every]),
         "least": meter.summary([min(ranks) for ranks in every]),

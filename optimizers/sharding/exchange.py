@@ -1,23 +1,69 @@
-"""Between shards and whole tensors: the collectives of one batch of optimizers/sharding/plan.py."""
+"""Between shards and whole tensors: the collectives of one batch (batches.py).
+
+Each way is begun and ended apart, so that a process can multiply in between. What makes that safe:
+
+order   One thread begins the collectives of a step, in the order of the batches, which all
+        processes plan alike, and takes part in every one, with nothing to send where it has
+        nothing. Backends match collectives by that order, so it does not matter which ends first.
+memory  A collective reads and writes tensors that are made for it alone, and its Flight keeps them
+        until it has been waited for. No workspace and no parameter is touched before that.
+Gloo    Its own threads do the work; `wait` holds the caller up until it is done.
+NCCL    A collective runs in a stream of NCCL's own, from when the caller's stream has made what is
+        to be sent. `wait` makes the caller's stream, not the host, wait for its end, and all that
+        reads or frees its tensors comes later in that stream.
+"""
 
 from math import prod
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from optimizers.orthogonalize.workspace import Workspace
-from optimizers.sharding.plan import Batch
-from optimizers.sharding.regions import boxes
+from optimizers.sharding.batches import Batch
+from optimizers.sharding.regions import Region, boxes, extent
 
 # As torch calls it from 2.13 on, and before; looked up at each call, as measuring replaces it.
 ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 
 
-def fetch(
-    batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup, workspace: Workspace
+class Flight(NamedTuple):
+    """Collectives that have begun, what they read, and by sender what they write."""
+
+    works: list[Any]
+    sent: list[Tensor]
+    received: dict[int, Tensor]
+
+
+def fetch(batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup) -> Flight:
+    """Begin to bring in, from everyone's shards, the whole tensors that this process
+    orthogonalizes."""
+    me, count = dist.get_rank(processes), dist.get_world_size(processes)
+    reads: list[list[Tensor]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for t, owner in enumerate(batch.owners):
+        if me in batch.senders[t]:
+            target = me if owner is None else owner
+            reads[target] += [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
+        if owner in (None, me):
+            for sender in batch.senders[t]:
+                sizes[sender] += _elements(batch.held[t][sender])
+    if batch.owners[0] is None:
+        return _all_gather(reads[me], sizes, processes, shards[0])
+    if batch.replicated:
+        return Flight([], [], {})
+    return _all_to_all(reads, sizes, processes, shards[0])
+
+
+def fetched(
+    batch: Batch,
+    flight: Flight,
+    shards: list[Tensor],
+    processes: dist.ProcessGroup,
+    workspace: Workspace,
 ) -> dict[int, Tensor]:
-    """By position the whole tensors that this process orthogonalizes, from everyone's shards."""
+    """By position those tensors, once they are there. The workspace's tensor `whole` holds them."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     mine = [t for t, owner in enumerate(batch.owners) if owner in (None, me)]
     sizes = [prod(batch.shapes[t]) for t in mine]
@@ -25,107 +71,116 @@ def fetch(
     wholes = {
         t: part.view(batch.shapes[t]) for t, part in zip(mine, flat.split(sizes), strict=True)
     }
-    reads: list[list[Tensor]] = [[] for _ in range(count)]
     writes: list[list[Tensor]] = [[] for _ in range(count)]
-    for t, owner in enumerate(batch.owners):
-        if me in batch.senders[t]:
-            parts = [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
-            reads[me if owner is None else owner] += parts
-        if t in wholes:
-            for sender in batch.senders[t]:
-                writes[sender] += [wholes[t][outer] for outer, _ in boxes(batch.held[t][sender])]
-    _copy(reads[me], writes[me])
-    if batch.owners[0] is None:
-        _all_gather(reads[me], writes, processes, flat)
-    elif not batch.replicated:
-        _all_to_all(reads, writes, processes, flat)
+    for t, whole in wholes.items():
+        for sender in batch.senders[t]:
+            for outer, inner in boxes(batch.held[t][sender]):
+                if sender == me:
+                    whole[outer].copy_(shards[t][inner])
+                else:
+                    writes[sender].append(whole[outer])
+    _land(flight, writes)
     return wholes
 
 
 def deliver(
     batch: Batch, wholes: dict[int, Tensor], shards: list[Tensor], processes: dist.ProcessGroup
-) -> None:
-    """Everyone's part of the whole tensors, from those that have them to the shards."""
+) -> Flight:
+    """Begin to bring everyone's part of the whole tensors, from those that have them, to the
+    shards. `wholes` are free afterwards."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
-    reads: list[list[Tensor]] = [[] for _ in range(count)]
+    for t, whole in wholes.items():
+        for outer, inner in boxes(batch.held[t][me]):
+            shards[t][inner].copy_(whole[outer])
+    if batch.owners[0] is None:
+        return Flight([], [], {})
+    reads = [
+        [whole[outer] for t, whole in wholes.items() for outer, _ in boxes(batch.held[t][target])]
+        for target in range(count)
+    ]
+    sizes = [0] * count
+    for t, owner in enumerate(batch.owners):
+        if owner is not None:
+            sizes[owner] += _elements(batch.held[t][me])
+    if batch.replicated:
+        return _all_gather(reads[me], sizes, processes, shards[0])
+    return _all_to_all(reads, sizes, processes, shards[0])
+
+
+def delivered(
+    batch: Batch, flight: Flight, shards: list[Tensor], processes: dist.ProcessGroup
+) -> None:
+    """Once they are there, into the shards."""
+    me, count = dist.get_rank(processes), dist.get_world_size(processes)
     writes: list[list[Tensor]] = [[] for _ in range(count)]
     for t, owner in enumerate(batch.owners):
-        if t in wholes:
-            for target in [me] if owner is None else range(count):
-                reads[target] += [wholes[t][outer] for outer, _ in boxes(batch.held[t][target])]
-        parts = [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
-        writes[me if owner is None else owner] += parts
-    _copy(reads[me], writes[me])
-    if batch.replicated:
-        _all_gather(reads[me], writes, processes, shards[0])
-    elif batch.owners[0] is not None:
-        _all_to_all(reads, writes, processes, shards[0])
+        if owner is not None:
+            writes[owner] += [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
+    _land(flight, writes)
 
 
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+def wait(flight: Flight) -> None:
+    """Until what it has received can be read. Raises what a collective raised."""
+    for work in flight.works:
+        work.wait()
+
+
+def _land(flight: Flight, writes: list[list[Tensor]]) -> None:
+    """Fill writes[i] with what comes from process i, but for this process's own."""
+    wait(flight)
+    for i, flat in flight.received.items():
+        begin = 0
+        for target in writes[i]:
+            part = flat[begin : begin + target.numel()]  # flat may be longer than all of them
+            target.copy_(part.view(target.shape))
+            begin += target.numel()
+
+
+def _elements(held: Region) -> int:
+    return prod(extent(held))
 
 
 def _flat(tensors: list[Tensor], like: Tensor) -> Tensor:
     return torch.cat([like.new_empty(0), *(tensor.reshape(-1) for tensor in tensors)])
 
 
-def _unpack(flat: Tensor, targets: list[Tensor]) -> None:
-    """`flat` may be longer."""
-    begin = 0
-    for target in targets:
-        target.copy_(flat[begin : begin + target.numel()].view(target.shape))
-        begin += target.numel()
-
-
-def _size(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors)
-
-
 def _all_to_all(
-    reads: list[list[Tensor]],
-    writes: list[list[Tensor]],
-    processes: dist.ProcessGroup,
-    like: Tensor,
-) -> None:
-    """Send reads[i] to process i and fill writes[i] with what comes from it."""
+    reads: list[list[Tensor]], sizes: list[int], processes: dist.ProcessGroup, like: Tensor
+) -> Flight:
+    """Send reads[i] to process i, and get sizes[i] elements from it."""
     me = dist.get_rank(processes)
     reads = [[] if i == me else tensors for i, tensors in enumerate(reads)]
-    writes = [[] if i == me else tensors for i, tensors in enumerate(writes)]
-    sizes = [_size(tensors) for tensors in writes]
+    sizes = [0 if i == me else size for i, size in enumerate(sizes)]
     received = like.new_empty(sum(sizes))
     sent = _flat([tensor for tensors in reads for tensor in tensors], like)
-    splits = [_size(tensors) for tensors in reads]
-    dist.all_to_all_single(received, sent, sizes, splits, group=processes)
-    for part, targets in zip(received.split(sizes), writes, strict=True):
-        _unpack(part, targets)
+    splits = [sum(tensor.numel() for tensor in tensors) for tensors in reads]
+    work = dist.all_to_all_single(received, sent, sizes, splits, group=processes, async_op=True)
+    parts = {i: part for i, part in enumerate(received.split(sizes)) if i != me}
+    return Flight([work], [sent], parts)
 
 
 def _all_gather(
-    reads: list[Tensor],
-    writes: list[list[Tensor]],
-    processes: dist.ProcessGroup,
-    like: Tensor,
-) -> None:
-    """Send reads to all and fill writes[i] with what comes from process i.
+    reads: list[Tensor], sizes: list[int], processes: dist.ProcessGroup, like: Tensor
+) -> Flight:
+    """Send reads to all, and get sizes[i] elements from process i.
 
     In one call, padded to the longest; where most would be padding, one call for each sender.
     """
-    me, count = dist.get_rank(processes), len(writes)
-    sizes = [_size(tensors) for tensors in writes]
+    me, count = dist.get_rank(processes), len(sizes)
     sent = _flat(reads, like)
     if max(sizes) * count > 2 * sum(sizes):
         received = {i: like.new_empty(size) for i, size in enumerate(sizes) if size and i != me}
-        for i in range(count):
-            if sizes[i]:
-                dist.broadcast(sent if i == me else received[i], group=processes, group_src=i)
-    else:
-        padded = like.new_empty(max(sizes))
-        padded[: len(sent)] = sent
-        flat = like.new_empty(count * max(sizes))
-        getattr(dist, ALL_GATHER)(flat, padded, group=processes)
-        received = dict(enumerate(flat.split(max(sizes))))
-    for i, part in received.items():
-        if i != me:
-            _unpack(part, writes[i])
+        works = [
+            dist.broadcast(
+                sent if i == me else received[i], group=processes, group_src=i, async_op=True
+            )
+            for i in range(count)
+            if sizes[i]
+        ]
+        return Flight(works, [sent], received)
+    padded = like.new_empty(max(sizes))
+    padded[: len(sent)] = sent
+    flat = like.new_empty(count * max(sizes))
+    work = getattr(dist, ALL_GATHER)(flat, padded, group=processes, async_op=True)
+    received = {i: part for i, part in enumerate(flat.split(max(sizes))) if i != me}
+    return Flight([work], [padded], received)

@@ -1,8 +1,8 @@
-"""Muon over many processes: who orthogonalizes which matrix, and how it gets there and back.
+"""Muon over many processes: which matrices are stepped where they lie, and which travel.
 
 A view whose blocks each lie whole with some process (heads under head-aligned sharding) is stepped
-where it lies. The tensors of every other view travel, in batches of views of one shape: directions
-come in from the shards, updates go out to them.
+where it lies. The tensors of every other view travel, in batches (batches.py): directions come in
+from the shards, updates go out to them, while other batches are orthogonalized.
 
 A parameter without a gradient stays as it is, as each process sees it for itself. What travels
 does not depend on that, only on which parameters are trained (`requires_grad`, the same on all):
@@ -19,9 +19,6 @@ blockwise  each process's part of a matrix is a matrix of its own: no communicat
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from itertools import groupby
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -29,66 +26,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from optimizers.moves import Table
-from optimizers.orthogonalize.iteration import Orthogonalizer
+from optimizers.sharding.batches import Batch, batches, local_layout, on_all
 from optimizers.sharding.regions import (
     Region,
     aligned,
-    dense,
     everything,
-    held_blocks,
     local,
     local_view,
     mesh_of,
     region,
 )
-from optimizers.stacks import Stack, plan, update_scale
-from optimizers.views import (
-    View,
-    as_matrix,
-    as_stored,
-    block_shapes,
-    only,
-    readable,
-    reordered,
-)
+from optimizers.stacks import Stack, plan
+from optimizers.views import View, block_shapes, only, readable, reordered
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 STRATEGIES = ("replicate", "distribute", "gather", "blockwise")
-ELEMENTS = 2**24  # that a process holds of the whole tensors of one batch, if it can be so few
-
-
-class Lines(NamedTuple):
-    """Rows or columns start..stop of a shard, of one scale; position: the shard's in a batch."""
-
-    position: int
-    layout: str
-    axis: int
-    start: int
-    stop: int
-    scale: float
-
-    def of(self, shard: Tensor) -> Tensor:
-        return as_matrix(shard, self.layout).narrow(self.axis, self.start, self.stop - self.start)
-
-
-class Batch(NamedTuple):
-    """Tensors that travel together. Position: a tensor's place in `members`.
-
-    owners: who orthogonalizes each tensor (None: everyone); held: of each tensor the region of
-    every process; senders: who sends its region to the owner; stacks: what this process
-    orthogonalizes; lines: the shards' parts with their scales; replicated: all hold all.
-    """
-
-    members: list[int]
-    shapes: list[torch.Size]
-    owners: list[int | None]
-    held: list[list[Region]]
-    senders: list[list[int]]
-    stacks: list[Stack]
-    lines: list[Lines]
-    replicated: bool
 
 
 class Work(NamedTuple):
@@ -137,22 +91,24 @@ def work(group: dict[str, Any], views: list[View], active: list[int]) -> Work:
         odd = _odd(params, layouts)
         return Work(active, layouts, odd, _stacks(group, near, odd), [], None, {})
     processes = process_group(params)
-    held_by = regions(params, processes)
-    shapes, mine = [p.shape for p in params], held_by[dist.get_rank(processes)]
+    held_by, me = regions(params, processes), dist.get_rank(processes)
+    shapes, mine = [p.shape for p in params], held_by[me]
     near, far = [], []
     for view in views:
         if sharding == "blockwise" or stays(view, params, sharding, held_by):
             for moving in only([view], active):
                 part = local_view(moving, shapes, mine)
                 if part is not None:
-                    near.append(View(**{**part, "layout": _layout(view, params)}))
+                    near.append(View(**{**part, "layout": local_layout(view, params)}))
         else:
             far.append(view)
     _refuse_shared(views, far, sharding)
-    layouts = _layouts(near) | {k: _layout(view, params) for view in far for k in view["members"]}
-    batches = _batches(group, far, active, held_by, processes)
+    travelling = batches(group, far, active, held_by, me)
+    layouts = _layouts(near) | {
+        k: local_layout(view, params) for view in far for k in view["members"]
+    }
     odd = _odd(params, layouts)
-    return Work(active, layouts, odd, _stacks(group, near, odd), batches, processes, {})
+    return Work(active, layouts, odd, _stacks(group, near, odd), travelling, processes, {})
 
 
 def _layouts(views: list[View]) -> dict[int, str]:
@@ -205,138 +161,6 @@ def stays(view: View, params: list[Tensor], sharding: str, held_by: list[list[Re
     """Whether a view needs no communication. Under distribute what all hold is shared out, but for
     vectors, which cost next to nothing."""
     shapes = [p.shape for p in params]
-    if sharding == "distribute" and _replicated(view, shapes, held_by):
+    if sharding == "distribute" and on_all(view, shapes, held_by):
         return all(min(shape) == 1 for shape in block_shapes(view, params))
     return aligned(view, shapes, held_by)
-
-
-def _replicated(view: View, shapes: list[torch.Size], held_by: list[list[Region]]) -> bool:
-    return all(held[k] == everything(shapes[k]) for held in held_by for k in view["members"])
-
-
-def _layout(view: View, params: list[Tensor]) -> str:
-    """A view's layout in the local tensors, which need not keep the memory format of the whole."""
-    return as_stored(local(params[view["members"][0]]), dense(view["layout"]))
-
-
-def longest_first(costs: list[float], processes: int) -> list[int]:
-    """The process of each unit: the dearest first, each to whom has least so far.
-
-    Longest processing time first: at most 4/3 - 1/(3 N) of the best (Graham 1969).
-    """
-    loads, owners = [0.0] * processes, [0] * len(costs)
-    for unit in sorted(range(len(costs)), key=lambda unit: -costs[unit]):
-        owners[unit] = loads.index(min(loads))
-        loads[owners[unit]] += costs[unit]
-    return owners
-
-
-def cost(view: View, group: dict[str, Any]) -> float:
-    """Multiplications of the iteration, and one for each element that is moved and normed."""
-    orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
-    device = group["params"][view["members"][0]].device
-    return sum(
-        count * (orthogonalizer.multiplications(*shape, device) + prod(shape))
-        for shape, count in Counter(block_shapes(view, group["params"])).items()
-    )
-
-
-def _batches(
-    group: dict[str, Any],
-    views: list[View],
-    active: Collection[int],
-    held_by: list[list[Region]],
-    processes: dist.ProcessGroup,
-) -> list[Batch]:
-    """Views of one shape together, in rounds that keep what a process holds within ELEMENTS."""
-    params, count = group["params"], len(held_by)
-    shapes = [p.shape for p in params]
-    everyone = group["sharding"] == "gather"
-    owners: Sequence[int | None] = [None] * len(views)
-    if not everyone:
-        owners = longest_first([cost(view, group) for view in views], count)
-
-    def kind(unit: int) -> tuple:
-        view = views[unit]
-        return [shapes[k] for k in view["members"]], _replicated(view, shapes, held_by)
-
-    batches = []
-    for (sizes, replicated), same in groupby(sorted(range(len(views)), key=kind), key=kind):
-        elements = sum(map(prod, sizes)) * (count if replicated else 1)
-        each = max(1, ELEMENTS // max(1, elements))  # of one owner in one round
-        rounds: dict[int, list[int]] = {}
-        taken = dict.fromkeys([*range(count), None], 0)
-        for unit in same:
-            rounds.setdefault(taken[owners[unit]] // each, []).append(unit)
-            taken[owners[unit]] += 1
-        for units in rounds.values():
-            chosen = [(views[unit], owners[unit]) for unit in units]
-            me = dist.get_rank(processes)
-            batches.append(_batch(group, chosen, active, held_by, me, replicated))
-    return batches
-
-
-def _batch(
-    group: dict[str, Any],
-    units: list[tuple[View, int | None]],
-    active: Collection[int],
-    held_by: list[list[Region]],
-    me: int,
-    replicated: bool,
-) -> Batch:
-    params, shapes = group["params"], [p.shape for p in group["params"]]
-    members = [k for view, _ in units for k in view["members"]]
-    place = {k: position for position, k in enumerate(members)}
-    owners = {k: owner for view, owner in units for k in view["members"]}
-    owned, lines = [], []
-    for view, owner in units:
-        if owner in (None, me):
-            blocks = [[[place[k], *ends] for k, *ends in block] for block in view["blocks"]]
-            renumbered = [place[k] for k in view["members"]]
-            layout = dense(view["layout"])
-            owned.append(View(members=renumbered, layout=layout, axis=view["axis"], blocks=blocks))
-        layout = _layout(view, params)
-        scaled = _scaled(only([view], active), params, group["scale"])
-        runs = View(**{**view, "blocks": [[run] for run, _ in scaled]})
-        for held, (_, scale) in zip(held_blocks(runs, shapes, held_by[me]), scaled, strict=True):
-            for k, start, stop in held:
-                lines.append(Lines(place[k], layout, view["axis"], start, stop, scale))
-    outlines = [torch.empty(shapes[k], device="meta") for k in members]
-    return Batch(
-        members=members,
-        shapes=[shapes[k] for k in members],
-        owners=[owners[k] for k in members],
-        held=[[held[k] for held in held_by] for k in members],
-        senders=[_senders([held[k] for held in held_by], owners[k]) for k in members],
-        stacks=plan(outlines, owned, group["scale"], params[members[0]].device.type)
-        if owned
-        else [],
-        lines=lines,
-        replicated=replicated,
-    )
-
-
-def _senders(held: list[Region], target: int | None) -> list[int]:
-    """From whom the target gets each region that there is: itself, or the first that holds it."""
-    chosen: dict[Region, int] = {}
-    for rank, found in enumerate(held):
-        if rank == target or found not in chosen:
-            chosen[found] = rank
-    return sorted(chosen.values())
-
-
-def _scaled(views: list[View], params: list[Tensor], rule: str) -> list[tuple[list[int], float]]:
-    """Pieces of the views with the scale of their blocks, neighbours of one scale put together."""
-    found = [
-        (piece, update_scale(rule, *shape))
-        for view in views
-        for block, shape in zip(view["blocks"], block_shapes(view, params), strict=True)
-        for piece in block
-    ]
-    runs: list[tuple[list[int], float]] = []
-    for (member, start, stop), scale in sorted(found):
-        if runs and (runs[-1][0][0], runs[-1][0][2], runs[-1][1]) == (member, start, scale):
-            runs[-1][0][2] = stop
-        else:
-            runs.append(([member, start, stop], scale))
-    return runs

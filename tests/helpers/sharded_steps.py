@@ -420,7 +420,10 @@ def refused(work: Callable[[], object], said: str) -> None:
         raise AssertionError(f"not refused: {said}")
 
 
-def main(rank: int, size: int, meeting_place: Path) -> None:
+def together(
+    checks: list[Callable[[int], None]], rank: int, size: int, meeting_place: Path
+) -> None:
+    """The checks one after another, as one of several processes."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -429,6 +432,15 @@ def main(rank: int, size: int, meeting_place: Path) -> None:
         world_size=size,
         timeout=timedelta(seconds=60),
     )
+    for check in checks:
+        began = time.perf_counter()
+        check(size)
+        if rank == 0:
+            print(f"{check.__name__} {time.perf_counter() - began:.1f} s", flush=True)
+    dist.destroy_process_group()
+
+
+def main(rank: int, size: int, meeting_place: Path) -> None:
     checks = [
         the_exact_strategies_give_the_updates_of_one_process,
         a_share_of_the_flops,
@@ -441,9 +453,4 @@ def main(rank: int, size: int, meeting_place: Path) -> None:
     ]
     if size == 2:  # these import for seconds
         checks += [what_lies_whole_does_not_travel, a_model_is_read_whole_and_then_sharded]
-    for check in checks:
-        began = time.perf_counter()
-        check(size)
-        if rank == 0:
-            print(f"{check.__name__} {time.perf_counter() - began:.1f} s", flush=True)
-    dist.destroy_process_group()
+    together(checks, rank, size, meeting_place)

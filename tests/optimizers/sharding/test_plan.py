@@ -1,6 +1,7 @@
 """Muon over processes: the arithmetic of regions and owners here; what several processes do
 together is in sharded_steps.py."""
 
+from collections import Counter
 from itertools import chain, pairwise
 from math import prod
 
@@ -18,7 +19,8 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from models import gpt2
 from optimizers.muon import Muon
 from optimizers.orthogonalize import Orthogonalizer
-from optimizers.sharding.plan import STRATEGIES, longest_first
+from optimizers.sharding.batches import longest_first
+from optimizers.sharding.plan import STRATEGIES
 from optimizers.sharding.regions import aligned, boxes, extent, local_view, region
 from optimizers.views import LAYOUTS, View, as_matrix, fits, gather, matrix_shape, whole
 from tests.helpers import sharded_steps
@@ -149,7 +151,7 @@ def test_heads_that_are_cut_before_they_are_told_apart_are_refused():
 
 @given(st.lists(st.floats(0, 1e6), max_size=40), st.integers(1, 8))
 def test_no_load_exceeds_the_least_by_more_than_a_unit(costs, processes):
-    owners = longest_first(costs, processes)
+    owners = longest_first(costs, costs, processes)
     assert len(owners) == len(costs)
     loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == i) for i in range(processes)]
     assert max(loads) <= min(loads) + max(costs, default=0) + 1e-6
@@ -166,11 +168,15 @@ def test_gpt2s_are_balanced_within_a_tenth(layers, width, processes, dtype):
     shapes = [p.shape for p in model.transformer.h.parameters() if p.ndim == 2]
     assert len(shapes) == 4 * layers
     costs = [orthogonalizer.multiplications(*shape, torch.device("cpu")) for shape in shapes]
-    loads = [0.0] * processes
-    for cost, owner in zip(costs, longest_first(costs, processes), strict=True):
+    loads, numbers = [0.0] * processes, Counter()
+    owners = longest_first(costs, shapes, processes)
+    for cost, shape, owner in zip(costs, shapes, owners, strict=True):
         loads[owner] += cost
+        numbers[shape, owner] += 1
     assert max(loads) <= 1.1 * sum(costs) / processes
     assert min(loads) >= 0.9 * sum(costs) / processes
+    # Of each shape, too: those of one shape are orthogonalized before anyone has the next.
+    assert set(numbers.values()) == {layers // processes} and len(numbers) == 4 * processes
 
 
 @pytest.mark.parametrize("method", ["auto", "gram", "newton_schulz"])
