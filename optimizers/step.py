@@ -14,7 +14,7 @@ from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
 from optimizers.second_moment import normalized
 from optimizers.sharding.batches import Batch
-from optimizers.sharding.exchange import deliver, delivered, fetch, fetched
+from optimizers.sharding.exchange import deliver, delivered, fetch, fetched, own
 from optimizers.sharding.plan import Work
 from optimizers.sharding.regions import is_dtensor, local
 from optimizers.stacks import Stack, rounds
@@ -97,7 +97,9 @@ def step_held(
     for stacks in rounds(work.stacks, workspace.device.type):
         step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
     for turn in range(1, len(batches) + 2):
-        for number in (turn, turn - 1, turn - 2):  # sets out, is orthogonalized, is applied
+        # One sets out, the one before is orthogonalized, the one before that applied, so that
+        # its memory is free when the one that was orthogonalized leaves.
+        for number in (turn, turn - 1, turn - 2, turn - 1):
             if 0 <= number < len(batches):
                 next(batches[number], None)
 
@@ -133,17 +135,20 @@ def step_batch(
 ) -> Iterator[None]:
     """The same of matrices that lie with several: directions and updates travel.
 
-    Stops at each of the two ways; what is under way then needs none of the workspace.
+    In four parts: it sets out, is orthogonalized, leaves, is applied. From the second to the third
+    the workspace is its own.
     """
     dtype = orthogonalizer.input_dtype(workspace.device.type)
-    parts = [torch.zeros_like(held.params[member], dtype=dtype) for member in batch.members]
-    for part, member in zip(parts, batch.members, strict=True):
+    params = [held.params[member] for member in batch.members]
+    shards = {t: torch.zeros_like(param, dtype=dtype) for t, param in enumerate(params)}
+    for t, member in enumerate(batch.members):
         if member in held.states:
             buffer = held.states[member]["momentum_buffer"]
-            accumulate_into(part, buffer, held.grads[member], group)
-    flight = fetch(batch, parts, processes)
+            accumulate_into(shards[t], buffer, held.grads[member], group)
+    flight = fetch(batch, shards, processes)
+    shards = {t: shards[t] for t in own(batch, dist.get_rank(processes))}
     yield
-    wholes = fetched(batch, flight, parts, processes, workspace)
+    wholes = fetched(batch, flight, shards, dtype, processes, workspace)
     del flight  # and what it keeps
     for stack in batch.stacks:
         X = workspace.empty("X", stack.shape, dtype)
@@ -154,10 +159,11 @@ def step_batch(
         for move in stack.moves:
             target = strips(wholes[move.segment.member], move.view, move.segment)
             target.copy_(stack.part(X, move))
-    flight = deliver(batch, wholes, parts, processes)
+    yield
+    flight = deliver(batch, wholes, shards, dtype, processes, workspace)
     del wholes
     yield
-    delivered(batch, flight, parts, processes)
+    shards |= delivered(batch, flight, params, processes)
     for lines in batch.lines:
-        target = lines.of(held.params[batch.members[lines.position]])
-        apply(target, lines.of(parts[lines.position]), lines.scale, group)
+        target = lines.of(params[lines.position])
+        apply(target, lines.of(shards[lines.position]), lines.scale, group)

@@ -36,19 +36,24 @@ class Flight(NamedTuple):
     received: dict[int, Tensor]
 
 
-def fetch(batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup) -> Flight:
+def own(batch: Batch, process: int) -> list[int]:
+    """Positions of the tensors that a process orthogonalizes."""
+    return [t for t, owner in enumerate(batch.owners) if owner in (None, process)]
+
+
+def fetch(batch: Batch, shards: dict[int, Tensor], processes: dist.ProcessGroup) -> Flight:
     """Begin to bring in, from everyone's shards, the whole tensors that this process
-    orthogonalizes."""
+    orthogonalizes. By position; `shards` of other tensors are free afterwards."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     reads: list[list[Tensor]] = [[] for _ in range(count)]
-    sizes = [0] * count
     for t, owner in enumerate(batch.owners):
         if me in batch.senders[t]:
             target = me if owner is None else owner
             reads[target] += [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
-        if owner in (None, me):
-            for sender in batch.senders[t]:
-                sizes[sender] += _elements(batch.held[t][sender])
+    sizes = [0] * count
+    for t in own(batch, me):
+        for sender in batch.senders[t]:
+            sizes[sender] += _elements(batch.held[t][sender])
     if batch.owners[0] is None:
         return _all_gather(reads[me], sizes, processes, shards[0])
     if batch.replicated:
@@ -59,15 +64,16 @@ def fetch(batch: Batch, shards: list[Tensor], processes: dist.ProcessGroup) -> F
 def fetched(
     batch: Batch,
     flight: Flight,
-    shards: list[Tensor],
+    shards: dict[int, Tensor],
+    dtype: torch.dtype,
     processes: dist.ProcessGroup,
     workspace: Workspace,
 ) -> dict[int, Tensor]:
-    """By position those tensors, once they are there. The workspace's tensor `whole` holds them."""
+    """Those tensors, once they are there; until the next ones are."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
-    mine = [t for t, owner in enumerate(batch.owners) if owner in (None, me)]
+    mine = own(batch, me)
     sizes = [prod(batch.shapes[t]) for t in mine]
-    flat = workspace.empty("whole", (sum(sizes),), shards[0].dtype)
+    flat = workspace.empty("whole", (sum(sizes),), dtype)
     wholes = {
         t: part.view(batch.shapes[t]) for t, part in zip(mine, flat.split(sizes), strict=True)
     }
@@ -79,15 +85,22 @@ def fetched(
                     whole[outer].copy_(shards[t][inner])
                 else:
                     writes[sender].append(whole[outer])
-    _land(flight, writes)
+    wait(flight)
+    for sender, received in flight.received.items():
+        _unpack(received, writes[sender])
     return wholes
 
 
 def deliver(
-    batch: Batch, wholes: dict[int, Tensor], shards: list[Tensor], processes: dist.ProcessGroup
+    batch: Batch,
+    wholes: dict[int, Tensor],
+    shards: dict[int, Tensor],
+    dtype: torch.dtype,
+    processes: dist.ProcessGroup,
+    workspace: Workspace,
 ) -> Flight:
     """Begin to bring everyone's part of the whole tensors, from those that have them, to the
-    shards. `wholes` are free afterwards."""
+    others, this process's own to `shards`. `wholes` are free afterwards."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     for t, whole in wholes.items():
         for outer, inner in boxes(batch.held[t][me]):
@@ -98,25 +111,33 @@ def deliver(
         [whole[outer] for t, whole in wholes.items() for outer, _ in boxes(batch.held[t][target])]
         for target in range(count)
     ]
-    sizes = [0] * count
-    for t, owner in enumerate(batch.owners):
-        if owner is not None:
-            sizes[owner] += _elements(batch.held[t][me])
+    sizes = [sum(_elements(batch.held[t][me]) for t in own(batch, i)) for i in range(count)]
+    like = torch.empty(0, dtype=dtype, device=workspace.device)
     if batch.replicated:
-        return _all_gather(reads[me], sizes, processes, shards[0])
-    return _all_to_all(reads, sizes, processes, shards[0])
+        return _all_gather(reads[me], sizes, processes, like)
+    return _all_to_all(reads, sizes, processes, like)
 
 
 def delivered(
-    batch: Batch, flight: Flight, shards: list[Tensor], processes: dist.ProcessGroup
-) -> None:
-    """Once they are there, into the shards."""
-    me, count = dist.get_rank(processes), dist.get_world_size(processes)
-    writes: list[list[Tensor]] = [[] for _ in range(count)]
-    for t, owner in enumerate(batch.owners):
-        if owner is not None:
-            writes[owner] += [shards[t][inner] for _, inner in boxes(batch.held[t][me])]
-    _land(flight, writes)
+    batch: Batch, flight: Flight, params: list[Tensor], processes: dist.ProcessGroup
+) -> dict[int, Tensor]:
+    """By position this process's parts of the tensors of others, once they are there, each as its
+    parameter lies in memory."""
+    me = dist.get_rank(processes)
+    wait(flight)
+    found: dict[int, Tensor] = {}
+    for sender, received in flight.received.items():
+        begin = 0
+        for t in own(batch, sender):
+            end = begin + _elements(batch.held[t][me])
+            part, places = received[begin:end], boxes(batch.held[t][me])
+            if len(places) == 1 and params[t].is_contiguous():
+                found[t] = part.view(params[t].shape)
+            else:
+                found[t] = torch.empty_like(params[t], dtype=part.dtype)
+                _unpack(part, [found[t][inner] for _, inner in places])
+            begin = end
+    return found
 
 
 def wait(flight: Flight) -> None:
@@ -125,15 +146,12 @@ def wait(flight: Flight) -> None:
         work.wait()
 
 
-def _land(flight: Flight, writes: list[list[Tensor]]) -> None:
-    """Fill writes[i] with what comes from process i, but for this process's own."""
-    wait(flight)
-    for i, flat in flight.received.items():
-        begin = 0
-        for target in writes[i]:
-            part = flat[begin : begin + target.numel()]  # flat may be longer than all of them
-            target.copy_(part.view(target.shape))
-            begin += target.numel()
+def _unpack(flat: Tensor, targets: list[Tensor]) -> None:
+    """`flat` may be longer."""
+    begin = 0
+    for target in targets:
+        target.copy_(flat[begin : begin + target.numel()].view(target.shape))
+        begin += target.numel()
 
 
 def _elements(held: Region) -> int:
@@ -178,9 +196,9 @@ def _all_gather(
             if sizes[i]
         ]
         return Flight(works, [sent], received)
-    padded = like.new_empty(max(sizes))
-    padded[: len(sent)] = sent
+    if len(sent) < max(sizes):
+        sent = _flat([sent, like.new_empty(max(sizes) - len(sent))], like)
     flat = like.new_empty(count * max(sizes))
-    work = getattr(dist, ALL_GATHER)(flat, padded, group=processes, async_op=True)
+    work = getattr(dist, ALL_GATHER)(flat, sent, group=processes, async_op=True)
     received = {i: part for i, part in enumerate(flat.split(max(sizes))) if i != me}
-    return Flight([work], [padded], received)
+    return Flight([work], [sent], received)

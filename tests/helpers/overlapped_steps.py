@@ -130,10 +130,10 @@ def a_batch_is_orthogonalized_while_its_neighbours_travel(size: int) -> None:
     start = [random(*shape, seed=i) for i, shape in enumerate(shapes * size)]
     vector = {"plain": random(5, seed=99), "rows": random(1, seed=99)}
     wanted = {
-        # begins to arrive; the vector; turn by turn: arrives, is there, leaves, has left
-        ("rows", "distribute"): "> * ><*> ><*>< <*>< <",
+        # begins to arrive; the vector; turn by turn: arrives, is there, has left, leaves
+        ("rows", "distribute"): "> * ><*> ><*<> <*<> <",
         ("rows", "gather"): "> * ><* ><* <*",
-        ("plain", "distribute"): "* *> *>< *>< <",
+        ("plain", "distribute"): "* *> *<> *<> <",
     }
     for (name, sharding), order in wanted.items():
         _, optimizer = placed([*start, vector[name]], name, sharding)
