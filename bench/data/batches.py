@@ -5,17 +5,14 @@ Data is prepared once (tokenized, decoded), cached, and memory-mapped: with a wa
 """
 
 import functools
-import math
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.data import cache, files, sources, tokenizer
+from bench.data import augment, cache, files, sources, tokenizer
+from bench.data.preparing import decode, tokenize
 from bench.data.sources import SHIPPED
 from bench.settings.errors import UserError
 
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 Batch = dict[str, "Tensor"]
 
 FORMAT = 1  # of the prepared arrays; part of every cache key
-DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once during preparation
 SIZES = ("image_size", "classes", "patch_size")
 # What a data block of each task has to say, whichever its source.
 NEEDED = {
@@ -84,11 +80,6 @@ def evenly(count: int, of: int) -> np.ndarray:
     the middles of equal parts."""
     count = min(count, of)
     return (2 * np.arange(count) + 1) * of // (2 * count)
-
-
-def place(block: dict) -> str:
-    """The setting that a message about the data names."""
-    return f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
 
 
 # --- text
@@ -157,33 +148,12 @@ def load_tokens(block: dict, seed: int, sequence_length: int, name: str | None) 
         tokens = len(parts[part])
         if tokens < sequence_length:
             raise UserError(
-                f"{place(block)}: the {part} part has {tokens} tokens, one sequence needs "
+                f"{sources.place(block)}: the {part} part has {tokens} tokens, one sequence needs "
                 f"{sequence_length} (train.sequence_length)"
             )
     vocab_size = tokenizer.vocabulary_size(name)
     evaluated = block["eval_sequences"], block["final_eval_sequences"]
     return Tokens(block["name"], seed, sequence_length, vocab_size, *evaluated, parts)
-
-
-def tokenize(block: dict, name: str | None) -> cache.Chunks:
-    """(part, ids) chunks; a part ends after the document with which it has enough tokens."""
-    bpe = tokenizer.load(name)
-    dtype = np.uint16 if bpe.get_vocab_size() < 2**16 else np.uint32
-    report = progress(f"tokenizing {block['name']} with {name}", "tokens")
-    for part, documents, limit in sources.documents(block):
-        tokens = 0
-        for texts in sources.batched(documents, DOCUMENTS):
-            pieces = (piece for text in texts for piece in tokenizer.pieces(text))
-            for batch in sources.batched(pieces, PIECES):
-                encodings = bpe.encode_batch_fast(batch, add_special_tokens=False)
-                ids = np.concatenate([np.array(one.ids, dtype=dtype) for one in encodings])
-                yield part, ids
-                tokens += len(ids)
-                report(part, tokens)
-            if limit is not None and tokens >= limit:
-                break
-        if not tokens:
-            raise UserError(f"{place(block)}: the {part} part has 0 tokens")
 
 
 # --- images
@@ -199,6 +169,7 @@ class Images:
     patch_size: int
     eval_sequences: int
     final_eval_sequences: int
+    augment: str  # training images alone: a name in bench/data/augment.py
     arrays: dict[str, np.ndarray]  # <part>_images uint8 (N, H, W, C), <part>_labels int64 (N,)
 
     task = "images"
@@ -224,13 +195,19 @@ class Images:
             permutation(self.seed, int(epoch), count)[positions[epochs == epoch] % count]
             for epoch in np.unique(epochs)
         ]
-        return self._pictures("train", np.concatenate(chosen))
+        indices = np.concatenate(chosen)
+        images = self.arrays["train_images"][indices]
+        if self.augment == "shift_flip":
+            images = augment.shift_flip(images, self.seed, step)
+        return self._normalised(images, self.arrays["train_labels"][indices])
 
     def evaluation(self, part: str, batch_size: int, during: bool = False) -> Iterator[Batch]:
         """Images spread evenly over a part, always the same: of a run's end, or `during` it."""
         indices = self._evaluated(part, during)
         for first in range(0, len(indices), batch_size):
-            yield self._pictures(part, indices[first : first + batch_size])
+            chosen = indices[first : first + batch_size]
+            images, labels = (self.arrays[f"{part}_{kind}"] for kind in ("images", "labels"))
+            yield self._normalised(images[chosen], labels[chosen])
 
     def evaluated(self, part: str, during: bool = False) -> int:
         """Number of images that `evaluation` reads: what the part holds, if that is less."""
@@ -240,14 +217,12 @@ class Images:
         asked = self.eval_sequences if during else self.final_eval_sequences
         return evenly(asked, len(self.arrays[f"{part}_labels"]))
 
-    def _pictures(self, part: str, indices: np.ndarray) -> Batch:
+    def _normalised(self, images: np.ndarray, labels: np.ndarray) -> Batch:
         import torch
 
         mean, std = (torch.from_numpy(row.copy()) for row in self.arrays["statistics"])
-        images = torch.from_numpy(self.arrays[f"{part}_images"][indices])
-        pixel_values = ((images - mean) / std).permute(0, 3, 1, 2).contiguous()
-        labels = torch.from_numpy(self.arrays[f"{part}_labels"][indices])
-        return {"pixel_values": pixel_values, "labels": labels}
+        pixel_values = ((torch.from_numpy(images) - mean) / std).permute(0, 3, 1, 2).contiguous()
+        return {"pixel_values": pixel_values, "labels": torch.from_numpy(labels)}
 
 
 @functools.lru_cache(maxsize=2)
@@ -260,47 +235,11 @@ def load_images(block: dict, seed: int) -> Images:
     size, patch_size = block["image_size"], block["patch_size"]
     if size % patch_size:
         raise UserError(f"data.patch_size={patch_size}: it has to divide data.image_size={size}")
+    augmented = block.get("augment", "none")
+    if augmented not in augment.NAMES:
+        raise UserError(f"data.augment={augmented}: must be one of {', '.join(augment.NAMES)}")
     key = cache.key(FORMAT, sources.fingerprint(block))
     names = [f"{part}_{kind}" for part in sources.PARTS for kind in ("images", "labels")]
     arrays = cache.load(key, [*names, "statistics"], lambda: decode(block))
     evaluated = block["eval_sequences"], block["final_eval_sequences"]
-    return Images(block["name"], seed, block["classes"], patch_size, *evaluated, arrays)
-
-
-def decode(block: dict) -> cache.Chunks:
-    """Images and labels of each part, and the training part's statistics: float32 (2, C)."""
-    report = progress(f"decoding {block['name']}", "images")
-    total, squares, count = 0.0, 0.0, 0
-    for part, pairs, limit in sources.images(block):
-        done = 0
-        for batch in sources.batched(islice(pairs, limit), IMAGES):
-            images = np.stack([image for image, _ in batch])
-            yield f"{part}_images", images
-            yield f"{part}_labels", np.array([label for _, label in batch], dtype=np.int64)
-            done += len(batch)
-            report(part, done)
-            if part == "train":
-                pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
-                total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
-                count += len(pixels)
-        if not done:
-            raise UserError(f"{place(block)}: the {part} part has no images")
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
-    yield "statistics", np.stack([mean, std]).astype(np.float32)
-
-
-def progress(what: str, unit: str):
-    """A function that says on stderr, at first and every ten seconds, how far the work is."""
-    last = -math.inf
-
-    def report(part: str, done: int) -> None:
-        nonlocal last
-        if last == -math.inf:
-            print(f"{what} (once, where it can be kept)", file=sys.stderr)
-            last = time.monotonic()
-        elif time.monotonic() - last > 10:
-            print(f"{what}: {part}, {done / 1e6:.2f} M {unit}", file=sys.stderr)
-            last = time.monotonic()
-
-    return report
+    return Images(block["name"], seed, block["classes"], patch_size, *evaluated, augmented, arrays)

@@ -19,7 +19,7 @@ from bench.settings.errors import UserError
 ASSETS = Path(__file__).parents[1] / "assets"
 PARTS = ("train", "validation", "test")
 SHIPPED = {"text": "data=sotu", "images": "data=fashion_mnist"}
-NOT_CONTENT = ("name", "patch_size", "eval_sequences", "final_eval_sequences")
+NOT_CONTENT = ("name", "patch_size", "eval_sequences", "final_eval_sequences", "augment")
 ROWS = 64  # of a shipped file, in memory at once
 LINES = 100  # rows that are lines are joined by so many
 CONNECT_SECONDS = 5.0
@@ -39,6 +39,11 @@ def fingerprint(block: dict) -> dict:
             facts.pop("column", None)  # as before there was the setting
         return facts | {"path": files.content_sha256(files.text_files(block))}
     return facts
+
+
+def place(block: dict) -> str:
+    """The setting that a message about the data names."""
+    return f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
 
 
 def documents(block: dict) -> Iterator[tuple[str, Iterator[str], int | None]]:

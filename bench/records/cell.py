@@ -29,6 +29,7 @@ LATER = {
     "perturb": 0,
     "data.column": None,
     "data.final_eval_sequences": None,
+    "data.augment": "none",
     "optimizer.overlap": "none",
     "optimizer.embedding_lr_scale": 1.0,
     "parallel": {"name": "none"},

@@ -48,7 +48,7 @@ def sha256(content: bytes) -> str:
 def test_every_file_is_in_the_notice_and_all_are_small():
     files = {f.relative_to(ASSETS).as_posix() for f in ASSETS.rglob("*.*") if f.is_file()}
     assert files - {"THIRD_PARTY.md"} == set(DIGESTS)
-    assert sum((ASSETS / name).stat().st_size for name in files) < 12e6
+    assert sum((ASSETS / name).stat().st_size for name in files) < 17e6
 
 
 def test_addresses_are_split_by_the_documented_rule(addresses):
@@ -68,7 +68,7 @@ def test_addresses_have_the_documented_content(addresses):
 
 
 def test_pictures_have_the_documented_content(pictures):
-    assert [len(pictures[name]) for name in PARTS] == [10_000, 2_000, 2_000]
+    assert [len(pictures[name]) for name in PARTS] == [20_000, 4_000, 10_000]
     for name, rows in pictures.items():
         images = np.stack([np.asarray(row["image"]) for row in rows])
         labels = np.array([row["label"] for row in rows], dtype=np.uint8)

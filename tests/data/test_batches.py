@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench.data import augment, cache, files, sources, tokenizer
 from bench.data import batches as data
-from bench.data import cache, files, sources, tokenizer
 from bench.data.batches import Images, Tokens
 from bench.settings.errors import UserError
 from tests.helpers.commands import ROOT
@@ -75,14 +75,14 @@ def small_tokens(seed: int) -> Tokens:
     return Tokens("small", seed, 16, 1000, 4, 8, parts)
 
 
-def small_images(seed: int, count=10) -> Images:
+def small_images(seed: int, count=10, augment="none") -> Images:
     pictures = np.broadcast_to(
         np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)
     )
     arrays = {"statistics": np.array([[0], [1]], dtype=np.float32)}
     for part in sources.PARTS:
         arrays |= {f"{part}_images": pictures, f"{part}_labels": np.arange(count)}
-    return Images("small", seed, count, 2, 4, 8, arrays)
+    return Images("small", seed, count, 2, 4, 8, augment, arrays)
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -146,6 +146,33 @@ def test_image_batches_are_normalised_and_labelled(fashion_mnist):
     assert batch["labels"].dtype == torch.int64
     assert fashion_mnist.facts == {"image_size": 28, "channels": 1, "classes": 10, "patch_size": 4}
     assert (fashion_mnist.unit, fashion_mnist.units_per_example) == ("images", 1)
+
+
+def test_pictures_are_changed_in_training_alone_and_by_seed_and_step_alone():
+    plain, changed = small_images(0), small_images(0, augment="shift_flip")
+    batch = changed.batch(3, 8)
+    assert equal(batch, small_images(0, augment="shift_flip").batch(3, 8))
+    assert torch.equal(batch["labels"], plain.batch(3, 8)["labels"])
+    assert not torch.equal(batch["pixel_values"], plain.batch(3, 8)["pixel_values"])
+    assert equal(next(changed.evaluation("test", 8)), next(plain.evaluation("test", 8)))
+
+
+def test_a_picture_is_moved_by_up_to_two_pixels_into_black_and_half_are_mirrored():
+    """All fifty outcomes, and no other, about equally often."""
+    picture = np.arange(1, 49, dtype=np.uint8).reshape(6, 8, 1)
+    padded = np.pad(picture, ((2, 2), (2, 2), (0, 0)))
+    moved = [padded[y : y + 6, x : x + 8] for y in range(5) for x in range(5)]
+    outcomes = [one.tobytes() for whole in moved for one in (whole, whole[:, ::-1])]
+    found = augment.shift_flip(np.repeat(picture[None], 5000, 0), seed=1, step=2)
+    assert found.shape == (5000, 6, 8, 1) and found.dtype == np.uint8
+    counts = [sum(one.tobytes() == outcome for one in found) for outcome in outcomes]
+    assert sum(counts) == 5000 and min(counts) > 60 and max(counts) < 150
+
+
+def test_a_change_of_pictures_that_is_none_is_refused():
+    assert "data.augment=spin: must be one of none, shift_flip" in mistake(
+        block("fashion_mnist", augment="spin")
+    )
 
 
 def test_a_text_batch_takes_less_than_a_millisecond(sotu):

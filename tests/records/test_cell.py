@@ -71,6 +71,11 @@ def test_the_order_of_patterns_is_part_of_the_cell_for_the_last_one_wins():
     assert cell(f"structure={{{first}, {second}}}") != cell(f"structure={{{second}, {first}}}")
 
 
+def test_changed_pictures_are_another_cell():
+    assert cell("model=vit_nano", "data.augment=shift_flip") != cell("model=vit_nano")
+    assert cell("model=vit_nano", "data.augment=none") == cell("model=vit_nano")
+
+
 def test_adamw_has_no_use_for_qkv_nor_for_the_orthogonalizer():
     plain = cell("optimizer=adamw")
     assert cell("optimizer=adamw", "qkv=fused") == plain

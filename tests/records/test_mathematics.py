@@ -13,9 +13,9 @@ LOSSES = {
     "optimizer=hybrid optimizer.lr_scale=4 qkv=per_head orthogonalizer=polar_express": 7.8151566,
     "optimizer=muon optimizer.lr_scale=2 schedule=cosine": 8.2898381,
     "optimizer=normuon optimizer.lr_scale=4 train.accumulate=2": 7.7354527,
-    "optimizer=hybrid model=vit_nano train.batch_size=16 data.final_eval_sequences=64": 2.2778593,
+    "optimizer=hybrid model=vit_nano train.batch_size=16 data.final_eval_sequences=64": 2.2844430,
     "optimizer=adamw model=vit_nano train.batch_size=16 train.clip_norm=0.1 "
-    "data.final_eval_sequences=64": 2.1898919,
+    "data.final_eval_sequences=64": 2.2276269,
 }
 
 
