@@ -30,6 +30,7 @@ LATER = {
     "data.column": None,
     "data.final_eval_sequences": None,
     "data.augment": "none",
+    "train.average_last": None,
     "optimizer.overlap": "none",
     "optimizer.embedding_lr_scale": 1.0,
     "parallel": {"name": "none"},

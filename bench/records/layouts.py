@@ -70,7 +70,10 @@ _NEEDED = (
     *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
     *("environment", "command", "precision", "parameters"),
 )
-_NUMBERS = ("val_loss", "best_val_loss", "test_loss", "val_accuracy", "test_accuracy")
+_NUMBERS = (
+    *("val_loss", "best_val_loss", "test_loss", "val_accuracy", "test_accuracy"),
+    *("val_loss_averaged", "test_loss_averaged"),
+)
 _RECORD = mapping(
     {
         **dict.fromkeys(("cell", "status", "model", "optimizer", "precision", "command"), text),

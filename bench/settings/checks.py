@@ -62,6 +62,10 @@ def check_numbers(settings: Settings) -> None:
         value = getattr(train, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserError(f"train.{name}={value}: must be null or a number above 0")
+    if train.average_last is not None and not 0 < train.average_last <= 1:
+        raise UserError(
+            f"train.average_last={train.average_last}: must be null or a share above 0, at most 1"
+        )
     if train.steps is None and train.time_limit is None:
         raise UserError("train.steps=null: set train.steps or train.time_limit (seconds)")
     if train.sequence_length < 2 and settings.data["task"] == "text":

@@ -59,6 +59,7 @@ class Train:
     target_loss: float | None = MISSING
     reference_steps: int = MISSING
     save_momentum_every: int | None = MISSING
+    average_last: float | None = MISSING
 
 
 @dataclass

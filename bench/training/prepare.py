@@ -182,7 +182,8 @@ def refuse_small_disk(
     """Two checkpoints stay while a third is written; one is enough where none is asked for."""
     weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
     state = predicted_bytes(routed.optimizers)
-    one = weights + (state if state is not None else 2 * weights)
+    averaged = weights if settings.train.average_last else 0
+    one = weights + averaged + (state if state is not None else 2 * weights)
     one *= world.size if world.mesh is not None else 1  # each process writes its shards
     every, steps = settings.train.checkpoint_every, settings.train.steps
     count = 1 if every is None or (steps is not None and every >= steps) else 3

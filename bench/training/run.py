@@ -258,6 +258,7 @@ def results(trainer: Trainer) -> dict[str, Any]:
         "optimizer_state_bytes": state_bytes(trainer.routing.optimizers),
         "peak_memory_bytes": None if trainer.reference.adamw else trainer.memory.bytes(),
         "curve": record.curve(metrics.lines),
+        **trainer.averaged,
     }
     if trainer.data.task == "images":
         found["val_accuracy"] = state["val_accuracy"]

@@ -20,6 +20,7 @@ from bench.settings.schema import Settings
 from bench.settings.targets import schedule_factor
 from bench.tracking.tracker import Tracker
 from bench.training import checkpoint, gradients, loss, momenta, randomness
+from bench.training.averaging import Average
 from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
@@ -34,7 +35,8 @@ class Trainer:
     """Trains the model of `ready` and leaves metrics and checkpoints in `folder`.
 
     Everything that decides the result is in `self.state` (plain numbers), the model, the
-    optimizers, torch's random state and the metrics; a checkpoint holds all five.
+    optimizers, torch's random state and the metrics; a checkpoint holds all five, and the average
+    of weights that is kept beside them.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Trainer:
         self.examples = self.train.batch_size * self.train.accumulate
         self.units_per_step = self.examples * self.data.units_per_example
         self.counted = ready.counted
+        self.average = Average(self.model, self.train.average_last)
+        self.averaged: dict[str, float] = {}  # its losses
         self.state: dict[str, Any] = {
             "step": 0,
             "seconds": 0.0,
@@ -101,6 +105,7 @@ class Trainer:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()
                 line = self.step(evaluates)
+                self.average.add(self.progress())
                 self.check()
                 bar.show(line)
                 if evaluates or self.progress() >= 1.0:
@@ -113,6 +118,8 @@ class Trainer:
                 if self.stops:
                     break
             tested = None if self.stops else self.evaluation("test")
+            if not self.stops and self.average.count:
+                self.averaged = self.evaluate_average()
             self.check()
             if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
                 self.save()
@@ -284,6 +291,14 @@ class Trainer:
         mean_loss, accuracy = self.world.means(losses / count, right / count)
         return mean_loss, accuracy if self.data.task == "images" else None
 
+    def evaluate_average(self) -> dict[str, float]:
+        """The losses of the averaged weights, by their names in a record."""
+        with self.average.in_place():
+            return {
+                "val_loss_averaged": self.evaluation("validation")[0],
+                "test_loss_averaged": self.evaluation("test")[0],
+            }
+
     def _write(self, line: dict[str, Any]) -> None:
         assert self.metrics is not None  # fit() opened them
         self.metrics.write(line)
@@ -297,6 +312,7 @@ class Trainer:
             "state": self.state,
             "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
             "optimizers": [optimizer.state_dict() for optimizer in self.routing.optimizers],
+            "average": self.average.state(),
             "random": randomness.state(self.train.device),
             "metrics": self.metrics.text if self.metrics else "",
         }
@@ -320,6 +336,8 @@ class Trainer:
                 own[name].copy_(tensor)
         for optimizer, state in zip(self.routing.optimizers, tree["optimizers"], strict=True):
             optimizer.load_state_dict(state)
+        if self.train.average_last is not None:
+            self.average.load(tree["average"])
         randomness.restore(tree["random"])
         self.memory.forget()
         self.warn(f"going on from step {self.state['step']}")
@@ -330,7 +348,9 @@ class Trainer:
     def owners(self) -> dict[str, Tensor]:
         """The parameter that tensors of the tree belong to, by what their names begin with."""
         found: dict[str, Tensor] = {
-            f"/model/{name}": p for name, p in self.model.named_parameters()
+            f"/{part}/{name}": p
+            for name, p in self.model.named_parameters()
+            for part in ("model", "average/mean")
         }
         for i, optimizer in enumerate(self.routing.optimizers):
             params = [p for group in optimizer.param_groups for p in group["params"]]

@@ -28,6 +28,7 @@ def cell(*overrides: str) -> str:
         "train.steps=149",
         "train.batch_size=8",
         "train.precision=bf16",
+        "train.average_last=0.2",
         "optimizer.lr_scale=2",
         "qkv=fused",
         "orthogonalizer.steps=4",

@@ -116,6 +116,8 @@ def start(tmp_path: Path, *overrides: str) -> None:
         (["orthogonalizer.dtype=fp8"], ["orthogonalizer.dtype=fp8", "bf16"]),
         (["train.sequence_length=512"], ["train.sequence_length=512", "256 positions"]),
         (["data.eval_sequences=0"], ["data.eval_sequences=0"]),
+        (["train.average_last=0"], ["train.average_last=0", "share above 0"]),
+        (["train.average_last=1.5"], ["train.average_last=1.5", "at most 1"]),
         (["train.batch_size=10000000000000"], ["train.batch_size=1", "GB, this machine has"]),
         (["train.batch_size=3000000"], ["train.batch_size=3000000: a forward", "fewer than"]),
         (["structure={*.c_fd.weight: vector}"], ["*.c_fd.weight", "h.0.mlp.c_fc.weight"]),

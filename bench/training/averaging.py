@@ -1,0 +1,63 @@
+"""The mean of a run's weights over its last steps, kept beside it: it changes nothing of the run.
+
+An average does what a falling rate does, without one (Izmailov et al. 2018, Averaging Weights Leads
+to Wider Optima and Better Generalization), and is the control of schedules that end low.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ROUNDING = 1e-9  # of a run's progress
+
+
+class Average:
+    """The uniform mean of a model's parameters after each step of the last `share` of a run.
+
+    share: from 0 (not included) to 1; None: no step, and nothing is kept.
+    """
+
+    def __init__(self, model: nn.Module, share: float | None) -> None:
+        self.parameters = dict(model.named_parameters())
+        self.share = share
+        self.count = 0
+        self.mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, progress: float) -> None:
+        """After a step, with the share of the run that is done by then."""
+        if self.share is None or progress <= 1 - self.share + ROUNDING:
+            return
+        self.count += 1
+        for name, p in self.parameters.items():
+            if self.count == 1:
+                self.mean[name] = p.detach().clone()
+            else:
+                self.mean[name].lerp_(p, 1 / self.count)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model with the mean in the place of its weights, which come back at the end."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, p in self.parameters.items():
+            own = p.detach().clone()
+            p.copy_(self.mean[name])
+            self.mean[name] = own
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"count": self.count, "mean": self.mean}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.mean = {name: mean.to(self.parameters[name]) for name, mean in state["mean"].items()}
