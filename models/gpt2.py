@@ -1,10 +1,8 @@
 """GPT-2 with random weights: transformers' own class, at any size."""
 
-import math
-
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from models.sizes import check_divides, check_positive
+from models.sizes import check_divides, check_positive, check_scale
 
 
 def build(
@@ -32,8 +30,7 @@ def build(
     check_positive("model", vocab_size=vocab_size, layers=layers, heads=heads)
     check_positive("model", width=width, positions=positions)
     check_divides("model.heads", heads, "model.width", width)
-    if type(initial_scale) not in (int, float) or not 0 < initial_scale < math.inf:
-        raise ValueError(f"model.initial_scale={initial_scale} is not a number above 0")
+    check_scale("model.initial_scale", initial_scale)
     if tied and sparse_embedding:
         raise ValueError(
             "model.sparse_embedding=true: needs model.tied=false, as the head makes the gradient "

@@ -1,5 +1,7 @@
 """Checks of the sizes a person types, each message naming the setting as it is typed."""
 
+import math
+
 
 def check_positive(group: str, **sizes: int) -> None:
     """Raise ValueError for the first setting `group.name` that is not a whole number from 1 up."""
@@ -12,3 +14,9 @@ def check_divides(part: str, parts: int, whole: str, total: int) -> None:
     """Raise ValueError unless the value of the setting `part` divides that of `whole`."""
     if total % parts:
         raise ValueError(f"{part}={parts}: {whole}={total} is not divisible by it")
+
+
+def check_scale(name: str, scale: float) -> None:
+    """Raise ValueError for what is no number above 0."""
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        raise ValueError(f"{name}={scale} is not a number above 0")

@@ -69,6 +69,12 @@ def test_the_smallest_gpt2_is_below_a_million_parameters():
     assert sum(p.numel() for p in built("gpt2_pico", vocab_size=1024).parameters()) == 957_184
 
 
+def test_the_smallest_vit_cuts_an_image_into_sixteen():
+    model = built("vit_pico", **IMAGES)
+    assert composed("model=vit_pico").data.patch_size == IMAGES["patch_size"]
+    assert sum(p.numel() for p in model.parameters()) == 205_066
+
+
 @pytest.mark.parametrize(("given", "scale"), [({}, 0.02), ({"initial_scale": 0.1}, 0.1)])
 def test_new_weights_have_the_scale_that_was_asked_for(given, scale):
     torch.manual_seed(0)
@@ -77,6 +83,8 @@ def test_new_weights_have_the_scale_that_was_asked_for(given, scale):
     for weight in (model.transformer.wte.weight, block.attn.c_attn.weight, block.mlp.c_fc.weight):
         assert weight.std().item() == pytest.approx(scale, rel=0.02)
     assert block.mlp.c_proj.weight.std().item() == pytest.approx(scale / 2, rel=0.02)  # 2 layers
+    of_images = vit.build(**NANO_VIT | {"width": 128}, **given).vit.layers[0]
+    assert of_images.mlp.fc1.weight.std().item() == pytest.approx(scale, rel=0.02)
 
 
 def test_vit_is_vit_s():
@@ -150,6 +158,7 @@ def test_nothing_is_printed():
         (vit.build, {"patch_size": 5}, "data.patch_size=5: data.image_size=28 is not divisible"),
         (gpt2.build, {"sparse_embedding": True}, "model.sparse_embedding=true: needs model.tied"),
         (gpt2.build, {"initial_scale": 0}, "model.initial_scale=0 is not a number above 0"),
+        (vit.build, {"initial_scale": -1}, "model.initial_scale=-1 is not a number above 0"),
         (gpt2.build, {"initial_scale": "a"}, "model.initial_scale=a is not a number above 0"),
         (vit.build, {"classes": 0}, "data.classes=0 is not a whole number of at least 1"),
     ],
