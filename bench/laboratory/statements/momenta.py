@@ -50,8 +50,9 @@ def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
     yield little_to_gain(seen, unseen, single.triples)
     yield stable_over_kinds(by_kind)
     yield uniform(by_kind)
-    for slope in convergence.slope_and_error(rows(found), triples, seed):
-        yield _named(f"{slope.name}_momenta", slope)
+    flat, steep = convergence.slope_and_error(rows(found), triples, seed)
+    yield _named("slope_and_error_when_flat_momenta", flat)
+    yield _named("slope_and_error_when_steep_momenta", steep)
 
 
 def kinds(found: list[Spectrum]) -> Kinds:
