@@ -155,7 +155,8 @@ def calls_and_bytes_are_those_of_the_plain_model(size: int) -> None:
             sharded_steps.step(optimizer, range(1))
             moved = traffic.count(optimizer.step)
             assert moved and moved == facts.step([optimizer]), (shapes, name, sharding, moved)
-            assert len(start) == 1 or sum(kind["calls"] for kind in moved.values()) >= 3
+            if len(start) > 4 * size:  # several batches are possible
+                assert sum(kind["calls"] for kind in moved.values()) >= 3
 
 
 def main(rank: int, size: int, meeting_place: Path) -> None:
