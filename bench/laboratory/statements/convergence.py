@@ -132,7 +132,8 @@ def _correlation(name: str, statement: str, x: list[float], y: list[float], how:
     """Spearman's, with an interval by Fisher's transformation (Bonett and Wright 2000)."""
     value = float(stats.spearmanr(x, y).statistic)
     half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
-    low, high = (math.tanh(math.atanh(value) + sign * half) for sign in (-1, 1))
+    inside = min(max(value, -1 + 1e-9), 1 - 1e-9)  # the transformation of a perfect one is infinite
+    low, high = (math.tanh(math.atanh(inside) + sign * half) for sign in (-1, 1))
     return Check(
         name=name,
         statement=statement,

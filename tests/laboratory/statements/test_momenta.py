@@ -10,8 +10,8 @@ from bench.laboratory.momentum_spectra import Spectrum
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.statements import momenta, official, run
 from bench.studies.results import Results
-from bench.verdicts import claims
-from bench.verdicts.claims import DEPENDS
+from bench.verdicts import claims, judging
+from bench.verdicts.judging import DEPENDS
 from optimizers.coefficients import KELLER, TAYLOR
 from tests.helpers.commands import ROOT
 
@@ -34,7 +34,7 @@ def steep(seed: int):
 
 
 def checks(make) -> dict:
-    return {check.name: check for check in momenta.checks(found(make), triples=30, seed=0)}
+    return {check.name: check for check in momenta.checks(found(make), triples=60, seed=0)}
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +112,13 @@ def test_a_claim_of_gaussian_matrices_only_depends():
     """The official set's figure is that of Gaussian matrices, and no property of training."""
     results = Results(ROOT / "results")
     by_name = {claim.name: claim for claim in claims.load()}
-    verdict = claims.judge(by_name["official_mse"], results)
+    verdict = judging.judge(by_name["official_mse"], results)
     assert verdict.verdict == DEPENDS and "momenta of training" in verdict.condition
 
 
 def test_they_have_a_record_of_their_own(tmp_path, monkeypatch):
     """checks=true sources=momentum: quick, and the checks on random matrices stay as they are."""
-    monkeypatch.setattr(run, "TRIPLES", 10)
+    monkeypatch.setattr(run, "TRIPLES", 60)
     asked = Settings(seed=0, results_dir=str(tmp_path), sources=[Source("momentum")])
     found = run.run(asked, lambda text: None)
     (file,) = (tmp_path / "ortho").glob("*.json")
