@@ -123,5 +123,5 @@ def test_they_have_a_record_of_their_own(tmp_path, monkeypatch):
     found = run.run(asked, lambda text: None)
     (file,) = (tmp_path / "ortho").glob("*.json")
     names = [one["name"] for one in json.loads(file.read_text())["checks"]]
-    assert names == [check.name for check in found] and len(set(names)) == 10
+    assert names == [check.name for check in found] and len(set(names)) == 11
     assert set(Results(tmp_path).checks()) == set(names)
