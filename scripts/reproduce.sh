@@ -57,15 +57,14 @@ fi
 
 experiments=("$@")
 if [ ${#experiments[@]} -eq 0 ]; then
-    experiments=(optimizers qkv orthogonalizer equal_time routing scale_rule aux_lr batch_size gpt2_small cost)
+    experiments=(pilot language controls large_batch equal_time optimizers qkv orthogonalizer routing scale_rule aux_lr batch_size gpt2_small cost)
 fi
 for name in "${experiments[@]}"; do
-    conditions=$("$python" -c "from bench.studies.study import load; print(*load('$name').conditions)")
-    for stage in tune final; do
-        for condition in $conditions; do
-            "$python" bench/train.py experiment="$name" stage=$stage condition="$condition" tracker=none
-        done
-    done
+    if [ "$name" = equal_time ]; then  # on a machine that does nothing else
+        OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-cpu model=gpt2_pico \
+            train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=fp32 'batches=[2,4,8,32]'
+    fi
+    "$python" bench/train.py experiment="$name" tracker=none
     "$python" scripts/publish.py "$name"
 done
 [ $# -gt 0 ] || communication

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from bench.display import terminal
-from bench.records import archive, cell, owner, record
+from bench.records import archive, cell, layouts, owner, record, shape
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, Settings
@@ -229,24 +229,26 @@ class Campaign:
             _composed([f"experiment={self.request.experiment}", *part, *sweep.overrides])
         )
 
-    @functools.cached_property
-    def records(self) -> archive.Archive:
-        """What there was when the study began."""
-        return archive.read(self.runs.parent)
-
     def relative_time(self, sweep: Sweep, settings: Settings) -> float:
-        """The time of an arm's step in steps of the baseline, as another experiment measured."""
-        other, condition, arm = self.study.equal_time_of, sweep.condition, sweep.arm
-        assert other is not None  # or nobody would ask
-        timed = self.records.of(other, FINAL, condition)
-        times = archive.relative_times(archive.alike(timed, archive.planned(settings))[0])
-        for needed in (arm, self.study.baseline):
-            if needed not in times:
+        """The time of an arm's step in steps of the baseline, as a step benchmark measured it."""
+        name = self.study.equal_time_of[sweep.condition]
+        command = f"bench/step.py name={name} model={settings.model['name']}"
+        found = shape.read(self.runs.parent / "steps" / f"{name}.json", layouts.step)
+        if isinstance(found, str):
+            raise UserError(f"experiment={self.study.name}: needs {command} first: {found}")
+        units = found["units_per_example"] * settings.train.batch_size
+        times = []
+        for arm in (sweep.arm, self.study.baseline):
+            label = next(word for word in self.study.arms[arm] if word.startswith("optimizer="))
+            one = found["optimizers"].get(label.partition("=")[2]) or {"error": "not there"}
+            at = [p for p in one.get("overhead", ()) if p["units"] == units and p["measured"]]
+            if not at:
                 raise UserError(
-                    f"experiment={self.study.name}: needs the overhead of {condition}, {needed}: "
-                    f"run experiment={other} first"
+                    f"experiment={self.study.name}: needs {command} with {label} at {units} "
+                    f"{found['unit']} a step first"
                 )
-        return times[arm] / times[self.study.baseline]
+            times.append(1 + at[0]["value"])
+        return times[0] / times[1]
 
     # doing it ---------------------------------------------------------------------------------
 

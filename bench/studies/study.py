@@ -32,8 +32,9 @@ class Study:
     and the arm whose rate, or searched settings, it takes instead of being tuned; rates: of
     `optimizer.lr_scale`, by arm, where they come from elsewhere; search: in the place of a grid,
     with as many tune_seeds as final_seeds, a study for each pair; margin: of the test loss, within
-    which two arms count as equal; equal_time_of: the experiment whose measured overheads say how
-    many steps an arm gets in the baseline's time; limits: what the design leaves open, in words.
+    which two arms count as equal; equal_time_of: by condition the step
+    benchmark, results/steps/<name>.json, that says how many steps an arm gets in the baseline's
+    time; limits: what the design leaves open, in words.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Study:
     rates: dict[str, float] = field(default_factory=dict)
     search: Search | None = None
     margin: float | None = None
-    equal_time_of: str | None = None
+    equal_time_of: dict[str, str] = field(default_factory=dict)
     limits: str | None = None
 
     def tuned(self) -> list[str]:
@@ -136,6 +137,8 @@ def parse(name: str, block: dict[str, Any]) -> Study:
         raise UserError("study.tune_seeds: a grid needs at least one seed")
     if not all(0 < rate < math.inf for rate in study.grid) or sorted(set(study.grid)) != study.grid:
         raise UserError(f"study.grid={study.grid}: must be numbers above 0, each once, rising")
+    if study.equal_time_of and set(study.equal_time_of) != set(study.conditions):
+        raise UserError(f"study.equal_time_of: must have exactly {', '.join(study.conditions)}")
     if study.margin is not None and study.margin <= 0:
         raise UserError(f"study.margin={study.margin}: must be above 0")
     return study

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from bench.records import owner, record
-from bench.records.mathematics import MATHEMATICS
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.studies import plan, protocol, request, study
+from tests.helpers import fake_results
 from tests.helpers.commands import command
 
 BLOCK = {
@@ -31,13 +31,10 @@ def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
     declared = campaign.study
     if declared.search is not None:
         return  # tests/studies/test_search.py
+    assert not declared.equal_time_of  # that is for settings which another experiment found
     sweeps = [*plan.tuning(declared), *plan.final(declared, {})]
     arms = {(s.condition, s.arm) for s in sweeps if s.stage == study.FINAL}
     assert arms == {(c, a) for c in declared.conditions for a in declared.arms}
-    if declared.equal_time_of:
-        with pytest.raises(UserError, match=f"run experiment={declared.equal_time_of} first"):
-            campaign.plan(sweeps[-1])
-        return
     cells = [cell for sweep in sweeps for cell in campaign.plan(sweep).cells]
     assert len(set(cells)) == len(cells)  # no two arms of an experiment are the same run
 
@@ -131,32 +128,34 @@ def test_the_command_of_a_sweep_is_one_a_person_can_type():
     assert {"train.steps=5", "optimizer.lr_scale=0.5,1,2", "seed=9", "arm=a"} <= set(words)
 
 
-def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
-    def one(arm, seed, overhead):
-        folder = tmp_path / "runs" / f"{arm}{seed}"
-        folder.mkdir(parents=True)
-        part = dict(experiment="optimizers", stage="final", condition="language", arm=arm)
-        whole = dict(schema=1, cell=f"{arm}{seed}", status="finished", seed=seed, steps=600)
-        config = {"train": {"device": "cpu"}}
-        whole |= dict(
-            model="m", optimizer=arm, lr_scale=1, config=config, curve=[{"step": 1}], val_loss=1.0
-        )
-        whole |= dict(environment={}, command="", precision="fp32", parameters=1)
-        whole |= dict(mathematics=MATHEMATICS)
-        whole |= dict(test_loss=1.0, overhead={"value": overhead}, **part)
-        record.write_json(folder / "record.json", whole)
+def timed(folder, **overheads):
+    """A step benchmark of gpt2_pico at 8 sequences of 128 tokens, with these overheads."""
+    file = fake_results.step(folder, "gpt2_pico-cpu", tuple(overheads))
+    whole = json.loads(file.read_text()) | {"batches": [8], "units_per_example": 128}
+    for label, one in whole["optimizers"].items():
+        value = overheads.get(label, 0.0)
+        point = {"units": 1024, "value": value, "low": value, "high": value, "measured": True}
+        one["overhead"] = [one["overhead"][0] | point]
+    record.write_json(file, whole)
 
-    for seed in range(3):
-        one("adamw", seed, 0.0)
-        one("hybrid", seed, 0.4 + 0.1 * seed)
+
+def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
+    timed(tmp_path, hybrid=0.25)
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(words))
-    steps = {}
-    for sweep in plan.tuning(campaign.study):
-        if sweep.condition == "language" and sweep.arm != "muon":
-            planned = campaign.plan(sweep)
-            steps[sweep.arm] = {s.train.steps for s in planned.cells.values()}
-    assert steps == {"adamw": {600}, "hybrid": {400}}
+    steps = {
+        arm: campaign.sample(study.FINAL, "language", arm).train.steps
+        for arm in ("adamw", "hybrid")
+    }
+    assert steps == {"adamw": 2000, "hybrid": 1600}
+    with pytest.raises(UserError, match="optimizer=muon at 1024 tokens a step first"):
+        campaign.sample(study.FINAL, "language", "muon")
+
+
+def test_equal_time_needs_the_cost_of_a_step(tmp_path):
+    words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
+    with pytest.raises(UserError, match=r"needs bench/step\.py name=gpt2_pico-cpu model=gpt2_pico"):
+        protocol.Campaign(request.read(words)).sample(study.FINAL, "language", "hybrid")
 
 
 def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
