@@ -1,12 +1,15 @@
 """Read the records, judge the claims, and write tables, pictures and a page to look at.
 
-python bench/report.py                what is in results/, your own runs included
-python bench/report.py --published    only what is committed: `make results`
+python bench/report.py                    what is in results/, your own runs first
+python bench/report.py compare=[A,B]      two runs or groups against each other; writes nothing
+python bench/report.py merge=FOLDER       take in the runs of another machine's results folder
+python bench/report.py --published        only what is committed: `make results`
+
+A and B are names of runs (folders of results/runs), what such names begin with, patterns such as
+'gpt2_nano-hybrid*', or experiment/arm. results_dir=FOLDER is another results folder.
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -20,63 +23,142 @@ if __name__ == "__main__":
 from importlib.util import find_spec
 
 from bench.records import archive, files, ledger, record
-from bench.records.archive import Run
+from bench.records import merge as merging
 from bench.reporting import content as report_content
-from bench.reporting import markdown
+from bench.reporting import markdown, own_next, screen, spreadsheet
 from bench.reporting.content import Content
+from bench.settings import command, mistakes
+from bench.settings.errors import UserError
+from bench.studies import versus
 from bench.studies.results import Results
-from bench.verdicts import claims
+from bench.verdicts import claims, waiting
 from bench.verdicts.ages import Ages
 
 ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ("results_dir", "compare", "merge")
 DRAWS = {"altair": "altair", "vl_convert": "vl-convert-python"}  # what draws, by its package
 WRITTEN = ("README.md", "records.csv", "verdicts.json", "report.html")
-COLUMNS = (
-    *("experiment", "stage", "condition", "arm", "cell", "status", "model", "optimizer", "qkv"),
-    *("data", "seed", "lr_scale", "steps", "precision", "parameters", "tokens_per_step"),
-    *("images_per_step", "val_loss", "best_val_loss", "test_loss", "val_accuracy"),
-    *("test_accuracy", "train_seconds", "optimizer_share", "peak_memory_bytes"),
-)
 
 
 def main() -> int:
+    try:
+        return obey(asked(sys.argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def asked(arguments: list[str]) -> argparse.Namespace:
+    """What was typed: the flags, and each setting by its name. Raises UserError."""
     parser = argparse.ArgumentParser(
-        prog="bench/report.py", description="Tables, pictures, verdicts and a page from records."
+        prog="bench/report.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--results", default=str(ROOT / "results"), help="the results folder")
     parser.add_argument("--published", action="store_true", help="leave out results/runs")
     parser.add_argument("--check", action="store_true", help="write nothing; are they up to date?")
-    asked = parser.parse_args()
-    if mistake := refused(asked.results):
-        print(f"error: --results={asked.results}: {mistake}", file=sys.stderr)
-        return 1
+    parser.add_argument("--results", help=argparse.SUPPRESS)  # as results_dir= was called
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=", ".join(SETTINGS))
+    setattr(parser, "error", command.refuse_option)  # noqa: B010, argparse's prints its usage
+    found = parser.parse_intermixed_args(arguments)
+    given = {"results_dir": str(ROOT / "results") if found.results is None else found.results}
+    for word in found.settings:
+        key, equals, value = word.partition("=")
+        if key not in SETTINGS or not equals:
+            raise UserError(f"{word}: no such setting; {mistakes.nearest(key, SETTINGS)}")
+        given[key] = value
+    if "compare" in given and "merge" in given:
+        raise UserError("compare= and merge=: one at a time")
+    return argparse.Namespace(**vars(found) | dict.fromkeys(SETTINGS) | given)
+
+
+def obey(given: argparse.Namespace) -> int:
+    """Compare, merge or report; the exit status. Raises UserError."""
+    if given.merge is not None:
+        return merge(Path(given.merge), Path(given.results_dir))
+    if not given.results_dir or not Path(given.results_dir).is_dir():
+        raise UserError(f"results_dir={given.results_dir}: no such folder")
+    folder = Path(given.results_dir).resolve()
+    if given.compare is not None:
+        return compare(folder, given)
+    return report(folder, given)
+
+
+def merge(source: Path, results: Path) -> int:
+    """Take in another machine's runs; 1 where one of them could not be."""
+    outcomes = []
+    for one in merging.merge(source, results):
+        outcomes.append(one)
+        if one.why or one.how == merging.COPIED:
+            print(f"{one.how}: {one.cell}" + f": {one.why}" * bool(one.why), flush=True)
+    print(f"{merging.counted(outcomes)}; next: bench/report.py")
+    return int(any(one.how in (merging.DIFFERENT, merging.REFUSED) for one in outcomes))
+
+
+def compare(folder: Path, given: argparse.Namespace) -> int:
+    """Print two groups of runs against each other."""
+    found = versus.compare(archive.read(folder, given.published).runs, given.compare)
+    console = screen.console()
+    for letter, name, runs in zip("AB", found.names, (found.ours, found.theirs), strict=True):
+        screen.say(console, screen.group(letter, name, runs))
+    if found.losses:
+        console.print(screen.losses(found))
+    for note in screen.notes(found):
+        screen.say(console, note)
+    table = screen.settings(found)
+    if table:
+        console.print(table)
+    else:
+        screen.say(console, "They differ in no setting but the seed.")
+    return 0
+
+
+def report(folder: Path, given: argparse.Namespace) -> int:
+    """Write the report, or check it; the exit status. Raises UserError."""
+    if mistake := refused(folder):
+        raise UserError(f"results_dir={given.results_dir}: {mistake}")
     missing = [package for name, package in DRAWS.items() if find_spec(name) is None]
-    if missing and (asked.published or asked.check):
-        flag = "--check" if asked.check else "--published"
-        print(f"error: {flag}: needs pictures: pip install {' '.join(missing)}", file=sys.stderr)
-        return 1
-    folder = Path(asked.results).resolve()
+    if missing and (given.published or given.check):
+        flag = "--check" if given.check else "--published"
+        raise UserError(f"{flag}: needs pictures: pip install {' '.join(missing)}")
     rules = ledger.read()
-    if asked.published and not asked.check and folder == ROOT / "results":
+    if given.published and not given.check and folder == ROOT / "results":
         rules = grown(rules)
-    results = Results(folder, asked.published)
+    results = Results(folder, given.published)
     content = report_content.gather(results, Ages(results, rules))
     pictures = {} if missing else charts_of(content)
-    texts = written(content, pictures, asked.published)
-    if asked.check:
+    texts = written(content, pictures, given.published)
+    if given.check:
         return report_differences(texts)
     for file, text in texts.items():
         files.write_text(file, text)
+    if not missing:
+        draw(content, pictures)
+    tell(content, missing)
+    return 0
+
+
+def tell(content: Content, missing: list[str]) -> None:
+    """One's own runs, how much else there is, what to type next, and where to look."""
+    folder, console = content.results.folder, screen.console()
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
+    tables = screen.own(content.own)
+    for table in tables:
+        console.print(table)
+    if more := screen.left(content.own, len(tables)):
+        print(more)
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")
+    if said := waiting.line(waiting.split(content.verdicts)[1]):
+        print(said)
+    if advice := own_next.advice(content.own):
+        print(f"next ({advice[0]}):\n  {advice[1]}")
     if missing:
         print(f"no pictures and no page: for these, pip install {' '.join(missing)}")
-        print(f"look at {short(folder / 'README.md')}")
-        return 0
-    draw(content, pictures)
-    print(f"look at {short(folder / 'report.html')} or {short(folder / 'README.md')}")
-    return 0
+    page = [] if missing else [short(folder / "report.html")]
+    print(f"look at {' or '.join([*page, short(folder / 'README.md')])}")
 
 
 def grown(rules: ledger.Entries) -> ledger.Entries:
@@ -106,14 +188,12 @@ def draw(content: Content, pictures: dict[str, Any]) -> None:
         charts.static(chart, folder / name)
 
 
-def refused(results: str) -> str | None:
-    """Why a report cannot be written there: no folder, or files of somebody else's in its place."""
-    if not results or not Path(results).is_dir():
-        return "no such folder"
-    readme = Path(results) / "README.md"
+def refused(folder: Path) -> str | None:
+    """Why a report cannot be written there: files of somebody else's are in its place."""
+    readme = folder / "README.md"
     if readme.exists() and readme.read_bytes().startswith(markdown.BEGINNING.encode()):
         return None  # a report stands there
-    there = [name for name in WRITTEN if (Path(results) / name).exists()]
+    there = [name for name in WRITTEN if (folder / name).exists()]
     return f"{there[0]} is there and no report's; it would be replaced" if there else None
 
 
@@ -125,48 +205,13 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
     folder = content.results.folder
     texts = {
         folder / "README.md": markdown.results_page(content, pictures),
-        folder / "records.csv": table(content.results.archive.runs),
+        folder / "records.csv": spreadsheet.table(content.results.archive.runs),
         folder / "verdicts.json": record.as_json([one.plain() for one in content.verdicts]),
     }
     if published and folder == ROOT / "results":
         readme = ROOT / "README.md"
         texts[readme] = markdown.filled(readme.read_text(encoding="utf-8"), content)
     return texts
-
-
-def table(runs: list[Run]) -> str:
-    """One line a run, as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *COLUMNS,
-            "overhead",
-            "optimizer_state_bytes",
-            "device",
-            "gpu",
-            "commit",
-            "dirty",
-            "file",
-            "command",
-        ]
-    )
-    for run in sorted(runs, key=lambda r: (str(r.file), r.experiment or "", r.arm or "")):
-        one = run.record | run._asdict()
-        writer.writerow(
-            [
-                *(one.get(column) for column in COLUMNS),
-                (one.get("overhead") or {}).get("value"),
-                (one.get("optimizer_state_bytes") or {}).get("total"),
-                archive.setup(one).device,
-                one["environment"].get("gpu"),
-                one["environment"].get("commit"),
-                one["environment"].get("dirty"),
-                run.file.name,
-                one["command"],
-            ]
-        )
-    return out.getvalue()
 
 
 def report_differences(texts: dict[Path, str]) -> int:

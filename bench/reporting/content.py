@@ -7,6 +7,8 @@ from typing import Any
 from bench.communication import extrapolation
 from bench.communication.extrapolation import Point
 from bench.records.archive import Run
+from bench.reporting import own_runs
+from bench.reporting.own_runs import OwnRuns
 from bench.studies import study
 from bench.studies.comparison import Comparison
 from bench.studies.results import CHECKS, Results
@@ -23,8 +25,9 @@ FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_
 class Content:
     """verdicts: on all claims; comparisons: by experiment, one a condition that has final runs;
     not_run: experiments without any; steps: the step benchmarks by name, shared: those of many
-    processes; extrapolated: from these to more, none without them; loose: runs of no
-    experiment that is declared; left_out: files that are no whole record, with the reason.
+    processes; extrapolated: from these to more, none without them; own: runs in runs/ of
+    no experiment that is declared; loose: published ones of none; left_out: files that are no
+    whole record, with the reason.
     """
 
     results: Results
@@ -34,6 +37,7 @@ class Content:
     steps: dict[str, dict[str, Any]]
     shared: dict[str, dict[str, Any]]
     extrapolated: list[Point]
+    own: OwnRuns
     loose: list[Run]
     left_out: list[tuple[Path, str]]
 
@@ -50,6 +54,8 @@ def gather(results: Results, ages: Ages | None = None) -> Content:
     known = study.declared()
     steps, broken = step_benchmarks(results)
     shared = {name: one for name, one in steps.items() if one.get("parallel")}
+    own = own_runs.gather(results.archive.runs, known)
+    mine = {run.file for run in own.runs}
     return Content(
         results,
         [judging.judge(claim, results, ages) for claim in claims.load()],
@@ -58,7 +64,8 @@ def gather(results: Results, ages: Ages | None = None) -> Content:
         {name: one for name, one in steps.items() if name not in shared},
         shared,
         extrapolation.assumed_points() if shared else [],
-        [run for run in results.archive.runs if run.experiment not in known],
+        own,
+        [r for r in results.archive.runs if r.experiment not in known and r.file not in mine],
         results.archive.left_out + broken + results.broken_lines,
     )
 

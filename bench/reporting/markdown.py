@@ -8,12 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 from bench.communication import tables as communication_tables
-from bench.display.cells import Cell, Table
+from bench.display.cells import Table
 from bench.reporting import communication as report_communication
+from bench.reporting import own_markdown
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
+from bench.reporting.marked import cells, escaped, folded, table
 from bench.studies import words
 from bench.studies.comparison import Comparison
+from bench.verdicts import waiting
 from bench.verdicts.claims import TOPICS
 from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 
@@ -35,10 +38,9 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         "[`report.html`](report.html) is the same with interactive charts, "
         "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
         "verdicts with their numbers and records.",
+        *own_markdown.your_runs(content, shown),
         f"## Verdicts\n\n{tally(tested(content.verdicts))}",
-        claims_table(tested(content.verdicts)),
-        f"### {BY_THEOREM}",
-        claims_table(by_theorem(content.verdicts)),
+        *claims_tables(content.verdicts),
     ]
     for name, every in content.comparisons.items():
         parts += [f"## {name}", *experiment(content, every, shown)]
@@ -154,9 +156,9 @@ def verdicts(content: Content) -> str:
         return table(Table(cells(("claim", "verdict")), [cells(row) for row in rows]))
 
     every, apart = tested(content.verdicts), by_theorem(content.verdicts)
-    summary = f"<details><summary>All {len(every)} claims, and {len(apart)} theorems</summary>"
-    parts = [tally(every), summary, listed(every), f"{BY_THEOREM}:", listed(apart), "</details>"]
-    return "\n\n".join(parts)
+    inside = "\n\n".join([listed(every), f"{BY_THEOREM}:", listed(apart)])
+    summary = f"All {len(every)} claims, and {len(apart)} theorems"
+    return f"{tally(every)}\n\n{folded(summary, inside)}"
 
 
 PARTS: dict[str, Callable[[Content], str]] = {
@@ -177,24 +179,6 @@ def filled(readme: str, content: Content) -> str:
 
 
 # tables and lists --------------------------------------------------------------------------------
-
-
-def table(one: Table) -> str:
-    rows = [["---"] * len(one.heads), *([text(cell) for cell in row] for row in one.rows)]
-    lines = [[text(head) for head in one.heads], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def text(cell: Cell) -> str:
-    """A cell with its smaller line in brackets; text of records must not end cell or line."""
-    whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
-    return escaped(whole).replace("|", "\\|")
-
-
-def escaped(words: str) -> str:
-    """Text, of records too, as one line that Markdown shows as text: no tag, link or picture."""
-    line = "".join(sign if sign.isprintable() else " " for sign in words)
-    return line.replace("<", "&lt;").replace("](", "]\\(")
 
 
 def made(records: Iterable[dict[str, Any]]) -> str:
@@ -222,15 +206,21 @@ def tally(found: list[Verdict]) -> str:
     return table(Table(cells(("claims on", *kinds)), [cells(row) for row in rows]))
 
 
+def claims_tables(found: list[Verdict]) -> list[str]:
+    """One row a claim, with what was found where; those without records folded to one line."""
+    judged, without = waiting.split(found)
+    parts = [claims_table(tested(judged))]
+    if said := waiting.line(without):
+        rows = [(v.claim.statement, waiting.needs(v), v.claim.source) for v in without]
+        heads = cells(("claim", "needs", "source"))
+        parts.append(folded(said, table(Table(heads, [cells(row) for row in rows]))))
+    return [*parts, f"### {BY_THEOREM}", claims_table(by_theorem(judged))]
+
+
 def claims_table(found: list[Verdict]) -> str:
-    """One row a claim, with what was found where."""
     heads = cells(("claim", "verdict", "where, with numbers", "source"))
     rows = [(v.claim.statement, f"**{v.verdict}**", v.condition, v.claim.source) for v in found]
-    return table(Table(heads, [cells(row) for row in rows]))
-
-
-def cells(texts: Iterable[str]) -> list[Cell]:
-    return [Cell(one) for one in texts]
+    return table(Table(heads, [cells(row) for row in rows])) if rows else "None."
 
 
 def not_run(content: Content) -> list[str]:

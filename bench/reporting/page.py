@@ -17,12 +17,12 @@ from bench.communication import tables as communication_tables
 from bench.display.cells import Cell
 from bench.reporting import charts as report_charts
 from bench.reporting import communication as report_communication
-from bench.reporting import cost_charts
+from bench.reporting import cost_charts, own_charts, own_next, own_runs
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
 from bench.studies import words
 from bench.studies.comparison import Comparison
-from bench.verdicts import judging
+from bench.verdicts import judging, waiting
 from bench.verdicts.finding import Finding
 from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, THEOREM, Verdict
 
@@ -47,13 +47,17 @@ def page(content: Content) -> str:
         (HERE / "page.js").read_text(encoding="utf-8"),
     ]
     runs = content.results.archive.runs
+    judged, without = waiting.split(content.verdicts)
     return template.render(
         scripts=scripts,
         policy=policy(scripts),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         signs=SIGNS,
         counts={word: sum(v.verdict == word for v in content.verdicts) for word in SIGNS},
-        topics=topics(content.verdicts),
+        own=your_runs(content),
+        topics=topics(judged),
+        waiting=waiting.line(without),
+        without=[(one.claim, waiting.needs(one)) for one in without],
         records=len({run.file for run in runs}),
         made=words.environment(run.record for run in runs),
         experiments=[experiment(content, every) for every in content.comparisons.values()],
@@ -63,6 +67,29 @@ def page(content: Content) -> str:
         left_out=[(content.results.place(file), reason) for file, reason in content.left_out],
         loose=report_tables.loose([(content.results.place(r.file), r) for r in content.loose]),
     )
+
+
+def your_runs(content: Content) -> dict[str, Any]:
+    """One's own runs: those that compare together, and each with its command."""
+    own = content.own
+    return {
+        "benches": [
+            {
+                "title": own_runs.title(bench),
+                "about": own_runs.about(bench),
+                "lead": own_runs.lead(bench),
+                "table": own_runs.table(bench),
+                "charts": [
+                    spec(own_charts.loss(bench, against))
+                    for against in own_runs.AGAINST
+                    if number < own_runs.DRAWN
+                ],
+            }
+            for number, bench in enumerate(own.benches)
+        ],
+        "advice": own_next.advice(own),
+        "runs": report_tables.loose([(content.results.place(r.file), r) for r in own.runs]),
+    }
 
 
 def policy(scripts: list[str]) -> str:

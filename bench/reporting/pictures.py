@@ -5,7 +5,7 @@ from functools import partial
 
 import altair as alt
 
-from bench.reporting import charts, cost_charts, markdown
+from bench.reporting import charts, cost_charts, markdown, own_charts
 from bench.reporting.content import Content
 from bench.studies.comparison import Comparison
 
@@ -20,7 +20,7 @@ def every(content: Content) -> dict[str, alt.LayerChart]:
 
     Of one run an arm a curve would show nothing but noise.
     """
-    found = {}
+    found: dict[str, alt.LayerChart | None] = dict(own_charts.every(content.own))
     for name, every in content.comparisons.items():
         found[markdown.picture(name)] = charts.differences(every)
         for one in every if len(every[0].study.final_seeds) > 1 else []:

@@ -82,6 +82,27 @@ def p_value(differences: ArrayLike) -> tuple[float, str]:
     return float(2 * scipy.stats.t.sf(abs(mean) / error, n - 1)), test
 
 
+def unpaired(ours: ArrayLike, theirs: ArrayLike) -> tuple[Estimate, float]:
+    """The difference ours - theirs of two means with its 95 % interval, and p of "no difference".
+
+    By Welch's t test (Welch 1947, Biometrika 34, 28-35): of independent values, whose spreads need
+    not be alike. The estimate's n is that of the smaller sample; where that is one value, the
+    interval is infinite and p is nan.
+    """
+    mean, error, n = _mean_and_error(ours)
+    other_mean, other_error, other_n = _mean_and_error(theirs)
+    difference, least = mean - other_mean, min(n, other_n)
+    if least < 2:
+        return Estimate(difference, -math.inf, math.inf, least), math.nan
+    both = error**2 + other_error**2
+    if both == 0:
+        return Estimate(difference, difference, difference, least), float(difference == 0)
+    freedom = both**2 / (error**4 / (n - 1) + other_error**4 / (other_n - 1))
+    half_width = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(both)
+    p = float(2 * scipy.stats.t.sf(abs(difference) / math.sqrt(both), freedom))
+    return Estimate(difference, difference - half_width, difference + half_width, least), p
+
+
 def p_beyond(differences: ArrayLike, margin: float) -> float:
     """p-value of "no larger than margin, either way", by a t test; nan below two pairs.
 

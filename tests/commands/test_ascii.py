@@ -22,7 +22,7 @@ def plain(*arguments: str, entry: str = "train") -> str:
 def test_a_run_its_table_and_the_report(tmp_path):
     said = plain(*TINY, "tracker=none", f"results_dir={tmp_path}")
     assert "finished; record: " in said and "ms  (p10-p90 " in said
-    assert "1 runs, " in plain("--results", str(tmp_path), entry="report")
+    assert "1 runs, " in plain(f"results_dir={tmp_path}", entry="report")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not page.isascii()  # a file has all signs, whatever the terminal
 

@@ -36,7 +36,7 @@ def test_without_what_is_not_asked_for_a_run_says_one_line_and_trains(tmp_path):
     made = one["environment"]
     assert made["wandb"] is None and made["datasets"] is None and made["torch"]
 
-    report = command("--results", str(tmp_path), entry="report", env=BARE)
+    report = command(f"results_dir={tmp_path}", entry="report", env=BARE)
     assert report.returncode == 0, report.stderr
     assert "pip install altair vl-convert-python" in report.stdout
     assert (tmp_path / "README.md").exists() and not (tmp_path / "report.html").exists()
@@ -44,7 +44,7 @@ def test_without_what_is_not_asked_for_a_run_says_one_line_and_trains(tmp_path):
 
 @pytest.mark.parametrize("flag", ["--published", "--check"])
 def test_without_what_draws_a_report_for_all_to_see_is_refused(flag, tmp_path):
-    done = command(flag, "--results", str(tmp_path), entry="report", env=BARE)
+    done = command(flag, f"results_dir={tmp_path}", entry="report", env=BARE)
     assert done.returncode == 1 and not list(tmp_path.iterdir())
     assert done.stderr == f"error: {flag}: needs pictures: pip install altair vl-convert-python\n"
 

@@ -21,6 +21,6 @@ def test_a_step_benchmark_and_a_run_of_two_processes_are_reported(tmp_path):
     assert trained.returncode == 0, trained.stderr
     (one,) = records(tmp_path).values()
     assert (one["parallel"], one["world_size"]) == ("ddp", 2)
-    reported = command("--results", str(tmp_path), entry="report")
+    reported = command(f"results_dir={tmp_path}", entry="report")
     assert reported.returncode == 0 and "1 runs, " in reported.stdout, reported.stderr
     assert "left out" not in reported.stderr

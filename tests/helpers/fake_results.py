@@ -72,6 +72,36 @@ def fill_search(
     return declared
 
 
+def own(
+    folder: Path, optimizer: str, seed: int, loss: float, rate: float = 1.0, **changes: Any
+) -> dict[str, Any]:
+    """Write a run of one's own, of no experiment: its folder in runs/.
+
+    loss: on both parts; the curve gets there in a straight line. changes: of the record; those of
+    `config` go into its settings.
+    """
+    fake = one(study.load("optimizers"), FINAL, "language", optimizer, seed, rate)
+    chosen = {"optimizer": {"name": optimizer, "lr_scale": rate}}
+    steps = fake["steps"]
+    fake |= dict.fromkeys(record.PART) | {
+        "cell": f"{fake['model']}-{optimizer}-s{seed}-{rate:g}",
+        "data": "fake",
+        "val_loss": loss,
+        "test_loss": loss,
+        "curve": [
+            {"step": s, "seconds": 0.05 * s, "val_loss": loss + 3 * (1 - s / steps)}
+            for s in range(steps // 12, steps + 1, steps // 12)
+        ],
+        "command": f"python bench/train.py optimizer={optimizer} seed={seed}",
+        "config": fake["config"] | chosen | changes.pop("config", {}),
+    }
+    fake |= changes
+    run = folder / "runs" / fake["cell"]
+    run.mkdir(parents=True, exist_ok=True)
+    record.write_json(run / "record.json", fake)
+    return fake
+
+
 def write(folder: Path, fake: dict[str, Any]) -> Path:
     file = folder / "records" / str(fake["experiment"]) / f"{fake['cell']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -134,7 +134,7 @@ def refused(file: Path) -> bool:
 def reported(folder: Path, capsys) -> tuple[str, str, str]:
     """Make the report: what was said, README.md and the page."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["report.py", "--results", str(folder)])
+        patch.setattr("sys.argv", ["report.py", f"results_dir={folder}"])
         assert report.main() == 0
     readme, html = ((folder / name).read_text() for name in ("README.md", "report.html"))
     return capsys.readouterr().err, readme, html

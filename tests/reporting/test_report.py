@@ -8,7 +8,7 @@ import pytest
 
 from bench import report
 from bench.records import ledger
-from bench.reporting import charts, line_layers, markdown, tables
+from bench.reporting import charts, line_layers, markdown, marked, tables
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
 from bench.studies.lines import Lines
@@ -22,7 +22,7 @@ from tests.helpers import fake_results
 
 def made(folder, *arguments) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["report.py", "--results", str(folder), *arguments])
+        patch.setattr("sys.argv", ["report.py", f"results_dir={folder}", *arguments])
         return report.main()
 
 
@@ -79,7 +79,7 @@ def test_what_no_report_wrote_is_not_replaced(tmp_path, capsys, name):
     (tmp_path / name).write_text("# Results\n\nMy own.\n")
     assert made(tmp_path) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"--results={tmp_path}: {name} is there" in said
+    assert said.count("\n") == 1 and f"results_dir={tmp_path}: {name} is there" in said
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "# Results\n\nMy own.\n"
 
@@ -87,12 +87,12 @@ def test_what_no_report_wrote_is_not_replaced(tmp_path, capsys, name):
 def test_no_folder_at_all_is_not_the_present_one(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert made("") == 1
-    assert capsys.readouterr().err == "error: --results=: no such folder\n"
+    assert capsys.readouterr().err == "error: results_dir=: no such folder\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_the_committed_report_is_known_as_one():
-    assert report.refused(str(report.ROOT / "results")) is None
+    assert report.refused(report.ROOT / "results") is None
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
@@ -101,7 +101,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 def test_text_of_records_cannot_end_a_cell_or_a_line():
-    assert markdown.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
+    assert marked.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
 
 
 def test_the_readme_leads_with_the_main_experiment_and_names_what_is_missing(tmp_path):

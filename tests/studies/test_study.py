@@ -198,7 +198,7 @@ def test_a_study_is_trained_once_and_reported(tmp_path):
     assert again.returncode == 0 and "0 runs are left" in again.stderr
     assert "validation loss by optimizer.lr_scale" in again.stdout
 
-    report = command("--results", str(tmp_path), entry="report")
+    report = command(f"results_dir={tmp_path}", entry="report")
     assert report.returncode == 0, report.stderr
     assert "12 runs" in report.stdout
     verdicts = {v["claim"]: v for v in json.loads((tmp_path / "verdicts.json").read_text())}
@@ -211,5 +211,5 @@ def test_a_study_is_trained_once_and_reported(tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 100_000
     assert (tmp_path / "pictures" / "smoke-text-loss.svg").exists()
     assert len((tmp_path / "records.csv").read_text().splitlines()) == 13
-    checked = command("--results", str(tmp_path), "--check", entry="report")
+    checked = command(f"results_dir={tmp_path}", "--check", entry="report")
     assert checked.returncode == 0, checked.stderr

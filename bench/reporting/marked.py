@@ -1,0 +1,31 @@
+"""Cells, tables and text as Markdown."""
+
+from collections.abc import Iterable
+
+from bench.display.cells import Cell, Table
+
+
+def table(one: Table) -> str:
+    rows = [["---"] * len(one.heads), *([text(cell) for cell in row] for row in one.rows)]
+    lines = [[text(head) for head in one.heads], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(cell: Cell) -> str:
+    """A cell with its smaller line in brackets; text of records must not end cell or line."""
+    whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
+    return escaped(whole).replace("|", "\\|")
+
+
+def escaped(words: str) -> str:
+    """Text, of records too, as one line that Markdown shows as text: no tag, link or picture."""
+    line = "".join(sign if sign.isprintable() else " " for sign in words)
+    return line.replace("<", "&lt;").replace("](", "]\\(")
+
+
+def cells(texts: Iterable[str]) -> list[Cell]:
+    return [Cell(one) for one in texts]
+
+
+def folded(summary: str, inside: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{inside}\n\n</details>"

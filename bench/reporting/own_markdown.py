@@ -1,0 +1,23 @@
+"""The part of results/README.md that is about one's own runs."""
+
+from collections.abc import Collection
+
+from bench.reporting import own_next, own_runs
+from bench.reporting.content import Content
+from bench.reporting.marked import escaped, table
+
+
+def your_runs(content: Content, shown: Collection[str]) -> list[str]:
+    """One's own runs: a table and curves of those that compare, and the next command."""
+    if not content.own.runs:
+        return []
+    parts = ["## Your runs"]
+    for number, bench in enumerate(content.own.benches, 1):
+        parts += [f"### {escaped(own_runs.title(bench))}", f"{escaped(own_runs.about(bench))}."]
+        parts += [table(own_runs.table(bench)), escaped(own_runs.lead(bench))]
+        for against in own_runs.AGAINST:
+            place = own_runs.picture(number, against)
+            parts += [f"![Validation loss over {against}]({place})"] if place in shown else []
+    if advice := own_next.advice(content.own):
+        parts.append(f"Next ({escaped(advice[0])}):\n\n    {escaped(advice[1])}")
+    return parts

@@ -1,0 +1,122 @@
+"""One's own runs: those that no published experiment holds, side by side where they compare."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.display.cells import NONE, Cell, Table
+from bench.display.numbers import megabytes, short
+from bench.records.archive import Run
+from bench.studies import pairs, stats, words
+from bench.studies.pairs import Bench, Group
+
+DRAWN = 6  # benches whose curves are drawn
+AGAINST = {"steps": "step", "seconds": "seconds of training, by the runs' own clock"}
+
+
+def of(runs: Iterable[Run], declared: Iterable[str]) -> list[Run]:
+    """The runs in runs/ that are a part of no declared experiment, each once."""
+    known, every = set(declared), list(runs)
+    taken = {run.file for run in every if run.experiment in known}
+    own = {run.file: run for run in every if run.file.name == "record.json"}
+    return [run for file, run in sorted(own.items()) if file not in taken]
+
+
+@dataclass(frozen=True)
+class OwnRuns:
+    """benches: the runs that compare with each other; runs: all of them."""
+
+    benches: list[Bench]
+    runs: list[Run]
+
+
+def gather(runs: Iterable[Run], declared: Iterable[str]) -> OwnRuns:
+    own = of(runs, declared)
+    return OwnRuns(pairs.benches(own), own)
+
+
+# words and tables ---------------------------------------------------------------------------------
+
+
+def title(bench: Bench) -> str:
+    """gpt2_nano on sotu"""
+    one = bench.record
+    return f"{one['model']} on {one.get('data') or 'unknown data'}"
+
+
+def about(bench: Bench) -> str:
+    """What the runs have in common: 600 steps of 1,024 tokens, fp32 on cpu"""
+    one, shared = bench.record, pairs.conditions(bench.record)
+    steps, size = shared["train.steps"], shared["batch"]
+    unit = "images" if one.get("images_per_step") else "tokens"
+    length = "by time" if steps is None else f"{steps:,} steps"
+    length += f" of {size:,.0f} {unit}" if size else ""
+    size_of_model = f"{one['parameters'] / 1e6:.3g} M parameters"
+    return f"{size_of_model}, {length}, {one['precision']} on {shared['device']}"
+
+
+def lead(bench: Bench) -> str:
+    """What is compared with what, or why nothing is."""
+    if bench.baseline is None:
+        return "No finished AdamW run of this setting: nothing to compare with."
+    best = bench.baseline
+    several = sum(one.optimizer == best.optimizer for one in bench.groups) > 1
+    chosen = ", the best of AdamW's by validation loss" * several
+    return (
+        f"Difference: test loss minus that of {best.name}{chosen}, paired by seed, with its 95 % "
+        "interval; below 0 is better."
+    )
+
+
+def picture(number: int, against: str) -> str:
+    """Where the curves of a bench are, below results/."""
+    return f"pictures/your-runs-{number}-{against}.svg"
+
+
+def table(bench: Bench) -> Table:
+    """A row a group: what it reached, against AdamW, and what it cost."""
+    unit = "images" if bench.record.get("images_per_step") else "tokens"
+    heads = [Cell("optimizer"), Cell("test loss"), Cell("difference", "to AdamW")]
+    heads += [Cell("validation loss"), Cell(f"{unit}/s"), Cell("share", "of a step")]
+    heads += [Cell("state"), Cell("peak", "memory")]
+    return Table(heads, [_row(one, bench) for one in bench.groups])
+
+
+def _row(one: Group, bench: Bench) -> list[Cell]:
+    test, validation = (mean(one, key) for key in ("test_loss", "val_loss"))
+    lost = len(one.runs) - sum(run.record["status"] == "finished" for run in one.runs)
+    diverged = f"; {lost} diverged" if lost else ""
+    rate = throughput(one)
+    seeds = "baseline" if one is bench.baseline else ""
+    return [
+        Cell(one.name, seeds),
+        Cell(words.span(test)[0], words.span(test)[1] + diverged),
+        difference(one, bench),
+        Cell(words.span(validation)[0]),
+        NONE if rate is None else Cell(short(rate)),
+        Cell(words.percent(one.median("optimizer_share"))),
+        Cell(megabytes(one.median("optimizer_state_bytes", "total"))),
+        Cell(megabytes(one.median("peak_memory_bytes"))),
+    ]
+
+
+def mean(one: Group, key: str) -> stats.Estimate:
+    return stats.mean_interval(list(one.values(key).values()))
+
+
+def difference(one: Group, bench: Bench) -> Cell:
+    """To the baseline, or why there is none."""
+    if one is bench.baseline:
+        return NONE
+    if one.difference is None:
+        return Cell("–", "no seed in common" if bench.baseline else "no AdamW")
+    estimate = one.difference
+    tone = "good" if estimate.high < 0 else "bad" if estimate.low > 0 else "unknown"
+    return Cell(*words.span(estimate, "+"), tone)
+
+
+def throughput(one: Group) -> float | None:
+    """Tokens or images a second of forward, backward and step, as medians."""
+    times = [one.median(key, "median") for key in ("forward_backward_ms", "optimizer_ms")]
+    size = pairs.batch(one.runs[0].record)
+    known = [ms for ms in times if ms is not None]
+    return 1e3 * size / sum(known) if size and len(known) == len(times) and sum(known) else None

@@ -1,0 +1,182 @@
+"""What a report says on the terminal: one's own runs, and two groups against each other."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.display.numbers import duration, short
+from bench.reporting import own_runs
+from bench.reporting.own_runs import OwnRuns
+from bench.studies import pairs, versus, words
+from bench.studies.pairs import Bench, Group
+from bench.studies.stats import Estimate
+from bench.studies.versus import Loss, Reached, Versus
+
+MOST = 20  # rows of one's own runs; all of them are in the report
+
+
+def console() -> Console:
+    """As wide as the terminal; elsewhere as wide as most are."""
+    return Console(width=None if Console().is_terminal else 80, highlight=False)
+
+
+def say(console: Console, text: str) -> None:
+    console.print(Text(text))
+
+
+def plain_table(*heads: str) -> Table:
+    """Without lines; the first column folds, so that all fit a narrow terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def add(table: Table, *texts: str) -> None:
+    """A row; brackets in it are text."""
+    table.add_row(*map(Text, texts))
+
+
+# one's own runs -----------------------------------------------------------------------------------
+
+
+def own(found: OwnRuns) -> list[Table]:
+    """A table a bench, its rows the groups, up to so many rows."""
+    tables: list[Table] = []
+    rows = 0
+    for bench in found.benches:
+        if rows and rows + len(bench.groups) > MOST:
+            break
+        tables.append(bench_table(bench))
+        rows += len(bench.groups)
+    return tables
+
+
+def left(found: OwnRuns, shown: int) -> str | None:
+    """How many benches are shown in the report alone."""
+    more = len(found.benches) - shown
+    return f"{more} more settings of yours are in the report" if more else None
+
+
+def bench_table(bench: Bench) -> Table:
+    unit = "images/s" if bench.record.get("images_per_step") else "tokens/s"
+    table = plain_table("", "test loss", "to AdamW", "n", unit, "share", "state", "peak")
+    table.title = Text(f"{own_runs.title(bench)}: {own_runs.about(bench)}")
+    for one in bench.groups:
+        rate, memory = own_runs.throughput(one), ("optimizer_state_bytes", "total")
+        add(
+            table,
+            one.name,
+            words.span(own_runs.mean(one, "test_loss"))[0],
+            against(one, bench),
+            ran(one),
+            "–" if rate is None else short(rate),
+            words.percent(one.median("optimizer_share"), places=0),
+            size(one.median(*memory)),
+            size(one.median("peak_memory_bytes")),
+        )
+    return table
+
+
+def ran(one: Group) -> str:
+    """Finished runs; with a mark for those that diverged."""
+    finished = sum(run.record["status"] == "finished" for run in one.runs)
+    return f"{finished}" + f" of {len(one.runs)}" * (finished < len(one.runs))
+
+
+def against(one: Group, bench: Bench) -> str:
+    if one is bench.baseline:
+        return "baseline"
+    return "–" if one.difference is None else plus_minus(one.difference)
+
+
+def plus_minus(one: Estimate) -> str:
+    """The mean with half its 95 % interval; of one seed the mean alone."""
+    places = words.decimals(one, 4)
+    mean = words.plain(one.mean, places, "+")
+    return f"{mean} ±{(one.high - one.low) / 2:.{places}f}" if one.n > 1 else f"{mean} (n=1)"
+
+
+def size(value: float | None) -> str:
+    return "–" if value is None else f"{short(value)}B"
+
+
+# two groups ---------------------------------------------------------------------------------------
+
+
+def losses(found: Versus) -> Table:
+    table = plain_table("", "A", "B", "B − A, 95 % interval", "p")
+    for one in found.losses:
+        mean, interval = words.span(one.difference, "+")
+        whole = f"{mean} ({interval})" if one.difference.n > 1 else mean
+        p = "–" if one.p != one.p else f"{one.p:.2g}"
+        add(table, one.name, f"{one.ours:.4f}", f"{one.theirs:.4f}", whole, p)
+    return table
+
+
+def group(letter: str, name: str, runs: list) -> str:
+    """A  gpt2_nano-adamw: 3 runs, seeds 0 1 2"""
+    seeds = " ".join(map(str, sorted({run.record["seed"] for run in runs})))
+    lost = sum(run.record["status"] != "finished" for run in runs)
+    several = f"{len(runs)} runs" if len(runs) > 1 else runs[0].record["cell"]
+    return f"{letter}  {name}: {several}, seed {seeds}" + f", {lost} diverged" * (lost > 0)
+
+
+def notes(found: Versus) -> list[str]:
+    """How the differences came about, what they rest on, and steps and seconds to equal loss."""
+    said = [how(one) for one in found.losses[-1:]] or ["No finished run on both sides."]
+    said += crowded("A", found.ours) + crowded("B", found.theirs)
+    if len({pairs.same(run.record["data"]) for run in (*found.ours, *found.theirs)}) > 1:
+        said.append("A and B were trained on other data: their losses are not comparable.")
+    for which, other, reached in (("B", "A", found.b_to_a), ("A", "B", found.a_to_b)):
+        said += [to_equal(which, other, reached)] if reached else []
+    clocks = (found.b_to_a and found.b_to_a.seconds, found.a_to_b and found.a_to_b.seconds)
+    if any(clocks) and not versus.same_clock(found.ours, found.theirs):
+        said.append("Made on different machines or threads: their seconds do not compare.")
+    return said
+
+
+def how(one: Loss) -> str:
+    """Whether seeds pair, and why there is no interval."""
+    n = one.difference.n
+    if one.paired:
+        return f"Paired by seed, n={n}" + (
+            f" ({one.test})." if n > 1 else ": one pair has no interval and no test."
+        )
+    why = "Not paired: no seed in common under the same model, data, steps, batch and precision"
+    return f"{why}; " + (
+        f"by {one.test}, n≥{n}." if n > 1 else "n=1 on a side, so no interval and no test."
+    )
+
+
+def crowded(letter: str, runs: list) -> list[str]:
+    """That several runs of a group share a seed, and what tells them apart."""
+    benches = pairs.benches(runs)
+    several = [one for one in benches if len(one.groups) > 1]
+    names = [one.name for bench in several for one in bench.groups]
+    if len(benches) > 1:
+        return [f"{letter} mixes {len(benches)} settings of model, data, steps or batch."]
+    return [f"{letter} mixes {', '.join(names)}; of each seed their mean counts."] if names else []
+
+
+def to_equal(which: str, other: str, one: Reached) -> str:
+    """B reaches A's final validation loss (4.934) at step 400 of 600 (67 %), in 20 s of 31 s."""
+    steps, seconds = one.of
+    head = f"{which} reaches {other}'s final validation loss ({one.target:.4f})"
+    never = f"; {one.never} of {one.runs} runs never do" if one.never else ""
+    if one.step is None:
+        return f"{head} never{never if one.never < one.runs else ''}."
+    share = f" ({one.step / steps:.0%})" if steps else ""
+    said = f"{head} at step {one.step:,.0f} of {other}'s {steps:,.0f}{share}"
+    if one.seconds is not None and seconds:
+        said += f", in {duration(one.seconds)} of {duration(seconds)}"
+    return f"{said}{never}."
+
+
+def settings(found: Versus) -> Table | None:
+    if not found.differing:
+        return None
+    table = plain_table("settings that differ", "A", "B")
+    for row in found.differing:
+        add(table, *row)
+    return table

@@ -1,0 +1,34 @@
+"""Claims that no record bears on yet: a report folds them to one line."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from bench.verdicts.judging import Verdict
+
+
+def split(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
+    """The verdicts that records bear on, and those where every finding is missing."""
+    every = list(verdicts)
+    without = [one for one in every if all(found.missing for found in one.findings)]
+    return [one for one in every if one not in without], without
+
+
+def line(without: list[Verdict]) -> str | None:
+    """How many they are, and the command that the most of them wait for; None without any."""
+    if not without:
+        return None
+    experiments = Counter(name for one in without for name in sorted(named(one)))
+    said = f"{len(without)} claim{'s have' if len(without) > 1 else ' has'} no records yet"
+    if not experiments:
+        return f"{said}: bench/step.py and bench/ortho.py make them"
+    return f"{said}: bench/train.py experiment={experiments.most_common(1)[0][0]}"
+
+
+def named(one: Verdict) -> set[str]:
+    """The experiments that a claim is measured by."""
+    return {str(m["experiment"]) for m in one.claim.measure if "experiment" in m}
+
+
+def needs(one: Verdict) -> str:
+    """What would have to be run."""
+    return "; ".join(dict.fromkeys(str(found.missing) for found in one.findings))
