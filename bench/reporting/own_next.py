@@ -45,7 +45,7 @@ def needed(bench: Bench) -> tuple[int, str, str] | None:
         seeds = f"{len(every)} seed{'s' * (len(every) > 1)}"
         return 2, f"{title(bench)} has {seeds}, too few to tell", command
     first = min(others, key=lambda one: mean(one, "val_loss").mean)
-    names = ",".join(name_of(one) for one in (base, first))
+    names = ",".join(names_of(bench, base, first))
     why = f"what {first.name} differs by from {base.name} on {title(bench)}"
     return 4, why, shlex.join(["python", "bench/report.py", f"compare=[{names}]"])
 
@@ -64,14 +64,21 @@ def seeds_after(known: list[int]) -> list[int]:
     return [max(known) + 1 + at for at in range(SEEDS - len(known))]
 
 
-def name_of(group: Group) -> str:
-    """What `compare=` takes for a group: its one cell, else what the names of its cells begin with.
+def names_of(bench: Bench, *groups: Group) -> list[str]:
+    """What `compare=` takes for groups: what the names of their cells begin with.
 
-    The hash at their end tells rates apart, so that the beginning names other groups, too.
+    Rates have the hash at a name's end alone to tell them apart: where the beginning names other
+    groups, too, one cell stands for each group, of a seed that they share where there is one.
     """
-    cells = [run.record["cell"] for run in group.runs]
-    seed = group.runs[0].record["seed"]
-    return cells[0] if len(cells) == 1 else cells[0].partition(f"-s{seed}-")[0]
+    first = [group.runs[0].record for group in groups]
+    begin = [one["cell"].partition(f"-s{one['seed']}-")[0] for one in first]
+    every = [run.record["cell"] for one in bench.groups for run in one.runs]
+    counts = [sum(cell.startswith(f"{name}-") for cell in every) for name in begin]
+    if counts == [len(group.runs) for group in groups]:
+        return begin
+    shared = set.intersection(*(set(group.seeds) for group in groups))
+    pair = [[r for r in g.runs if r.record["seed"] in shared] or g.runs for g in groups]
+    return [runs[0].record["cell"] for runs in pair]
 
 
 def together(bench: Bench, seeds: list[int]) -> str | None:

@@ -52,6 +52,8 @@ def whole(tmp_path_factory) -> Path:
     fake_results.step(folder, "alone", ("hybrid",))
     fake_results.shared(folder, "shared", ("hybrid",))
     fake_results.checks(folder, *fitting_checks())
+    for optimizer in ("adamw", "hybrid"):
+        fake_results.own(folder, optimizer, 0, 4.0)
     for seed in range(4):
         arm = list(declared.arms)[seed % len(declared.arms)]
         one = fake_results.one(declared, study.FINAL, "language", arm, seed, 1.0)
@@ -115,7 +117,7 @@ def some(folder: Path) -> list[Path]:
     return [
         *sorted(folder.glob("records/*/*-final.json"))[:8],
         *sorted(folder.glob("records/*/*-tune.json"))[:4],
-        *sorted(folder.glob("runs/*/record.json"))[:2],
+        *sorted(folder.glob("runs/*/record.json"))[:4],
         *sorted(folder.glob("runs/*/part_of.json"))[2:],
         *sorted(folder.glob("steps/*.json")),
         *sorted(folder.glob("lines/*.json")),

@@ -109,6 +109,10 @@ SWEPT = "python bench/train.py -m model=gpt2_nano optimizer=adamw,hybrid train.s
             {"adamw": (SWEPT, (0, 1, 2)), "hybrid": (SWEPT, (0, 1, 2))},
             "python bench/report.py 'compare=[gpt2_nano-adamw,gpt2_nano-hybrid]'",
         ),
+        (  # seeds that no command of ours can add: what there is
+            {"adamw": ("python mine.py", (0,)), "hybrid": ("python mine.py", (1,))},
+            "python bench/report.py 'compare=[gpt2_nano-adamw,gpt2_nano-hybrid]'",
+        ),
         ({"hybrid": ("python mine.py", (0,))}, None),  # nothing is made up
         ({"hybrid": ("python bench/train.py 'optimizer=hybrid", (0,))}, None),
     ],
@@ -123,7 +127,9 @@ def test_the_next_command_is_what_is_missing(tmp_path, runs, command):
 
 def test_a_rate_that_was_only_tried_lacks_no_seeds(mine):
     fake_results.own(mine, "hybrid", 0, 5.0, 8.0, command=SWEPT)
-    assert "compare=" in own_next.advice(found(mine))[1]
+    # The beginning of hybrid's names is the other rate's, too: a pair of cells is compared.
+    cells = "compare=[gpt2_nano-adamw-s0-1,gpt2_nano-hybrid-s0-1]"
+    assert cells in own_next.advice(found(mine))[1]
 
 
 # the written report -------------------------------------------------------------------------------

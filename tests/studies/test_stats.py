@@ -24,6 +24,7 @@ from bench.studies.stats import (
     p_value,
     paired,
     seeds_needed,
+    unpaired,
 )
 
 TRIALS = 4000
@@ -268,3 +269,20 @@ def test_the_noise_floor_holds_for_a_further_pair(pairs):
     assert bounds(0.95)[0] <= np.mean(np.abs(unseen) <= floors) <= bounds(0.95)[1]
     by_normal = floors * scipy_stats.norm.ppf(0.975) / scipy_stats.t.ppf(0.975, pairs)
     assert np.mean(np.abs(unseen) <= by_normal) < bounds(0.95)[0]
+
+
+def test_unpaired_is_welchs_test():
+    ours, theirs = [4.1, 4.3, 3.9, 4.0], [3.2, 3.9, 3.1]
+    found, p = unpaired(ours, theirs)
+    known = scipy_stats.ttest_ind(ours, theirs, equal_var=False)
+    interval = known.confidence_interval(0.95)
+    assert p == pytest.approx(known.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.mean == pytest.approx(np.mean(ours) - np.mean(theirs)) and found.n == 3
+
+
+def test_unpaired_of_one_value_has_no_interval_and_of_equal_ones_no_doubt():
+    found, p = unpaired([1.0, 2.0], [3.0])
+    assert (found.mean, found.n) == (-1.5, 1) and math.isinf(found.low) and math.isnan(p)
+    assert unpaired([1.0, 1.0], [1.0, 1.0]) == (Estimate(0.0, 0.0, 0.0, 2), 1.0)
+    assert unpaired([2.0, 2.0], [1.0, 1.0])[1] == 0.0
