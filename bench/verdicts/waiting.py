@@ -20,7 +20,7 @@ def line(without: list[Verdict]) -> str | None:
     experiments = Counter(name for one in without for name in sorted(named(one)))
     said = f"{len(without)} claim{'s have' if len(without) > 1 else ' has'} no records yet"
     if not experiments:
-        return f"{said}: bench/step.py and bench/ortho.py make them"
+        return f"{said}; verdicts.json has what each needs"
     return f"{said}: bench/train.py experiment={experiments.most_common(1)[0][0]}"
 
 

@@ -27,5 +27,5 @@ def test_the_line_counts_them_and_names_one_experiment():
     said = "3 claims have no records yet: bench/train.py experiment=qkv"
     assert waiting.line(ours) == said
     assert waiting.line(ours[:1]) == "1 claim has no records yet: bench/train.py experiment=qkv"
-    assert "bench/step.py" in waiting.line([verdict("d", MISSING)])
+    assert "1 claim has no records yet; verdicts.json" in waiting.line([verdict("d", MISSING)])
     assert waiting.line([]) is None
