@@ -1,5 +1,7 @@
 """A command of Hydra's: what was typed is checked first, and its errors leave as UserErrors."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,7 +19,10 @@ def run(job: Callable[[], None]) -> None:
     """Call a function that `hydra.main` made. Raises UserError for whatever it cannot compose.
 
     Hydra would print what it finds and exit: a few lines, or a traceback, by the kind of error.
+    Modules of a user's own may lie where the command is typed.
     """
+    sys.path.append(os.getcwd())
+    sys.argv[1:] = in_full(sys.argv[1:])
     check(sys.argv[1:])
     hydra_internals.run_and_report = lambda func: func()
     try:
@@ -30,6 +35,17 @@ def run(job: Callable[[], None]) -> None:
             raise
         said = mistakes.one_line(f"{type(error).__name__}: {error}")
         raise UserError(f"these settings cannot be composed: {said[:300]}") from None
+
+
+def in_full(arguments: list[str]) -> list[str]:
+    """The command line with model=my_module:build as the settings that it is short for."""
+    found = []
+    for word in arguments:
+        own = re.fullmatch(r"model=([\w.]+):(\w+)", word)
+        target = f"{own[1]}.{own[2]}" if own else ""
+        long = ["model=own", f"model._target_={target}", f"model.name={target}"]
+        found += long if own else [word]
+    return found
 
 
 def check(arguments: list[str]) -> None:

@@ -50,13 +50,19 @@ class Subject:
         self.settings, self.device, self.world = settings, settings.train.device, world
         self.source = random_batches.for_model(settings)
         self.model = self._fresh()
-        if world.mesh is None:
-            batch, setting = partial(self.source.batch, seed=settings.seed), f"batches={sizes}"
-            activations.check(self.model, batch, max(sizes), setting, settings.train, world)
+        self.take(sizes)
         self.forward = parallel.forward(self.model, world)
         self.loss = torch.compile(loss.of, dynamic=False) if settings.train.compile else loss.of
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
+
+    def take(self, sizes: list[int]) -> None:
+        """Batches of these sizes in the place of others. Raises UserError where the largest does
+        not fit into memory."""
+        if self.world.mesh is None:
+            batch, setting = partial(self.source.batch, seed=self.settings.seed), f"batches={sizes}"
+            train = self.settings.train
+            activations.check(self.model, batch, max(sizes), setting, train, self.world)
         self.batches = {
             size * self.source.units_per_example: self._batch(size) for size in sorted(sizes)
         }

@@ -97,8 +97,17 @@ def seconds(settings: Settings) -> float:
     assert one is not None  # a run that has not failed has a record
     if one["status"] == "diverged":
         return 0.0
-    forward_backward = one["forward_backward_ms"]["median"] / 1e3
-    step = forward_backward + one["optimizer_ms"]["median"] / 1e3
+    return lasts(
+        settings,
+        one["forward_backward_ms"]["median"] / 1e3,
+        one["optimizer_ms"]["median"] / 1e3,
+    )
+
+
+def lasts(settings: Settings, forward_backward: float, optimizer: float) -> float:
+    """Seconds of one run whose steps take so many, its evaluations included."""
+    train = settings.train
+    step = forward_backward + optimizer
     before_end = ((train.steps or 1) - 1) // train.eval_every
     data = settings.data
     examples = before_end * data["eval_sequences"] + 2 * final_eval_sequences(data)

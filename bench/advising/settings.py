@@ -1,0 +1,130 @@
+"""What `bench/advise.py` is asked for: the settings of every optimizer, and of the case.
+
+Nothing here imports torch at module level, so that a misspelt option is answered at once.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+
+from bench.processes import world
+from bench.records import cell
+from bench.settings import checks, config
+from bench.settings.errors import UserError
+from bench.settings.schema import Settings
+from bench.stepping.settings import REFERENCE, arm, key_of
+
+SHARED = ("model", "data", "orthogonalizer")
+TRAIN = ("steps", "batch_size", "sequence_length", "precision", "device", "compile")
+# What is measured, the reference first; our two both ways, beside torch's own Muon.
+ARMS = (REFERENCE, "hybrid", "hybrid qkv=per_head", "muon", "muon qkv=per_head", "torch_muon")
+
+
+@dataclass
+class Schema:
+    """conf/advise.yaml says what each is."""
+
+    name: str | None = MISSING
+    seed: int = MISSING
+    results_dir: str = MISSING
+    structure: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)  # some models' files set it
+    data: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    orthogonalizer: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="advise_schema", node=Schema)
+
+
+@dataclass
+class Case:
+    """arms: the settings of every optimizer by its label, the reference first; steps: how long
+    training is meant to last, None where it was not said; words: the typed overrides, for the
+    commands that the advice ends with; choices: the files of groups that were chosen."""
+
+    name: str
+    results_dir: str
+    steps: int | None
+    arms: dict[str, Settings]
+    words: list[str]
+    choices: dict[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        return self.arms[REFERENCE]
+
+    @property
+    def unit(self) -> str:
+        return "tokens" if self.settings.model["task"] == "text" else "images"
+
+    @property
+    def each(self) -> int:
+        """Units of an example."""
+        return self.settings.train.sequence_length if self.unit == "tokens" else 1
+
+    @property
+    def units(self) -> int:
+        """Of a step."""
+        return self.settings.train.batch_size * self.each
+
+
+def settle(cfg: DictConfig, hydra: HydraConf) -> Case:
+    """Check everything that can be checked without work; `hydra` is Hydra's own block.
+
+    To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
+    its value and what is accepted.
+    """
+    config.resolved(cfg)
+    checks.refuse_blank_folder(cfg.results_dir)
+    if world.size() > 1:
+        raise UserError(f"torchrun: advice is for one process, here are {world.size()}")
+    words = list(hydra.overrides.task)
+    refuse_unused(cfg, words)
+    steps = cfg.train.steps if any(key_of(word) == "train.steps" for word in words) else None
+    shared = shared_overrides(cfg, hydra, words)
+    arms = {label: config.settle(arm(label, label.split(), shared)) for label in ARMS}
+    first = arms[REFERENCE]
+    name = default_name(first) if cfg.name is None else cfg.name
+    cell.refuse_odd_name("model.name" if cfg.name is None else "name", name)
+    choices = {group: hydra.runtime.choices[group] for group in SHARED}
+    return Case(name, cfg.results_dir, steps, arms, words, choices)
+
+
+def default_name(settings: Settings) -> str:
+    train, size = settings.train, str(settings.train.batch_size)
+    if settings.model["task"] == "text":
+        size += f"x{train.sequence_length}"
+    return "-".join([cell.model_name(settings), train.device, size])
+
+
+def refuse_unused(cfg: DictConfig, words: list[str]) -> None:
+    """What a leading + got past Hydra, and what only training has a use for."""
+    config.compare_keys("", cfg, [f.name for f in fields(Schema)])
+    for key in map(key_of, words):
+        group, _, rest = key.partition(".")
+        if group == "schedule" or (group == "train" and rest not in TRAIN):
+            accepted = ", ".join(f"train.{name}" for name in TRAIN)
+            raise UserError(f"{key}: has no use here, nothing is trained; there is {accepted}")
+    for name in ("steps", "batch_size", "sequence_length"):
+        value = cfg.train[name]
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if not whole and not (name == "steps" and value is None):
+            raise UserError(f"train.{name}={value}: must be a whole number above 0")
+
+
+def shared_overrides(cfg: DictConfig, hydra: HydraConf, words: list[str]) -> dict[str, str]:
+    """What makes conf/train.yaml's model, data and defaults those of the case, by key."""
+    shared = {group: f"{group}={hydra.runtime.choices[group]}" for group in SHARED}
+    for word in words:
+        key = key_of(word)
+        if key not in SHARED and key.split(".")[0] in (*SHARED, "structure"):
+            shared[key] = word
+    for name in TRAIN:
+        if cfg.train[name] is not None:
+            shared[f"train.{name}"] = f"train.{name}={cfg.train[name]}"
+    return shared | {"seed": f"seed={cfg.seed}", "results_dir": f"results_dir={cfg.results_dir}"}
