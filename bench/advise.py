@@ -39,6 +39,7 @@ def main() -> int:
     sweep.refuse_missing_launcher()
     try:
         foreground.at_work()
+        settings.refuse_choices(sys.argv[1:])
         command.run(job)
     except UserError as error:
         world.tell(f"error: {error}")

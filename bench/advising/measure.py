@@ -72,7 +72,9 @@ def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
 
     subject.time(min(subject.batches))  # gradients for what follows
     say(f"{case.name}: a step of each of {', '.join(case.arms)}: state and memory")
-    seconds = {label: first(label, arms, found, keeps, failed) for label in labels}
+    seconds: dict[Any, float] = {
+        label: first(label, arms, found, keeps, failed) for label in labels
+    }
     seconds |= {units: 1e-3 * subject.time(units) for units in subject.batches}
     rounds = plan.rounds(sum(seconds.values()))
     lasts = duration((rounds + 1) * sum(seconds.values()))

@@ -17,6 +17,7 @@ from bench.training.schedule import wsd
 SEEDS = (0, 1, 2)  # of the test, as few as may be judged
 STEPS = 1000  # of the test, where train.steps was not said
 EVALUATIONS = 20  # of a run: a share of steps is read to a twentieth
+LINE = 76  # characters of a line of a script
 KEPT = ("name", "seed", "results_dir")  # typed for the advice, of no use to training
 CHECK = ("adamw", "hybrid")
 
@@ -83,17 +84,24 @@ def in_a_script(case: Case, start: Start) -> list[str]:
     usual = {"lr": rate, "weight_decay": decay}
     if different := {key: value for key, value in own.items() if value != usual[key]}:
         roles["default"] = different
-    words = [f"lr={rate:g}"]
+    words = ["model", f"lr={rate:g}"]
     words += [f"weight_decay={decay:g}"] if decay != 0.1 else []
     words += [f'qkv="{start.qkv}"'] if start.qkv != SPLIT else []
     words += [f"roles={roles}"] if roles else []
     return [
         "from optimizers import hybrid",
-        "optimizer = hybrid(",
-        f"    model, {', '.join(words)})",
-        "schedule = torch.optim.lr_scheduler.LambdaLR(",
-        f"    optimizer, lambda s: {_factor(case, start)})",
+        *_call("optimizer = hybrid", words),
+        *_call(
+            "schedule = torch.optim.lr_scheduler.LambdaLR",
+            ["optimizer", f"lambda s: {_factor(case, start)}"],
+        ),
     ]
+
+
+def _call(head: str, words: list[str]) -> list[str]:
+    """On one line where that is short enough."""
+    line = f"{head}({', '.join(words)})"
+    return [line] if len(line) <= LINE else [f"{head}(", f"    {', '.join(words)})"]
 
 
 def _factor(case: Case, start: Start) -> str:
@@ -104,7 +112,7 @@ def _factor(case: Case, start: Start) -> str:
     share = schedule.get("decay_fraction")
     if case.steps is None or schedule["_target_"].split(".")[-1] != wsd.__name__ or not share:
         return rise
-    fall = f"min(1, ({case.steps} - s) / {round(share * case.steps)})"
+    fall = f"min(1, ({case.steps} - s) / {max(1, round(share * case.steps))})"
     return f"{rise} * {fall}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bench.processes import world
 from bench.records import cell
@@ -38,7 +38,13 @@ class Schema:
     orthogonalizer: dict[str, Any] = MISSING
 
 
-ConfigStore.instance().store(name="advise_schema", node=Schema)
+def schema() -> DictConfig:
+    node = OmegaConf.structured(Schema)
+    OmegaConf.set_struct(node.structure, False)  # its keys are the user's: they need no leading +
+    return node
+
+
+ConfigStore.instance().store(name="advise_schema", node=schema())
 
 
 @dataclass
@@ -93,6 +99,14 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Case:
     cell.refuse_odd_name("model.name" if cfg.name is None else "name", name)
     choices = {group: hydra.runtime.choices[group] for group in SHARED}
     return Case(name, cfg.results_dir, steps, arms, words, choices)
+
+
+def refuse_choices(words: list[str]) -> None:
+    """Raise UserError for an optimizer, or a treatment of Q, K and V, that is named: Hydra's own
+    words on it would not help."""
+    for word in words:
+        if key_of(word).split(".")[0] in ("optimizer", "optimizers", "qkv"):
+            raise UserError(f"{word}: advice is on all of {', '.join(ARMS)}; leave it out")
 
 
 def default_name(settings: Settings) -> str:

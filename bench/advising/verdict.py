@@ -78,7 +78,7 @@ def speaks(one: Evidence, break_even: dict[str, float]) -> str:
 def decide(evidence: list[Evidence], case: Setting, break_even: dict[str, float]) -> Decision:
     """For one arm; evidence: of that arm alone."""
     if not evidence:
-        return Decision(NONE, "no record compares it with AdamW", [])
+        return Decision(NONE, "nothing compares it with AdamW", [])
     near = [e for e in evidence if distance(case, e.setting).near]
     if not near:
         unknown = case.steps is None

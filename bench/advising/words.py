@@ -159,7 +159,7 @@ def pays(said: Said) -> Section:
     needs, reasons, rows = [], dict[str, list[str]](), []
     for arm, one in said["decisions"].items():
         needs.append(f"{arm} {span(one['break_even'], mark='' if one['measured'] else '~')}")
-        reasons.setdefault(f"{one['outcome']}, {one['reason']}", []).append(arm)
+        reasons.setdefault(f"{one['outcome']} ({one['reason']})", []).append(arm)
     sentences = ["To pay in time it has to reach AdamW's loss in under: "]
     sentences[0] += f"{'; '.join(needs)} of AdamW's steps."
     sentences += [f"{', '.join(arms)}: {reason}." for reason, arms in reasons.items()]
@@ -196,8 +196,11 @@ def apart(distance: Said, unit: str) -> str:
     each = distance["each"]
     far = [
         f"{times(distance[key])} {what}"
-        for key, what in (("parameters", "parameters"), ("each", f"{unit}/parameter"))
-        + (("batch", "batch"),)
+        for key, what in {
+            "parameters": "parameters",
+            "each": f"{unit}/parameter",
+            "batch": "batch",
+        }.items()
         if distance[key] is not None and not 1 / FAR <= distance[key] <= FAR
     ]
     far += [f"{unit}/parameter unknown"] if each is None else []

@@ -48,11 +48,10 @@ def settle(*overrides: str) -> config.Settings:
 def command(*arguments: str, entry: str = "train", **options) -> subprocess.CompletedProcess:
     """`python bench/ENTRY.py …` as a person types it, from the checkout."""
     return subprocess.run(
-        [sys.executable, f"bench/{entry}.py", *arguments],
-        cwd=ROOT,
+        [sys.executable, ROOT / f"bench/{entry}.py", *arguments],
         capture_output=True,
         text=True,
-        **{"timeout": 1200} | options,  # a busy machine fails none
+        **{"timeout": 1200, "cwd": ROOT} | options,  # a busy machine fails none
     )
 
 

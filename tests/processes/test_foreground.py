@@ -18,7 +18,7 @@ def python(code: str, **options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", BEGIN + code], **options)
 
 
-@pytest.mark.parametrize("entry", ["train", "step", "ortho", "report"])
+@pytest.mark.parametrize("entry", ["train", "step", "ortho", "report", "advise"])
 def test_every_command_begins_so_before_it_imports_anything_slow(entry):
     before = (ROOT / "bench" / f"{entry}.py").read_text().split("foreground.begin()")[0]
     imported = {line.split()[1] for line in before.splitlines() if line.startswith("import ")}
