@@ -102,8 +102,11 @@ def batches(case: Case, subject: Subject, say: Say) -> None:
                 raise
             most = chosen[-1] // 2
     if asked not in chosen:
+        sizes = ", ".join(map(str, chosen))
         why = "memory" if most else f"{duration(plan.SECONDS)} of measuring"
-        say(f"a batch of {asked} is too large for {why}: {chosen} are measured, and fitted")
+        say(
+            f"a batch of {asked} is too large for {why}: {sizes} are measured, and a line is fitted"
+        )
 
 
 def first(label: str, arms: dict[str, Arm], found: Measured, keeps: bool, failed) -> float:

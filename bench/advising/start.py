@@ -95,10 +95,10 @@ def preferred(found: Iterable[Comparison], case: Setting, baseline: str) -> tupl
     """The arm to start with, and why: the study's baseline, unless one is shown to be lower by
     more than the margin and training was not early; of the condition nearest to the case."""
     there = [one for one in found if one.arms and one.arm(baseline)]
-    same = [one for one in there if _of(one).task == case.task]
+    same = [one for one in there if _trained(one).task == case.task]
     if not same:
         return baseline, RECIPE
-    one = min(same, key=lambda one: distance(case, _of(one)).size)
+    one = min(same, key=lambda one: distance(case, _trained(one)).size)
     place = f"{one.study.name}/{one.condition}"
     if one.early:
         return baseline, f"{place}: early training, not judged"
@@ -115,7 +115,7 @@ def preferred(found: Iterable[Comparison], case: Setting, baseline: str) -> tupl
     return baseline, f"{place}: no other shown lower (n={least})"
 
 
-def _of(one: Comparison) -> Setting:
+def _trained(one: Comparison) -> Setting:
     return setting(one.arms[0].runs[0].record)
 
 
@@ -152,53 +152,60 @@ def _recipe(
     """What is shown of rates, averaging, decay and warm-up; what differs of the optimizer's file;
     and the steps of the warm-up."""
     hidden, rest = hybrid.optimizer["roles"]["hidden"], hybrid.optimizer["roles"]["default"]
-    axes = found.axes if found else {}
+    rate, relative = _of(found, "rate", 1.0), _of(found, "auxiliary", 1.0)
+    why_rate = why_rest = _why(found, "rate")
+    if found:
+        apart = "auxiliary" in found.axes
+        why_rest = _why(found, "auxiliary") if apart else f"{why_rate}; one rate for both"
+    momentum = round(1 - _of(found, "momentum", 1 - hidden["momentum"]), 4)
+    decay, why_decay = _decay(found, case, {"hidden": hidden, "default": rest})
+    shown, warmup = _warmup(found, case, hybrid.schedule["warmup_steps"])
+    roles = {role: {"weight_decay": value} for role, value in decay.items()}
+    roles["hidden"]["momentum"] = momentum
+    scales = {"lr_scale": short(rate), "aux_lr_scale": short(relative)}
+    values = [
+        Value("rate, Muon's part", short(hidden["lr"] * rate), why_rate),
+        Value("rate, AdamW's part", short(rest["lr"] * rate * relative), why_rest),
+        Value("momentum", momentum, _why(found, "momentum")),
+        Value("weight decay", decay["hidden"], why_decay),
+        Value("warm-up", shown, _why(found, "warmup")),
+    ]
+    return values, {**scales, "roles": roles}, warmup
 
-    def of(axis: str, usual: float) -> float:
-        return axes[axis][0] if axis in axes else usual
 
-    def why(axis: str) -> str:
-        if found is None or axis not in axes:
-            return RECIPE
-        edge = ", at the edge of what was tried" * (axis == "rate" and found.at_edge)
-        return found.source + _range(axes[axis]) + edge
+def _of(found: Tuned | None, axis: str, usual: float) -> float:
+    return found.axes[axis][0] if found and axis in found.axes else usual
 
-    rate, relative = of("rate", 1.0), of("auxiliary", 1.0)
-    momentum = round(1 - of("momentum", 1 - hidden["momentum"]), 4)
-    optimizer: dict[str, Any] = {"lr_scale": short(rate), "aux_lr_scale": short(relative)}
-    change: dict[str, dict[str, Any]] = {"hidden": {"momentum": momentum}}
-    decay = {"hidden": hidden["weight_decay"], "default": rest["weight_decay"]}
-    why_decay = RECIPE
-    if "decay" in axes and case.steps:
-        for role, rule in (("hidden", hidden), ("default", rest)):
-            decay[role] = short(axes["decay"][0] / (rule["lr"] * rate * case.steps))
-        why_decay = f"{why('decay')}: rate × decay × steps"
-    elif "decay" in axes:
-        why_decay = f"the recipe's: {found.source if found else ''} needs train.steps="
-    for role, value in decay.items():
-        change.setdefault(role, {})["weight_decay"] = value
-    optimizer["roles"] = change
-    share = of("warmup", math.nan)
-    warmup = round(share * case.steps) if case.steps and not math.isnan(share) else None
-    shown = warmup if warmup is not None else None if math.isnan(share) else f"{share:.1%}"
-    steps = f"{shown} steps" if warmup is not None else f"{shown} of the run"
-    usual = hybrid.schedule["warmup_steps"]
-    return (
-        [
-            Value("rate, Muon's part", short(hidden["lr"] * rate), why("rate")),
-            Value(
-                "rate, AdamW's part",
-                short(rest["lr"] * rate * relative),
-                why("auxiliary") if "auxiliary" in axes else f"{why('rate')}; one rate for both"
-                if found else RECIPE,
-            ),
-            Value("momentum", momentum, why("momentum")),
-            Value("weight decay", decay["hidden"], why_decay),
-            Value("warm-up", f"{usual} steps" if shown is None else steps, why("warmup")),
-        ],
-        optimizer,
-        warmup,
-    )  # fmt: skip
+
+def _why(found: Tuned | None, axis: str) -> str:
+    if found is None or axis not in found.axes:
+        return RECIPE
+    edge = ", at the edge of what was tried" * (axis == "rate" and found.at_edge)
+    return found.source + _range(found.axes[axis]) + edge
+
+
+def _decay(
+    found: Tuned | None, case: Setting, rules: dict[str, dict[str, Any]]
+) -> tuple[dict[str, float], str]:
+    """Weight decay by role, and why: what was searched is rate × decay × steps."""
+    usual = {role: rule["weight_decay"] for role, rule in rules.items()}
+    if found is None or "decay" not in found.axes:
+        return usual, RECIPE
+    if not case.steps:
+        return usual, f"the recipe's: that of {found.source} needs train.steps="
+    rate = _of(found, "rate", 1.0) * case.steps
+    decay = {role: short(found.axes["decay"][0] / (r["lr"] * rate)) for role, r in rules.items()}
+    return decay, f"{_why(found, 'decay')}: rate × decay × steps"
+
+
+def _warmup(found: Tuned | None, case: Setting, usual: int) -> tuple[str, int | None]:
+    """As it is shown, and its steps; None for the usual ones, or where they are not known."""
+    if found is None or "warmup" not in found.axes:
+        return f"{usual} steps", None
+    share = found.axes["warmup"][0]
+    if not case.steps:
+        return f"{share:.1%} of the run", None
+    return f"{round(share * case.steps)} steps", round(share * case.steps)
 
 
 def _range(axis: tuple[float, float, float]) -> str:

@@ -8,6 +8,7 @@ from bench.advising.evidence import OURS
 from bench.advising.verdict import FAR
 from bench.display.numbers import duration, short
 from bench.stepping.settings import REFERENCE
+from bench.studies.words import percent, plain
 
 SHOWN = 3  # records
 Said = dict[str, Any]  # the content of results/advice/NAME.json
@@ -28,12 +29,6 @@ def sections(said: Said) -> list[Section]:
     return [about(said), takes(said), costs(said), pays(said), *starts(said)]
 
 
-def percent(share: float | None, sign: str = "", places: int = 0) -> str:
-    if share is None:
-        return "never"
-    return f"{100 * share:{sign}.{places}f}".replace("-", "−") + " %"
-
-
 def digits(one: Said) -> int:
     """Of a percentage, so that its interval shows."""
     return 1 if abs(one["value"]) < 0.1 else 0
@@ -43,10 +38,9 @@ def span(one: Said, sign: str = "", mark: str = "", to: str = " to ") -> str:
     """+12 % (11 to 13), with the sign only before the value."""
     places = digits(one)
     low, high = (
-        "never" if end is None else f"{100 * end:.{places}f}".replace("-", "−")
-        for end in (one["low"], one["high"])
+        "never" if end is None else plain(100 * end, places) for end in (one["low"], one["high"])
     )
-    return f"{mark}{percent(one['value'], sign, places)} ({low}{to}{high})"
+    return f"{mark}{percent(one['value'], places, sign)} ({low}{to}{high})"
 
 
 def about(said: Said) -> Section:
@@ -69,7 +63,7 @@ def takes(said: Said) -> Section:
     shapes = several([f"{n} of {r}×{c}" for n, r, c in found["matrices"]], 4, " shapes")
     count = sum(n for n, _, _ in found["matrices"])
     sentences = [
-        f"{count} matrices, {percent(found['by_muon'] / whole)} of the parameters: {shapes}.",
+        f"{count} matrices, {percent(found['by_muon'] / whole, 0)} of the parameters: {shapes}.",
         qkv(found),
     ]
     left = [
@@ -139,8 +133,8 @@ def cost_row(label: str, one: Said, least: int) -> list[str]:
         label.replace("qkv=", ""),
         "none" if none else span(one["overhead"], "+", mark),
         *(["any", "any"] if none else levels),
-        percent(-one["state_saved"], "+"),
-        percent(-one["peak_saved"], "+"),
+        percent(-one["state_saved"], 0, "+"),
+        percent(-one["peak_saved"], 0, "+"),
     ]
 
 
@@ -183,7 +177,7 @@ def evidence_row(of_arms: list[Said], said: Said) -> list[str]:
     for one in of_arms:
         cells[one["arm"]] = span(one["share"], to="–") if one["share"] else "not reached"
         if one["share"] and one["share"]["high"] is None:
-            cells[one["arm"]] = percent(one["share"]["value"])
+            cells[one["arm"]] = percent(one["share"]["value"], 0)
         if one["never"] not in (0, len(one["shares"])):
             cells[one["arm"]] = f"{one['never']} of {len(one['shares'])} never"
     far = "near" if first["near"] else apart(first["distance"], said["case"]["unit"])
@@ -216,7 +210,7 @@ def times(ratio: float) -> str:
 
 
 def trend(one: Said, unit: str) -> str:
-    first, second = (percent(share) for share in one["shares"])
+    first, second = (percent(share, 0) for share in one["shares"])
     over = "steps" if one["over"] == "steps" else f"{unit} a step"
     verb = {"rises": "rises", "falls": "falls"}.get(one["shown"], "shows no trend")
     return (
