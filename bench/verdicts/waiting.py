@@ -9,7 +9,7 @@ from bench.verdicts.judging import Verdict
 def split(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
     """The verdicts that records bear on, and those where every finding is missing."""
     every = list(verdicts)
-    without = [one for one in every if all(found.missing for found in one.findings)]
+    without = [one for one in every if one.findings and all(f.missing for f in one.findings)]
     return [one for one in every if one not in without], without
 
 
