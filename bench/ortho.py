@@ -52,7 +52,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    sweep.refuse_missing_launcher()
+    sweep.refuse_missing_plugin()
     try:
         foreground.at_work()
         command.run(job)

@@ -47,7 +47,7 @@ def refuse_lone_optimizer() -> None:
 
 def main() -> int:
     refuse_lone_optimizer()
-    sweep.refuse_missing_launcher()
+    sweep.refuse_missing_plugin()
     try:
         foreground.at_work()
         command.run(job)

@@ -28,8 +28,8 @@ from bench.training import sweep
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
-def job(cfg: DictConfig) -> None:
-    """One cell."""
+def job(cfg: DictConfig) -> float | None:
+    """One cell; its loss, for a sweeper that searches."""
     with sweep.job() as outcome:
         config.refuse_lists(HydraConfig.get().overrides.task)
         settings = config.settle(cfg)
@@ -41,10 +41,11 @@ def job(cfg: DictConfig) -> None:
             outcome |= run.inspect(settings, sweep.say)
         else:
             outcome |= run.run(settings, outcome["cell"], sweep.say)
+    return outcome.get("loss")
 
 
 def main() -> int:
-    sweep.refuse_missing_launcher()
+    sweep.refuse_missing_plugin()
     try:
         foreground.at_work()
         command.check(sys.argv[1:])

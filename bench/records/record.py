@@ -4,9 +4,10 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from bench.records import files, ledger, origin
 from bench.records.cell import qkv_name
@@ -97,6 +98,20 @@ def parts(folder: Path) -> list[dict[str, Any]]:
 
 def write_config(folder: Path, settings: Settings) -> None:
     files.write_text(folder / "config.yaml", OmegaConf.to_yaml(asdict(settings)))
+
+
+def write_hydra(folder: Path) -> None:
+    """Hydra's own configuration and the overrides, as its .hydra/ has them; without Hydra nothing.
+
+    They say how this run came about, and so are no part of the cell.
+    """
+    if not HydraConfig.initialized():
+        return
+    config = cast(DictConfig, HydraConfig.instance().cfg)
+    files.write_text(
+        folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.masked_copy(config, "hydra"))
+    )
+    files.write_text(folder / "overrides.yaml", OmegaConf.to_yaml(config.hydra.overrides.task))
 
 
 class Metrics:

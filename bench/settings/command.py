@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import hydra._internal.utils as hydra_internals
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from bench.settings import mistakes
 from bench.settings.errors import UserError
-from bench.settings.schema import CONF, choices_of
+from bench.settings.schema import CONF, GROUPS, choices_of
+
+SWEEPER = "hydra/sweeper"
+SEARCHED = "No trials are completed yet"  # Optuna's word for a search without a single result
 
 
 def run(job: Callable[[], None]) -> None:
@@ -27,12 +31,19 @@ def run(job: Callable[[], None]) -> None:
     hydra_internals.run_and_report = lambda func: func()
     try:
         with mistakes.in_words():
-            job()
+            shown = shown_by_job(sys.argv[1:])
+            for words in shown or [sys.argv[1:]]:
+                if shown:
+                    print("---")
+                sys.argv[1:] = words
+                job()
     except (UserError, OSError):
         raise
     except Exception as error:  # jobs let none out, so that it is Hydra that stumbled
         if mistakes.full():
             raise
+        if SEARCHED in str(error):
+            raise UserError("no run of this search ended with a loss") from None
         said = mistakes.one_line(f"{type(error).__name__}: {error}")
         raise UserError(f"these settings cannot be composed: {said[:300]}") from None
 
@@ -61,6 +72,23 @@ def check(arguments: list[str]) -> None:
     check_overrides(known.overrides)
 
 
+def shown_by_job(arguments: list[str]) -> list[list[str]]:
+    """The command line of each job of a sweep whose settings are to be shown; else none.
+
+    Hydra takes -m or --cfg, not both. Raises UserError where the sweeper has yet to choose values.
+    """
+    asked, _ = hydra_internals.get_args_parser().parse_known_args(arguments)
+    if not (asked.multirun and asked.cfg):
+        return []
+    parsed = OverridesParser.create().parse_overrides(asked.overrides)
+    for override in parsed:
+        if override.is_interval_sweep():
+            raise UserError(f"{override.input_line}: has no value before the search; leave it out")
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    options = [w for w in arguments if w not in (*asked.overrides, "-m", "--multirun")]
+    return [[*options, *words] for words in jobs]
+
+
 def refuse_option(message: str) -> NoReturn:
     raise UserError(f"{message}; --help shows what there is")
 
@@ -68,15 +96,29 @@ def refuse_option(message: str) -> NoReturn:
 def check_overrides(overrides: list[str]) -> None:
     """Raise UserError for one that Hydra would stumble over or take silently."""
     with mistakes.in_words():
-        for override in OverridesParser.create().parse_overrides(overrides):
-            check_override(override)
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        searches = any(override.key_or_group == SWEEPER for override in parsed)
+        for override in parsed:
+            check_override(override, searches)
 
 
-def check_override(override: Override) -> None:
-    """A group takes the name of a file, and a sweep at least one value."""
+def check_override(override: Override, searches: bool) -> None:
+    """A group takes the name of a file, and a sweep at least one value.
+
+    searches: there is a sweeper that can choose values from an interval.
+    """
     word, key = override.input_line, override.key_or_group
     if not key:
         raise UserError(f"{word}: needs the name of a setting before the =")
+    if key in (*GROUPS, "experiment") and (override.is_add() or override.is_force_add()):
+        raise UserError(f"{word}: a group takes no +; type {str(word).lstrip('+')}")
+    if override.is_interval_sweep():
+        if searches:
+            return
+        raise UserError(
+            f"{word}: needs -m hydra/sweeper=optuna; a sweep without it takes values, as "
+            f"-m {key}=1,2,4"
+        )
     if override.is_sweep_override():
         if next(iter(override.sweep_string_iterator()), None) is None:
             raise UserError(f"{word}: no values, nothing would be run")

@@ -33,11 +33,14 @@ class Request:
 
 
 def read(arguments: list[str]) -> Request:
-    """Raises UserError for a seed, which is the study's to choose, and a rate that is none."""
+    """Raises UserError for a seed and a sweeper, which the study has, and a rate that is none."""
     words = [word for word in arguments if not word.startswith("-")]
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "seed" in given:
         raise UserError(f"seed={given['seed']}: use study.tune_seeds=[…] and study.final_seeds=[…]")
+    if "hydra/sweeper" in given:
+        sweeper = given["hydra/sweeper"]
+        raise UserError(f"hydra/sweeper={sweeper}: a study chooses its runs itself; leave it out")
     typed = given.get("optimizer.lr_scale")
     try:
         rate = float(typed) if typed else None

@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.utils import filter_overrides
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig
@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.records import files
 
-Outcome = dict[str, Any]  # cell, how, error, record (the part that a sweep's table shows)
+# cell, how, error, record (the part that a sweep's table shows), loss (what a search is told)
+Outcome = dict[str, Any]
 SILENT = "left no word of its end: its process was killed, or the disk is full"
 
 
@@ -62,6 +63,8 @@ class Launches:
         def launch(launcher: Any, job_overrides: Sequence, initial_job_idx: int) -> list[Any]:
             for number, words in enumerate(job_overrides, initial_job_idx):
                 self.jobs[number] = " ".join(filter_overrides(words)) or "defaults"
+            if initial_job_idx and self.stopped():  # a search launches again and again
+                raise KeyboardInterrupt
             return self.launch(launcher, job_overrides, initial_job_idx)
 
         self.launcher.launch = launch
@@ -93,7 +96,7 @@ class Launches:
                 raise KeyboardInterrupt from None
         except Exception as error:  # of somebody else's launcher, or a folder that cannot be made
             self.trouble = " ".join(str(error).split())[:300] or repr(error)
-            return []
+            return self.returned(jobs, first)
         if alone:
             return []
         left = [n for n in range(first, first + len(jobs)) if not self.outcomes.read(n)]
@@ -102,7 +105,12 @@ class Launches:
             self.launch(launcher, jobs[n - first : n - first + 1], n, alone=True)
         for part in stretches(n for n in left if n not in begun):
             self.launch(launcher, jobs[part.start - first : part.stop - first], part.start)
-        return []
+        return self.returned(jobs, first)
+
+    def returned(self, jobs: Sequence, first: int) -> list[JobReturn]:
+        """What each job returned as far as it is noted, for a sweeper that searches."""
+        noted = [self.outcomes.read(first + i) or {} for i in range(len(jobs))]
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=o.get("loss")) for o in noted]
 
 
 def stretches(numbers: Iterable[int]) -> list[range]:

@@ -1,6 +1,7 @@
 """One cell, from its settings to its record: skipped, resumed or trained."""
 
 import errno
+import math
 import shutil
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,10 @@ from optimizers.state import state_bytes
 SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
 RISE = 0.01  # of the loss at the start
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEFT_BY_A_RUN = ("record.json", "metrics.jsonl", "routing.json", "config.yaml")
+LEFT_BY_A_RUN = (
+    *("record.json", "metrics.jsonl", "routing.json"),
+    *("config.yaml", "hydra.yaml", "overrides.yaml"),
+)
 
 
 def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
@@ -100,7 +104,7 @@ def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]
         # Left by a run that was killed between its record and the end.
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     say(f"{cell}: {skipped(done)}")
-    return {"how": "skipped", "record": brief(done)}
+    return {"how": "skipped", "record": brief(done), "loss": searched(done)}
 
 
 def run_folder(settings: Settings, cell: str) -> Path:
@@ -134,6 +138,14 @@ def brief(done: dict[str, Any]) -> dict[str, Any]:
     return {key: done[key] for key in SHOWN if done.get(key) is not None}
 
 
+def searched(facts: dict[str, Any]) -> float | None:
+    """What a sweeper that searches is told: the validation loss, or None of a run that failed.
+
+    A run that diverged is a result, the worst one: infinity.
+    """
+    return {"finished": facts["val_loss"], "diverged": math.inf}.get(facts["status"])
+
+
 def train(
     settings: Settings, cell: str, owner: Ownership, world: World, say: Callable[[str], None]
 ) -> Outcome:
@@ -148,6 +160,7 @@ def train(
     tracker = tracking.Tracker()
     if world.leads:
         record.write_config(folder, settings)
+        record.write_hydra(folder)
         record.write_json(folder / "routing.json", ready.routing.table)
         tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
     check = owner.check if world.leads else lambda: None
@@ -162,7 +175,8 @@ def train(
     if lost:
         raise SystemExit(1)  # the other processes wait in vain: torchrun ends or restarts all
     world.agreed(lambda: None)  # the record is there for all to read
-    return {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
+    ended = {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
+    return ended | {"loss": searched(facts)}
 
 
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -28,11 +28,12 @@ OmegaConf.register_new_resolver(
     "leading", lambda folder: tempfile.mkdtemp() if world.rank() else folder, use_cache=True
 )
 
-PLUGINS = {  # by the first word of a launcher's name: our extra that installs it, and the package
+PLUGINS = {  # by the first word of its name: our extra that installs it, and the package
     "joblib": ("joblib", "hydra-joblib-launcher"),
     "slurm": ("slurm", "hydra-submitit-launcher"),
     "submitit": ("slurm", "hydra-submitit-launcher"),
     "ray": ("ray", "hydra-ray-launcher"),
+    "optuna": ("optuna", "hydra-optuna-sweeper"),
 }
 
 # The outcomes of this process's command. A sweep's jobs may run in other processes, so each leaves
@@ -120,12 +121,12 @@ def stop_workers(number: int, frame: object) -> None:
         os.kill(worker.pid, signal.SIGTERM)
 
 
-def refuse_missing_launcher() -> None:
-    """End the command in one line where the plugin of the launcher it names is not installed."""
+def refuse_missing_plugin() -> None:
+    """End the command in one line where the launcher or sweeper it names is not installed."""
     for word in sys.argv[1:]:
         group, _, name = word.partition("=")
         extra, package = PLUGINS.get(name.split("_")[0], ("", ""))
-        if group == "hydra/launcher" and extra:
+        if group in ("hydra/launcher", "hydra/sweeper") and extra:
             try:
                 version(package)
             except PackageNotFoundError:
@@ -200,6 +201,8 @@ class Summary(Callback):
         found = self.launches.ended(remembered)
         outcomes.extend(found)
         self.show(found)
+        if best := found_best(self.launches.outcomes.folder.parent):
+            print(best)
         list_failures(found)
         if any(outcome["how"] == "interrupted" for outcome in found):
             raise KeyboardInterrupt
@@ -220,6 +223,18 @@ class Failures(Summary):
 
     def show(self, found: list[Outcome]) -> None:
         pass
+
+
+def found_best(folder: Path) -> str | None:
+    """What the search of a sweep's folder ended with; None where it was none."""
+    file = folder / "optimization_results.yaml"
+    if not file.exists():
+        return None
+    best = cast(DictConfig, OmegaConf.load(file))
+    if "best_value" not in best:  # a sweeper of somebody else's
+        return f"found: {file}"
+    words = " ".join(f"{key}={value}" for key, value in best.best_params.items())
+    return f"best: {words} (val loss {best.best_value:.4f}); {file}"
 
 
 def list_failures(found: list[Outcome]) -> None:

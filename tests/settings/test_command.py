@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from bench import ortho, step, train
 from bench.settings import schema
@@ -95,6 +96,12 @@ TRAIN = [
     ("data.name=5", "data.name=5: must be letters"),
     ("-m seed=range(0)", "seed=range(0): no values"),
     ("-m seed=abc,1", "seed=abc: must be a whole number"),
+    ("-m seed=interval(0,4)", "seed=interval(0,4): needs -m hydra/sweeper=optuna; a sweep without"),
+    ("perturb=interval(0,0.1)", "perturb=interval(0,0.1): needs -m hydra/sweeper=optuna"),
+    ("-m --cfg job seed=interval(0,4) hydra/sweeper=basic", "has no value before the search"),
+    ("+experiment=smoke", "+experiment=smoke: a group takes no +; type experiment=smoke"),
+    ("-m ++model=vit seed=0,1", "++model=vit: a group takes no +; type model=vit"),
+    ("experiment=smoke hydra/sweeper=basic", "hydra/sweeper=basic: a study chooses its runs"),
     ("-m optimizer=adamm,muon", "optimizer=adamm: no such file"),
     *[(f"optimizer={name}", f"{name}.yaml, line 2: ") for name in ("broken", "twice")],
     *[(f"optimizer={name}", "optimizer: needs one of adam, ") for name in ("empty",)],
@@ -123,6 +130,13 @@ ORTHO = [
     ("methods=nope", "methods=nope: no such set"),
     ("--nope", "--nope: no such option"),
 ]
+
+
+def test_the_settings_of_each_job_of_a_sweep_can_be_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--cfg", "job", "seed=3,4", "model=vit"])
+    assert train.main() == 0
+    shown = [OmegaConf.create(text) for text in capsys.readouterr().out.split("---\n")[1:]]
+    assert [(one.seed, one.model.name) for one in shown] == [(3, "vit"), (4, "vit")]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ class Launcher:
     fatal: tuple[int, ...] = ()
     outcomes: Outcomes
     done: list[int]
+    returns: list
 
     def launch(self, job_overrides, initial_job_idx):
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
@@ -26,6 +27,7 @@ class Launcher:
             for number, words in zip(numbers[at : at + 2], job_overrides[at : at + 2], strict=True):
                 self.done.append(number)
                 outcome = {"cell": words[0], "how": "finished", "error": None, "record": None}
+                outcome["loss"] = 0.5 + number
                 self.outcomes.end(number, outcome)
         return []
 
@@ -42,7 +44,8 @@ def launched(tmp_path, monkeypatch):
         config = OmegaConf.create({"hydra": {"launcher": {"_target_": "a.Launcher"}}})
         launches = Launches(config, outcomes, stopped)
         try:
-            Launcher().launch([[f"seed={i}"] for i in range(6)], initial_job_idx=0)
+            jobs = [[f"seed={i}"] for i in range(6)]
+            Launcher.returns = Launcher().launch(jobs, initial_job_idx=0)
         finally:
             launches.end()
         return [(one["cell"], one["how"]) for one in launches.ended({})]
@@ -55,6 +58,20 @@ def test_a_killed_process_ends_only_its_own_job(launched, fatal):
     ends = launched(fatal=fatal)
     assert ends == [(f"seed={i}", "failed" if i in fatal else "finished") for i in range(6)]
     assert sorted(Launcher.done) == [i for i in range(6) if i not in fatal]  # none twice
+
+
+def test_a_search_hears_of_every_job_though_a_process_was_killed(launched):
+    launched(fatal=(2,))
+    assert [one.return_value for one in Launcher.returns] == [0.5, 1.5, None, 3.5, 4.5, 5.5]
+
+
+def test_after_ctrl_c_a_search_launches_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(Launcher, "launch", lambda *jobs, initial_job_idx: [])
+    monkeypatch.setattr(launching, "get_class", lambda target: Launcher)
+    config = OmegaConf.create({"hydra": {"launcher": {"_target_": "a.Launcher"}}})
+    Launches(config, Outcomes(tmp_path), lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        Launcher().launch([["seed=5"]], initial_job_idx=4)
 
 
 def test_after_ctrl_c_nothing_is_launched_again(launched):
