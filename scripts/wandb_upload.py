@@ -19,6 +19,7 @@ from bench.records import archive, record
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.tracking import tracker as tracking
+from bench.tracking import weights_and_biases
 
 
 def lines(file: Path, one: dict) -> list[dict]:
@@ -41,17 +42,17 @@ def upload(file: Path, one: dict, block: dict, results: Path) -> None:
 def upload_all(files: list[Path], block: dict, results: Path) -> Counter:
     """Upload what is not in W&B yet, and say what happens to each; how many of each kind."""
     count: Counter = Counter()
-    done = tracking.logged(results, block["project"], block["entity"])
+    done = weights_and_biases.logged(results, block["project"], block["entity"])
     for file in files:
         one = archive.load(file)
         if isinstance(one, str):
             print(f"left out: {file}: {one}", file=sys.stderr)
             count["left out"] += 1
-        elif note := done.get(tracking.identity(one)):
+        elif note := done.get(weights_and_biases.identity(one)):
             count[f"logged before ({note['mode']})"] += 1
         else:
             upload(file, one, block, results)
-            done[tracking.identity(one)] = block
+            done[weights_and_biases.identity(one)] = block
             print(f"{one['cell']}: logged")
             count["logged"] += 1
     return count

@@ -1,6 +1,7 @@
 """What the tests share: a cache of prepared data, tiny settings, and the command itself."""
 
 import importlib
+import json
 import os
 import re
 import runpy
@@ -83,14 +84,23 @@ def script(monkeypatch):
 
 @pytest.fixture
 def logged(monkeypatch):
-    """What each W&B run of a test gets: name, group, config, rows, and the summary at its end."""
+    """What each W&B run of a test gets: name, group, config, rows, and the summary at its end.
+
+    artifact: the files that it keeps, by their names.
+    """
     wandb = pytest.importorskip("wandb")
     init, runs = wandb.init, []
 
     def spy(**options):
         run = init(**options)
-        log, finish = run.log, run.finish
+        log, finish, keep = run.log, run.finish, run.log_artifact
         seen = {"name": run.name, "group": run.group, "config": dict(run.config), "rows": []}
+        seen |= {"job_type": run.job_type, "tags": run.tags, "artifact": {}}
+
+        def keep_and_note(artifact):
+            for name, entry in artifact.manifest.entries.items():
+                seen["artifact"][name] = json.loads(Path(entry.local_path).read_text())
+            return keep(artifact)
 
         def finish_after_summary(**how):
             summary = dict(run.summary)
@@ -99,6 +109,7 @@ def logged(monkeypatch):
 
         monkeypatch.setattr(run, "log", lambda row: (seen["rows"].append(row), log(row)))
         monkeypatch.setattr(run, "finish", finish_after_summary)
+        monkeypatch.setattr(run, "log_artifact", keep_and_note)
         runs.append(seen)
         return run
 

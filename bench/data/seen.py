@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bench.data import tokenizer
 from bench.data.batches import Images, Tokens
 
 CHUNK = 256  # of a part that is evaluated, read at once
@@ -36,6 +37,16 @@ def _seen(count: int, batches) -> np.ndarray:
 def windows(data: Tokens, part: str) -> np.ndarray:
     """What a part is evaluated on, ids (W, T)."""
     return np.concatenate([b["input_ids"].numpy() for b in data.evaluation(part, CHUNK)])
+
+
+def bytes_per_token(data: Tokens, name: str | None) -> dict[str, float]:
+    """Of validation and test: the bytes of text that a predicted token stands for, on average.
+
+    name: of the tokenizer.
+    """
+    lengths = np.array(tokenizer.byte_lengths(name))
+    parts = ("validation", "test")
+    return {part: float(lengths[windows(data, part)[:, 1:]].mean()) for part in parts}
 
 
 def evaluated(data: Images, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,7 @@ class PeakMemory:
     def __init__(self, device: str) -> None:
         self.device = device
         self.peak = 0
+        self.recent = 0  # the most since it was last asked for
         release()
         self.before = self._now()
         self.resume()
@@ -93,13 +94,19 @@ class PeakMemory:
         ours: bytes that were held all the while for measuring, and do not count.
         """
         if self.before is not None:
-            self.peak = max(self.peak, self._mark() - self.before - ours)
+            found = self._mark() - self.before - ours
+            self.peak, self.recent = max(self.peak, found), max(self.recent, found)
 
     def forget(self) -> None:
         """Drop what was counted up to here."""
         release()
-        self.peak = 0
+        self.peak = self.recent = 0
         self.resume()
+
+    def lately(self) -> int | None:
+        """The most up to the last pause, since this was last asked."""
+        found, self.recent = self.recent, 0
+        return None if self.before is None else found
 
     def bytes(self) -> int | None:
         self.pause()
@@ -196,6 +203,28 @@ def update_rms(
         role: math.sqrt(world.size * mean / sum(q.numel() for q in old))
         for (role, old), mean in means
     }
+
+
+def norms(roles: dict[str, list[Tensor]], world: World) -> dict[str, float]:
+    """The 2-norm of all tensors of a role together, dense ones. All processes take part.
+
+    roles: at least one tensor each.
+    """
+    squares = []
+    for tensors in roles.values():
+        each = torch.stack(torch._foreach_norm([local(t.detach()) for t in tensors]))
+        holders = torch.tensor([world.holders(t) for t in tensors], device=each.device)
+        squares.append((each.double().square() / holders).sum().item())
+    return {
+        role: math.sqrt(world.size * mean)
+        for role, mean in zip(roles, world.means(*squares), strict=True)
+    }
+
+
+def rms(roles: dict[str, list[Tensor]], world: World) -> dict[str, float]:
+    """Root mean square of all numbers of a role's tensors. All processes take part."""
+    counts = {role: sum(t.numel() for t in tensors) for role, tensors in roles.items()}
+    return {role: n / math.sqrt(counts[role]) for role, n in norms(roles, world).items()}
 
 
 def release() -> None:

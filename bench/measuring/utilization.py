@@ -26,9 +26,9 @@ def of(
     step_seconds: with the optimizer's step, whose own products do not count. The peak, and so the
     utilization, is None where a run was too short to measure it.
     """
-    if counted is None or not counted.flops or counted.dtype is None:
+    per_step = of_a_step(counted, examples)
+    if counted is None or counted.dtype is None or per_step is None:
         return None
-    per_step = counted.flops * examples
     each = per_step / step_seconds / processes
     peak = None
     if seconds_of_peak(each, device) <= SHARE * train_seconds:
@@ -41,6 +41,11 @@ def of(
         "peak": peak,
         "utilization": None if peak is None else each / peak["flops_per_second"],
     }
+
+
+def of_a_step(counted: flops.Count | None, examples: int) -> int | None:
+    """FLOPs of forward and backward over so many examples; None where that is not known."""
+    return counted.flops * examples if counted is not None and counted.flops else None
 
 
 def seconds_of_peak(least: float, device: str) -> float:

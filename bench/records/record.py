@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from bench.records import files, ledger, origin
@@ -114,6 +115,13 @@ def write_hydra(folder: Path) -> None:
     files.write_text(folder / "overrides.yaml", OmegaConf.to_yaml(config.hydra.overrides.task))
 
 
+def sweep() -> str | None:
+    """What the folder of Hydra's sweep is called that this run is part of; None without one."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
 class Metrics:
     """metrics.jsonl: one object a line, flushed as it is written.
 
@@ -207,6 +215,7 @@ def about(settings: Settings, cell: str, study: str | None = None) -> dict[str, 
         "command": origin.command(),
         **{key: getattr(settings, key) for key in PART},
         "study": study,
+        "sweep": sweep(),
         "model": settings.model["name"],
         "optimizer": settings.optimizer["name"],
         "qkv": qkv_name(settings),

@@ -12,17 +12,19 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2.interface import BlockTypes
 
-from bench.tracking.tracker import AXES
+from bench.tracking.figures import AXES
 
 NAME = "muonbench"
 # Runs that agree in these are one line, their mean: other settings are for the reader to filter.
 GROUPS = ("model.name", "optimizer.name", "qkv_used", "optimizer.lr_scale")
 SWEEP = (*GROUPS, "seed")
-LOSSES = {"val_loss": "validation loss", "train_loss": "training loss"}  # nats
-SHARE, OVERHEAD, BATCH = "optimizer_share", "overhead/value", "overhead/units_per_step"
-STATE, PEAK = "optimizer_state_bytes/total", "peak_memory_bytes"
+VALIDATION, TEST = "val/loss", "test/loss"
+LOSSES = {VALIDATION: "validation loss", "train/loss": "training loss"}  # nats
+SHARE, OVERHEAD, BATCH = "optim/share", "optim/overhead", "optim/overhead_batch"
+MFU, STATE, PEAK = "perf/mfu", "memory/optimizer_state_gib", "memory/peak_gib"
+ROLES = ("hidden", "embedding", "position", "vector")  # that GPT-2 and ViT both have
 TABLE_CONFIG = (*SWEEP, "train.steps", "stage")
-TABLE_SUMMARY = ("status", "val_loss", "test_loss", SHARE, OVERHEAD, BATCH, STATE, PEAK)
+TABLE_SUMMARY = ("run/status", VALIDATION, TEST, SHARE, OVERHEAD, BATCH, STATE, PEAK, MFU)
 MAX_LINES = 50  # W&B shows 10 groups where nothing is said
 WIDTH, HEIGHT, COLUMNS = 12, 8, 2  # of a chart in the report, whose rows are 24 wide
 
@@ -48,29 +50,58 @@ def parts() -> list[Part]:
             "images compare arms at equal data. Seconds are training time by the clock of each "
             "run's machine: compare runs made on one machine under the same load. Losses of "
             "different models do not compare. Rates are tuned on the validation loss; results are "
-            "the test loss, in the table.",
-            tuple(line(loss, axis) for loss in LOSSES for axis in AXES),
+            "the test loss, in the table. Differences to AdamW, paired by seed: bench/report.py.",
+            (
+                *(loss_over(loss, axis) for loss in LOSSES for axis in AXES),
+                line(["val/perplexity"], "Validation perplexity", "perplexity"),
+                line(["val/bits_per_byte"], "Validation loss of text", "bits per byte"),
+                line(["val/accuracy"], "Validation accuracy", "share of images"),
+            ),
+        ),
+        Part(
+            "Optimizer",
+            "Rates are those of each role. An update is what a step changes in a role's weights, "
+            "decay included: its root mean square, and that over the weights' own. Gradients are "
+            "as they were before clipping; a share of clipped steps near 1 says that the clipping "
+            "sets the step, not the rate.",
+            (
+                line(of_roles("lr"), "Rates", "rate"),
+                line(of_roles("update/weight_ratio"), "Updates to weights", "ratio of RMS"),
+                line(of_roles("update/rms"), "Updates", "RMS"),
+                line(of_roles("weight/rms"), "Weights", "RMS"),
+                line(["grad/norm"], "Gradient norm", "norm, before clipping"),
+                line(of_roles("grad/norm"), "Gradient norms by role", "norm, before clipping"),
+                line(["grad/clipped_share"], "Clipped steps", "share of all so far"),
+            ),
         ),
         Part(
             "Time",
             "The share is the optimizer's part of a run's own step. The overhead is what a step "
             "costs more than the same step with AdamW, timed by turns in one process. It falls "
             "about in proportion as the batch grows, so read it beside the batch, here in tokens "
-            "(images) of a step.",
+            "(images) of a step. Model FLOPs are those of forward and backward alone.",
             (
+                line([SHARE], "Optimizer share over time", "optimizer time / step time"),
+                line(["perf/step_ms"], "Step", "ms"),
+                line(["perf/optimizer_ms"], "Optimizer's part of a step", "ms"),
+                line(["perf/tokens_per_s", "perf/images_per_s"], "Throughput", "per second"),
+                line(["perf/tflops"], "Model FLOPs", "TFLOP/s"),
                 bar(SHARE, "Optimizer share", "optimizer time / step time"),
                 bar(OVERHEAD, "Overhead", "step time / step time with AdamW − 1"),
                 overhead_over_batch(),
+                bar(MFU, "Model FLOPs utilization", "of the measured peak"),
             ),
         ),
         Part(
             "Memory",
             "State is what the optimizer keeps between steps, counted tensor by tensor. The peak "
             "is the most the run held, with weights, gradients and activations, so a saving of "
-            "state is a smaller part of it; on a CPU it differs between runs of one cell.",
+            "state is a smaller part of it; on a CPU it differs between runs of one cell. Over "
+            "time: the most since the evaluation before.",
             (
-                bar(STATE, "Optimizer state", "bytes"),
-                bar(PEAK, "Peak memory", "bytes"),
+                line([PEAK], "Memory over time", "GiB"),
+                bar(STATE, "Optimizer state", "GiB"),
+                bar(PEAK, "Peak memory", "GiB"),
             ),
         ),
         Part(
@@ -91,14 +122,25 @@ def parts() -> list[Part]:
     ]
 
 
-def line(loss: str, axis: str) -> wr.LinePlot:
+def loss_over(loss: str, axis: str) -> wr.LinePlot:
     unit = {"step": "steps", "seconds": "training seconds"}.get(axis, axis)
+    title = f"{LOSSES[loss].capitalize()} against {unit}"
+    return line([loss], title, f"{LOSSES[loss]} (nats)", axis, unit)
+
+
+def of_roles(name: str) -> list[str]:
+    return [f"{name}/{role}" for role in ROLES]
+
+
+def line(
+    names: list[str], title: str, unit: str, axis: str = "step", unit_x: str = "steps"
+) -> wr.LinePlot:
     return wr.LinePlot(
-        title=f"{LOSSES[loss].capitalize()} against {unit}",
+        title=title,
         x=axis,
-        y=[loss],
-        title_x=unit,
-        title_y=f"{LOSSES[loss]} (nats)",
+        y=[*names],
+        title_x=unit_x,
+        title_y=unit,
         groupby_aggfunc="mean",
         groupby_rangefunc="minmax",
         max_runs_to_show=MAX_LINES,
@@ -132,7 +174,7 @@ def settings_and_loss() -> wr.ParallelCoordinatesPlot:
         )
         for name in SWEEP
     ]
-    loss = wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric("val_loss"))
+    loss = wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(VALIDATION))
     return wr.ParallelCoordinatesPlot(
         title="Settings and validation loss", columns=[*settings, loss]
     )
@@ -164,7 +206,7 @@ def workspace(entity: str, project: str) -> ws.Workspace:
         settings=ws.WorkspaceSettings(x_axis="step", max_runs=MAX_LINES),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Config(name) for name in GROUPS],
-            order=[ws.Ordering(ws.Summary("val_loss"))],
+            order=[ws.Ordering(ws.Summary(VALIDATION))],
             pinned_columns=columns(),
         ),
     )
@@ -180,7 +222,7 @@ def report(entity: str, project: str) -> wr.Report:
         runs = wr.Runset(  # of the report's own project
             name="by arm and rate" if part.groups else "each run",
             groupby=[f"config.{name}" for name in part.groups],
-            order=[wr.OrderBy(wr.SummaryMetric("val_loss"), ascending=True)],
+            order=[wr.OrderBy(wr.SummaryMetric(VALIDATION), ascending=True)],
             visible_columns=columns(),
         )
         grid = wr.PanelGrid(runsets=[runs], panels=list(part.charts))

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from bench.measuring import meter
 from bench.processes.world import World
 from optimizers.sharding.regions import local, mesh_of
+
+CLIP_EPS = 1e-6  # what torch's clipping adds to the norm that it divides by
 
 
 def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
@@ -22,6 +25,19 @@ def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
     )
     (mean,) = world.means(squares.item())
     return torch.tensor(mean * world.size, device=local(grads[0]).device).sqrt().float()
+
+
+def by_role(
+    roles: dict[str, list[Tensor]], most: float | None, norm: Tensor, world: World
+) -> dict[str, float]:
+    """The 2-norm of each role's gradients as they were before `clip`; norm: of all then."""
+    grads = {
+        role: [numbers(p.grad) for p in members if p.grad is not None]
+        for role, members in roles.items()
+    }
+    clipped_by = 1.0 if most is None else max(1.0, (norm.item() + CLIP_EPS) / most)
+    there = {role: found for role, found in grads.items() if found}
+    return {role: clipped_by * value for role, value in meter.norms(there, world).items()}
 
 
 def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:

@@ -26,6 +26,7 @@ from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
 from optimizers.state import predicted_bytes
 
+TRACKERS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}  # and their packages
 SPARE_BYTES = 50_000_000  # on the disk, beside the checkpoints: metrics, record, W&B's files
 
 
@@ -72,9 +73,9 @@ def import_all(settings: Settings) -> None:
     """Import what the run will: a package that is missing is told before any work, and the
     imports' memory is not counted as the first cell's."""
     check_targets(settings)
-    if settings.tracker["name"] == "wandb":
+    if package := TRACKERS.get(settings.tracker["name"]):
         with suppress(ImportError):
-            importlib.import_module("wandb")
+            importlib.import_module(package)
 
 
 def check_targets(settings: Settings) -> None:

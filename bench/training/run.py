@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.data import seen
 from bench.display import terminal
 from bench.measuring import meter, reference, utilization
 from bench.processes import parallel
@@ -162,7 +163,10 @@ def train(
         record.write_config(folder, settings)
         record.write_hydra(folder)
         record.write_json(folder / "routing.json", ready.routing.table)
-        tracker = tracking.start(settings.tracker, facts, Path(settings.results_dir), warn=say)
+        examples = settings.train.batch_size * settings.train.accumulate
+        known = {"model_flops": {"per_step": utilization.of_a_step(ready.counted, examples)}}
+        results_dir, goes_on = Path(settings.results_dir), (folder / "checkpoint").exists()
+        tracker = tracking.start(settings.tracker, facts | known, results_dir, say, goes_on)
     check = owner.check if world.leads else lambda: None
     trainer = Trainer(settings, ready, folder, tracker, say, world, check)
     ended = attempt(trainer, settings)
@@ -234,6 +238,9 @@ def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
         # Examples at the end, of val_loss and test_loss; and of validation before the end.
         "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")}
         | {"during": ready.data.evaluated("validation", during=True)},
+        "bytes_per_token": seen.bytes_per_token(ready.data, settings.model["tokenizer"])
+        if ready.data.task == "text"
+        else None,
         "routing": ready.routing.table,
     }
 
@@ -300,6 +307,8 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
         written = f"its record could not be written ({why})"
     failed = facts["status"] == "failed"
     tracker.finish(facts, failed=failed)
+    if tracker.where:
+        say(tracker.where)
     if failed:
         say(f"error: {facts['error'].strip().splitlines()[-1]}")
         say(f"failed; {written}")

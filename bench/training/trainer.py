@@ -75,7 +75,8 @@ class Trainer:
             "target_seconds": None,
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
-        self.update_rms: dict[str, float] = {}
+        # Of the last step that was measured, by role: update_rms, weight_rms and grad_norms.
+        self.measured: dict[str, dict[str, float]] = {"update_rms": {}}
         self.interrupt = Interrupt(warn, patient=world.size > 1)
         self.stops = False  # somebody asked this run, in any of its processes, to stop
         self.broken = ""  # which gradients are not finite, once one is
@@ -158,14 +159,20 @@ class Trainer:
         began = meter.clock(device)
         here, norm = self.gradients()
         middle = meter.clock(device)
-        if measure_update and not self.overlaps:
-            before = self.weights()
+        if measure_update:
+            if not self.overlaps:
+                before = self.weights()
+            norms = gradients.by_role(self.routing.roles, self.train.clip_norm, norm, self.world)
         resumed = meter.clock(device)
         overflow = self.update()
         ended = meter.clock(device)
         if measure_update:
             self.memory.pause(ours=sum(p.nbytes for p in self.parameters))
-            self.update_rms = meter.update_rms(before, self.routing.roles, self.world)
+            self.measured = {
+                "update_rms": meter.update_rms(before, self.routing.roles, self.world),
+                "weight_rms": meter.rms(before, self.world),
+                "grad_norms": norms,
+            }
             del before
             self.memory.resume()
         train_loss, forward_backward, own, asked = self.world.means(
@@ -263,7 +270,9 @@ class Trainer:
         line = {"step": state["step"], "seconds": state["seconds"], "val_loss": val_loss}
         if accuracy is not None:
             line["val_accuracy"] = accuracy
-        line["update_rms"] = self.update_rms
+        line |= self.measured
+        # While AdamW is timed beside the run, so is its state held.
+        line["memory_bytes"] = None if self.reference.adamw else self.memory.lately()
         self._write(line)
         return line
 

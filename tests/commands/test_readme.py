@@ -7,6 +7,7 @@ import sys
 
 import yaml
 
+from bench.settings import command
 from models import gpt2
 from optimizers.routing import route
 from tests.helpers import laboratory, steps
@@ -50,6 +51,15 @@ def test_the_commands_of_the_page_on_gpus_are_accepted_where_there_is_one(monkey
         assert steps.settle(*words).name == "gpt2-cuda"
     for words in asked["ortho"]:
         assert laboratory.settle(*words).device == "cuda"
+
+
+def test_the_commands_of_the_pages_on_sweeps_and_trackers_are_accepted():
+    for page in ("hydra", "trackers"):
+        text = (ROOT / "docs" / f"{page}.md").read_text().replace("\\\n", " ")
+        asked = [shlex.split(words) for words in re.findall(r"bench/train\.py([^\n#]*)", text)]
+        assert len(asked) >= 4
+        for words in asked:
+            command.check(words)
 
 
 def test_the_scripts_it_names_take_what_it_gives_them():

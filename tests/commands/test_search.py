@@ -92,6 +92,8 @@ def test_the_same_search_again_trains_nothing_and_finds_the_same(tmp_path):
     first, again = (command(*search, *WORDS, f"results_dir={tmp_path}") for _ in range(2))
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert "2 finished" in first.stdout and "2 skipped" in again.stdout
+    (made,) = {one["sweep"] for one in records(tmp_path).values()}
+    assert (tmp_path / "sweeps" / made / "optimization_results.yaml").exists()
     best = min(records(tmp_path).values(), key=lambda one: one["val_loss"])
     said = f"best: optimizer.lr_scale={best['lr_scale']} (val loss {best['val_loss']:.4f}); "
     assert said in first.stdout and said in again.stdout

@@ -2,7 +2,10 @@
 
 from bench.training import trainer
 
-CURVE_KEYS = ("step", "train_loss", "lr", "grad_norm", "val_loss", "update_rms")
+CURVE_KEYS = (
+    *("step", "train_loss", "lr", "grad_norm", "val_loss"),
+    *("update_rms", "weight_rms", "grad_norms"),
+)
 
 
 def curve(record: dict) -> list[dict]:

@@ -40,6 +40,13 @@ def records(results: Path) -> dict[tuple, dict]:
     return found
 
 
+def norms(one: dict) -> list[dict[str, float]]:
+    """Of each evaluation, the norms of gradients and the RMS of weights, by role."""
+    lines = [line for line in one["curve"] if "grad_norms" in line]
+    kinds = ("grad_norms", "weight_rms")
+    return [{f"{kind} {r}": v for kind in kinds for r, v in one[kind].items()} for one in lines]
+
+
 def shard_bytes(routing: list[dict], processes: int) -> int:
     """State of the process that has most: the first of the chunks of each tensor's first dimension,
     and AdamW's counts of steps, which everyone has."""
@@ -67,6 +74,8 @@ def same_as_alone(results: Path, train, processes: int, common: list[str], withi
         assert many["status"] == one["status"], f"{case}: {many['error']}"
         mine = losses(many)
         assert mine == pytest.approx(losses(one)[-len(mine) :], abs=within, rel=0), case
+        measured = zip(reversed(norms(many)), reversed(norms(one)), strict=False)
+        assert all(a == pytest.approx(b, rel=100 * within) for a, b in measured), case
         if one["status"] == "finished":  # ten steps of a tiny ViT may end above their start
             assert many["test_loss"] == pytest.approx(one["test_loss"], abs=within, rel=0), case
         assert many.get("test_accuracy") == one.get("test_accuracy"), case

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.measuring import utilization
 from bench.records import cell
 from bench.training import run
 from tests.helpers.commands import ROOT, TINY, settle
@@ -91,18 +92,22 @@ def train(results, *overrides):
 
 
 def test_every_name_is_what_runs_log(tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(utilization, "seconds_of_peak", lambda *run: 0.0)  # none is too short
+    monkeypatch.setattr(utilization.flops, "SECONDS", 0.0)
     train(tmp_path)
     train(tmp_path, "model=vit_nano", "optimizer=adamw", "train.batch_size=16")
     assert missing(logged) == set()
     for single, pairs in map(names, specifications()):
         axes = ("step", "seconds", "tokens", "images")
-        assert {(axis, loss) for axis in axes for loss in ("train_loss", "val_loss")} == pairs
+        assert {(axis, loss) for axis in axes for loss in ("train/loss", "val/loss")} <= pairs
+        shown = {"lr/hidden", "grad/norm/hidden", "update/weight_ratio/hidden", "memory/peak_gib"}
+        assert {("step", name) for name in (*shown, "optim/share", "perf/tflops")} <= pairs
         assert len(single) >= 15
     assert [one["config"]["qkv_used"] for one in logged] == ["split", "none"]
     monkeypatch.setattr(dashboard, "PEAK", "peak_memory")
     monkeypatch.setattr(dashboard, "SWEEP", ("optimizer.rate",))
     monkeypatch.setattr(dashboard, "LOSSES", {"loss": "loss"})
-    wrong = {"summary:peak_memory", "config:optimizer.value.rate"}
+    wrong = {"summary:peak_memory", "config:optimizer.value.rate", ("step", "peak_memory")}
     assert missing(logged) == wrong | {(axis, "loss") for axis in axes}
 
 
@@ -113,7 +118,7 @@ def test_groups_keep_apart_what_does_not_compare():
     _, (runs,) = panels_and_runs(workspace)
     assert [key["name"] for key in runs["grouping"]] == arms
     _, all_runs = panels_and_runs(report)
-    assert [[key["name"] for key in one["grouping"]] for one in all_runs] == [arms] * 3 + [[]] * 2
+    assert [[key["name"] for key in one["grouping"]] for one in all_runs] == [arms] * 4 + [[]] * 2
 
 
 def test_the_charts_of_a_report_do_not_overlap():
@@ -160,8 +165,9 @@ def test_a_dry_run_needs_no_account_no_key_and_no_network():
     plan = json.loads(done.stdout)
     assert (plan["workspace"]["entity"], plan["workspace"]["project"]) == ("me", "mine")
     sections = plan["report"]["sections"]
-    assert [one["title"] for one in sections] == ["Loss", "Time", "Memory", "Sweep", "Runs"]
-    assert all(one["text"] for one in sections) and len(sections[0]["charts"]) == 8
+    titles = ["Loss", "Optimizer", "Time", "Memory", "Sweep", "Runs"]
+    assert [one["title"] for one in sections] == titles
+    assert all(one["text"] for one in sections) and len(sections[0]["charts"]) == 11
 
 
 def call(monkeypatch, capsys, *arguments):

@@ -1,17 +1,21 @@
-"""W&B: one offline run per cell, silent, and never the reason why a run is lost."""
+"""Trackers: one view per cell, silent, and never the reason why a run is lost."""
 
+import csv
 import os
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 from bench.tracking import tracker as tracking
+from bench.tracking import weights_and_biases
+from bench.tracking.weights_and_biases import identity
 
-NONE = {"name": "none"}
 OFFLINE = {"name": "wandb", "project": "muonbench", "mode": "offline"}
+ONLINE = OFFLINE | {"mode": "online"}
 TRAIN_LINE = {
     "step": 1,
     "tokens": 4096,
@@ -22,12 +26,17 @@ TRAIN_LINE = {
 }
 ABOUT = {
     "experiment": "qkv",
+    "stage": "tune",
+    "model": "gpt2_nano",
+    "optimizer": "adamw",
     "qkv": None,
+    "lr_scale": 0.5,
+    "seed": 3,
     "config": {"model": {"layers": 4}},
     "environment": {"threads": 2},
     "tokens_per_step": 4096,
 }
-RECORD = {
+RECORD = ABOUT | {
     "cell": "a_cell",
     "status": "finished",
     "train_seconds": 0.4,
@@ -67,15 +76,20 @@ def test_one_offline_run_per_cell(tmp_path, runs, capfd):
         tracker.log({"step": 1, "seconds": 0.4, "val_loss": 5.0, "update_rms": {"hidden": 0.2}})
         tracker.finish(RECORD, failed=cell == "second")
     assert warnings == []
-    assert [run.name for run in runs] == ["first", "second"]
-    assert {run.group for run in runs} == {"qkv"}
+    assert {run.name for run in runs} == {"gpt2_nano/adamw lr×0.5 s3"}
+    assert [run.config["cell"] for run in runs] == ["first", "second"]
+    assert {(run.group, run.job_type, run.tags) for run in runs} == {
+        ("qkv", "tune", ("gpt2_nano", "adamw"))
+    }
     assert runs[0].config["model"] == {"layers": 4}
     assert runs[0].config["qkv_used"] == "none"
     files = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert {file.stem.removeprefix("run-") for file in files} == {run.id for run in runs}
     content = b"".join(file.read_bytes() for file in files)
-    for name in (b"lr/hidden", b"update_rms/hidden", b"val_loss", b"tokens", b"overhead/value"):
+    for name in (b"lr/hidden", b"update/rms/hidden", b"val/loss", b"tokens", b"optim/overhead"):
         assert name in content
+    for name in (b"update_rms", b"val_loss", b"overhead/value"):  # no aliases
+        assert b'"' + name not in content
     assert capfd.readouterr() == ("", "")
 
 
@@ -89,16 +103,135 @@ def test_an_evaluation_has_its_tokens_on_its_own_line(tmp_path, logged):
 
 @pytest.mark.parametrize("record, failed, noted", [(RECORD, 0, 1), (RECORD, 1, 0), ({}, 0, 0)])
 def test_what_w_and_b_has_whole_is_noted(tmp_path, runs, record, failed, noted):
-    start(OFFLINE, tmp_path, pytest.fail).finish(record, failed=bool(failed))
-    found = tracking.logged(tmp_path, "muonbench", None)
-    assert list(found) == [tracking.identity(RECORD)] * noted
-    assert tracking.logged(tmp_path, "another", None) == {}
-    assert tracking.logged(tmp_path, "muonbench", "a_team") == {}
+    tracker = start(OFFLINE, tmp_path, pytest.fail)
+    tracker.finish(record, failed=bool(failed))
+    found = weights_and_biases.logged(tmp_path, "muonbench", None)
+    assert list(found) == [identity(RECORD)] * noted
+    assert weights_and_biases.logged(tmp_path, "another", None) == {}
+    assert weights_and_biases.logged(tmp_path, "muonbench", "a_team") == {}
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert tracker.where == f"W&B: {folder}"
 
 
-def test_names_of_nested_values():
-    flat = tracking._flat({"a": {"b": 1, "c": {"d": "x"}}, "e": None, "f": [1], "g": True})
-    assert flat == {"a/b": 1, "a/c/d": "x", "g": True}
+class Service:
+    """W&B online without a network: runs keep their lines, by their ids."""
+
+    def __init__(self, monkeypatch):
+        self.runs, self.asked = {}, []
+        monkeypatch.setattr("wandb.init", self.init)
+        monkeypatch.setattr("wandb.setup", lambda **options: None)
+
+    def init(self, **options):
+        self.asked.append(options)
+        number = options["id"] or f"id{len(self.runs)}"
+        rows = self.runs.setdefault(number, [])
+        alerts = []
+        return SimpleNamespace(
+            **{"id": number, "name": options["name"], "project": options["project"]},
+            **{"entity": "me", "url": f"https://w.b/{number}", "step": len(rows)},
+            **{"log": rows.append, "finish": lambda **how: None, "summary": {}, "alerts": alerts},
+            define_metric=lambda *name, **how: None,
+            alert=lambda *words: alerts.append(words),
+            log_artifact=lambda artifact: None,
+            dir=options["dir"],
+            settings=SimpleNamespace(mode="online", wandb_dir=options["dir"]),
+        )
+
+
+def test_online_a_run_that_goes_on_is_the_same_and_has_each_line_once(tmp_path, monkeypatch):
+    service = Service(monkeypatch)
+    lines = [TRAIN_LINE | {"step": step} for step in (1, 2, 3, 4)]
+    stopped = start(ONLINE, tmp_path, pytest.fail)
+    for line in lines[:3]:
+        stopped.log(line)
+    stopped.finish({}, failed=True)
+    again = tracking.start(ONLINE, ABOUT | {"cell": "a_cell"}, tmp_path, pytest.fail, goes_on=True)
+    for line in lines:
+        again.log(line)
+    again.finish(RECORD)
+    assert [row["step"] for row in service.runs["id0"]] == [1, 2, 3, 4]
+    assert [asked["resume"] for asked in service.asked] == [None, "allow"]
+    assert again.where == "W&B: https://w.b/id0"
+    start(ONLINE, tmp_path, pytest.fail).log(lines[0])  # rerun=true: it begins anew
+    other = tracking.start(ONLINE, ABOUT | {"cell": "b"}, tmp_path, pytest.fail, goes_on=True)
+    other.log(lines[0])
+    assert sorted(service.runs) == ["id0", "id1", "id2"]
+
+
+def test_online_a_run_that_diverges_raises_an_alert(tmp_path, monkeypatch):
+    Service(monkeypatch)
+    for status, alerts in (("finished", 0), ("diverged", 1)):
+        tracker = start(ONLINE, tmp_path, pytest.fail)
+        run = tracker._view.run
+        tracker.finish(RECORD | {"status": status, "error": "training loss nan at step 3"})
+        assert len(run.alerts) == alerts
+    assert run.alerts[0][1] == "training loss nan at step 3"
+
+
+def table(tmp_path):
+    """The rows of the one CSV file, each with what is in it."""
+    (file,) = (tmp_path / "csv").glob("*.csv")
+    with file.open(newline="") as lines:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
+
+
+def test_a_table_has_a_row_a_step_with_its_evaluation_and_the_end_in_the_last(tmp_path):
+    tracker = start({"name": "csv"}, tmp_path, pytest.fail)
+    for step in (1, 2, 3):
+        tracker.log(TRAIN_LINE | {"step": step, "train_loss": 9.0 - step})
+        if step == 2:
+            tracker.log({"step": 2, "seconds": 0.8, "val_loss": 5.0, "update_rms": {"hidden": 0.2}})
+    tracker.finish(RECORD | {"test_loss": 4.75})
+    rows = table(tmp_path)
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert [row.get("val/loss") for row in rows] == [None, "5.0", "4.5"]
+    assert [float(row["train/loss"]) for row in rows] == [8, 7, 6]
+    assert (rows[1]["update/rms/hidden"], rows[2]["test/loss"]) == ("0.2", "4.75")
+    assert tracker.where == f"CSV: {tmp_path}/csv/a_cell.csv"
+    start({"name": "csv"}, tmp_path, pytest.fail).log(TRAIN_LINE)
+    assert table(tmp_path) == []  # begun anew
+
+
+def test_tensorboard_reads_what_was_logged(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for attempt in (1, 2):  # of which the second is complete by itself
+        tracker = start({"name": "tensorboard"}, tmp_path, pytest.fail)
+        for step in (1, 2):
+            tracker.log(TRAIN_LINE | {"step": step, "train_loss": 9.0 - step * attempt})
+        tracker.log({"step": 2, "seconds": 0.8, "val_loss": 5.0})
+        tracker.finish(RECORD | {"steps": 2, "test_loss": 4.75})
+    read = EventAccumulator(str(tmp_path / "tensorboard" / "a_cell"))
+    read.Reload()
+    points = {name: [(p.step, p.value) for p in read.Scalars(name)] for name in read.scalars.Keys()}
+    assert points["train/loss"] == [(1, 7.0), (2, 5.0)]
+    assert points["val/loss"] == [(2, 5.0)]  # the record's is no second point
+    assert points["test/loss"] == [(2, 4.75)]
+    assert points["lr/hidden"] == [(1, pytest.approx(0.02)), (2, pytest.approx(0.02))]
+
+
+@pytest.mark.parametrize("name, label", [("csv", "CSV"), ("tensorboard", "TensorBoard")])
+def test_trouble_with_a_file_is_one_warning(tmp_path, name, label):
+    if name == "tensorboard":
+        pytest.importorskip("tensorboard")
+    (tmp_path / name).write_text("a file where a folder is wanted")
+    warnings = []
+    use(start({"name": name}, tmp_path, warnings.append))
+    (said,) = warnings
+    assert said.startswith(f"{label} is off for this run: ") and "\n" not in said
+
+
+def test_without_tensorboard_it_says_how_to_get_it(tmp_path, monkeypatch):
+    for module in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
+    warnings = []
+    use(start({"name": "tensorboard"}, tmp_path, warnings.append))
+    said = "the package tensorboard is not installed: pip install -e '.[tensorboard]'"
+    assert warnings == [f"TensorBoard is off for this run: {said}"]
 
 
 def test_none_does_not_import_wandb(tmp_path):
@@ -177,7 +310,7 @@ def test_a_failure_on_the_way_is_one_warning(tmp_path, runs, monkeypatch, method
     use(tracker)
     assert len(warnings) == 1
     assert "lost" in warnings[0]
-    assert tracking.logged(tmp_path, "muonbench", None) == {}
+    assert weights_and_biases.logged(tmp_path, "muonbench", None) == {}
     use(start(OFFLINE, tmp_path, warnings.append))
     assert len(warnings) == 1  # the next cell is tracked again
     assert len(runs) == 2

@@ -51,7 +51,8 @@ def test_an_upload_is_the_run_that_w_and_b_would_have_had_live(tmp_path, logged,
     status, out, err = upload("--results", tmp_path / "quiet")
     assert (status, err) == (0, "") and out.startswith(f"{name}: logged\n1 logged\n")
     live, later = logged
-    assert len(live["rows"]) == 8 and live["summary"]["status"] == "finished"
+    assert len(live["rows"]) == 8 and live["summary"]["run/status"] == "finished"
+    assert live["artifact"]["record.json"]["cell"] == name
     assert live == later
 
     metrics = folder / "metrics.jsonl"  # a part of them is no longer the record's run
@@ -103,9 +104,9 @@ def test_trouble_stops_and_the_same_command_goes_on(tmp_path, logged, upload, mo
     call = ("--results", tmp_path, "--records", publish(tmp_path / "records", *RECORDS[:3]))
     finish = tracking.Tracker.finish
 
-    def full_after_one(tracker, record):
+    def full_after_one(tracker, record, failed=False):
         if logged[1:]:
-            monkeypatch.setattr(tracker._run, "finish", lambda **how: 1 / 0)
+            monkeypatch.setattr(tracker._view.run, "finish", lambda **how: 1 / 0)
         finish(tracker, record)
 
     with monkeypatch.context() as patch:

@@ -18,6 +18,7 @@ schema cell status diverged_step error command experiment model optimizer qkv da
 lr_scale precision parameters tokens_per_step val_loss best_val_loss test_loss target_step
 target_seconds train_seconds throughput model_flops forward_backward_ms optimizer_ms optimizer_share
 overhead optimizer_state_bytes peak_memory_bytes curve routing environment config mathematics
+sweep bytes_per_token
 """.split()  # noqa: SIM905 - easier to read and to compare with the contract
 
 
@@ -47,7 +48,10 @@ def test_a_run_leaves_every_file_and_key(train, tmp_path):
     }
     evaluations = [line for line in lines if "val_loss" in line]
     assert [line["step"] for line in evaluations] == [3, 6]
-    assert set(evaluations[0]) == {"step", "seconds", "val_loss", "update_rms"}
+    assert set(evaluations[0]) == {
+        *("step", "seconds", "val_loss", "update_rms", "weight_rms", "grad_norms"),
+        "memory_bytes",
+    }
     assert evaluations[-1]["val_loss"] == record["val_loss"]
 
 
