@@ -102,7 +102,7 @@ def test_the_same_search_again_trains_nothing_and_finds_the_same(tmp_path):
 @pytest.mark.more
 def test_a_search_whose_runs_all_fail_ends_in_a_line(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    search = ["-m", "hydra/sweeper=optuna_rate", "hydra.sweeper.n_trials=1", "train.steps=0"]
-    done = command(*search, *WORDS, f"results_dir={tmp_path}")
+    search = ["-m", "hydra/sweeper=optuna_rate", "hydra.sweeper.n_trials=1"]
+    done = command(*search, *WORDS, "train.steps=0", f"results_dir={tmp_path}")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "error: no run of this search ended with a loss"

@@ -105,7 +105,7 @@ def tables() -> list[set[str]]:
 def test_the_document_has_every_name_that_runs_log_and_no_other(train, tmp_path):
     logged = set()
     for model in ("gpt2_nano", "vit_nano"):
-        _, one, _ = train(f"model={model}", "train.batch_size=4")
+        _, one, _ = train(f"model={model}", "train.batch_size=4", "train.average_last=0.5")
         one |= {"test_accuracy": 0.5, "val_accuracy": 0.5, "target_step": 3, "target_seconds": 1.0}
         one["diverged_step"], one["model_flops"]["utilization"] = 4, 0.5
         file = tmp_path / "runs" / one["cell"] / "metrics.jsonl"
