@@ -36,7 +36,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> int:
-    sweep.refuse_missing_launcher()
+    sweep.refuse_missing_plugin()
     try:
         foreground.at_work()
         settings.refuse_choices(sys.argv[1:])
