@@ -105,6 +105,9 @@ def headline(decisions: dict[str, Decision]) -> str:
     found = set(outcomes.values())
     if found == {COSTS}:
         return "Stay with AdamW: by the records near this case nothing else pays in time."
+    costs = [arm for arm, outcome in outcomes.items() if outcome == COSTS]
+    if costs and found <= {COSTS, OUTSIDE, NONE}:
+        return f"Not {costs[0]}: by the records near this case it does not pay; else not known."
     if found == {NONE}:
         return "No record: what it costs is measured here, whether it pays is not known."
     if found <= {OUTSIDE, NONE}:

@@ -3,25 +3,28 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
-from bench.advising import measure, run
+from bench.advising import measure, run, screen, words
 from bench.measuring import meter
+from bench.records import record
+from bench.studies.results import Results
 from tests.helpers import commands, fake_results
-from tests.helpers.advice import SMALL, settle
+from tests.helpers.advice import SMALL, measured, own_run, settle
 from tests.helpers.commands import ROOT
 
 PAGE = ROOT / "docs" / "advice.md"
 
 
-def advise(folder, *words: str) -> tuple[dict, list[str]]:
+def advise(folder, *overrides: str) -> tuple[dict, list[str]]:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meter, "release", lambda: None)  # of no use to a model this small
-        case = settle(*SMALL, f"results_dir={folder}", *words)
+        case = settle(*SMALL, f"results_dir={folder}", *overrides)
         assert run.run(case, said.append)["how"] == "finished"
     return json.loads((folder / "advice" / f"{case.name}.json").read_text()), said
 
@@ -61,14 +64,25 @@ def test_its_screen_answers_every_part_in_80_columns_and_its_page_says_the_same(
 
 def test_its_commands_are_those_that_training_takes(given):
     _, one, _ = given
-    words = shlex.split(one["test"]["command"])[3:]
-    plain = [word for word in words if "," not in word and "YOUR_TEXT" not in word]
+    asked = shlex.split(one["test"]["command"])[3:]
+    plain = [word for word in asked if "," not in word and "YOUR_TEXT" not in word]
     commands.settle(*(word for word in plain if word != "data=text_files"))
 
 
 class Broken(torch.optim.Muon):
     def step(self, closure=None):
         raise RuntimeError("the step\nbroke")
+
+
+@pytest.mark.more
+def test_a_model_of_images(tmp_path):
+    case = settle("model=vit_nano", "model.layers=1", "train.batch_size=4", "train.device=cpu",
+                  f"results_dir={tmp_path}")  # fmt: skip
+    run.run(case, lambda line: None)
+    one = json.loads((tmp_path / "advice" / "vit_nano-cpu-4.json").read_text())
+    assert (one["case"]["unit"], one["case"]["units"]) == ("images", 4)
+    assert one["takes"]["attentions"] == 1 and "text_files" not in one["test"]["command"]
+    assert any("4 images a step" in line for line in one["said"])
 
 
 def test_an_optimizer_that_breaks_leaves_the_others(tmp_path, monkeypatch):
@@ -118,9 +132,9 @@ def build(vocab_size, width=8):
 @pytest.mark.more
 def test_a_model_of_ones_own_from_the_folder_where_the_command_is_typed(tmp_path):
     (tmp_path / "my_module.py").write_text(OWN)
-    words = ["model=my_module:build", "+model.width=4", "model.tokenizer=sotu1024"]
-    words += ["train.batch_size=2", "train.sequence_length=16", "train.device=cpu"]
-    done = commands.command(*words, "results_dir=results", entry="advise", cwd=tmp_path)
+    typed = ["model=my_module:build", "+model.width=4", "model.tokenizer=sotu1024"]
+    typed += ["train.batch_size=2", "train.sequence_length=16", "train.device=cpu"]
+    done = commands.command(*typed, "results_dir=results", entry="advise", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no attention was seen" in done.stdout and "No Q, K and V were seen." in done.stdout
     assert (tmp_path / "results/advice/my_module.build-cpu-2x16.json").exists()
@@ -136,10 +150,34 @@ def test_help_names_every_setting_and_the_pages_commands_are_accepted():
     lines = re.findall(r"bench/advise\.py ([^\n`#]+)", PAGE.read_text())
     assert len(lines) >= 3
     for line in lines:
-        words = [word for word in shlex.split(line) if ":" not in word and "source=" not in word]
-        settle(*(word for word in words if word != "model=hub" and not word.startswith("+")))
+        asked = [word for word in shlex.split(line) if ":" not in word and "source=" not in word]
+        settle(*(word for word in asked if word != "model=hub" and not word.startswith("+")))
 
 
 def test_the_pages_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", PAGE.read_text()):
         assert (PAGE.parent / target).exists(), target
+
+
+def test_a_sweep_of_ones_own_near_the_case_decides_it(tmp_path):
+    """What the command at the end of the advice leaves, read by the same advice."""
+    for optimizer, gain in (("adamw", 0.0), ("hybrid", 0.5)):
+        for rate in (0.5, 1.0, 2.0):
+            for seed in (0, 1, 2):
+                loss = 3.0 - gain + 0.2 * (rate != 1.0) + 0.01 * seed
+                own_run(tmp_path, optimizer, seed, rate, loss)
+    case = settle("train.batch_size=8", "train.sequence_length=128", "train.steps=600",
+                  "train.device=cpu", f"results_dir={tmp_path}")  # fmt: skip
+    steps = {"adamw": 10.0, "hybrid": 110.0, "muon": 110.0}
+    times = replace(measured(steps), parameters=1_573_376)
+    said = run.advice(case, times, None, Results(tmp_path))
+    assert said["headline"].startswith("Train with hybrid")
+    assert [said["decisions"][arm]["outcome"] for arm in ("hybrid", "muon")] == [
+        "pays",
+        "no record",
+    ]
+    text = " ".join(screen.screen(words.sections(json.loads(record.as_json(said)))).split())
+    assert "hybrid: pays" in text and "muon: no record" in text and "75 % (75–75)" in text
+    slow = replace(measured(steps | {"hybrid": 910.0, "muon": 910.0}), parameters=1_573_376)
+    said = run.advice(case, slow, None, Results(tmp_path))
+    assert said["headline"].startswith("Not hybrid: by the records near this case")
