@@ -19,6 +19,7 @@ STEPS = 1000  # of the test, where train.steps was not said
 EVALUATIONS = 20  # of a run: a share of steps is read to a twentieth
 LINE = 76  # characters of a line of a script
 KEPT = ("name", "seed", "results_dir")  # typed for the advice, of no use to training
+DAY = 24 * 3600.0  # beyond which a test is long
 CHECK = ("adamw", "hybrid")
 
 
@@ -143,7 +144,12 @@ def test_of(case: Case, start: Start, milliseconds: dict[str, float]) -> dict[st
         one = replace(settings, train=replace(settings.train, steps=steps, eval_every=evaluated))
         passes = milliseconds["forward_backward"] / 1e3
         seconds += of_each * forecast.lasts(one, passes, milliseconds.get(arm, 0.0) / 1e3)
-    return {"command": shlex.join(asked), "runs": of_each * len(CHECK), "seconds": seconds}
+    return {
+        "command": shlex.join(asked),
+        "runs": of_each * len(CHECK),
+        "seconds": seconds,
+        "steps_in_a_day": int(steps * min(1.0, DAY / seconds)) if seconds else steps,
+    }
 
 
 def _short(value: float) -> float:

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from bench.advising.evidence import Setting, setting
 from bench.advising.verdict import Distance, distance
-from bench.settings.schema import Settings
+from bench.settings.schema import CONF, Settings
 from bench.studies import study
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import BEYOND
@@ -159,7 +161,7 @@ def _recipe(
         why_rest = _why(found, "auxiliary") if apart else f"{why_rate}; one rate for both"
     momentum = round(1 - _of(found, "momentum", 1 - hidden["momentum"]), 4)
     decay, why_decay = _decay(found, case, {"hidden": hidden, "default": rest})
-    shown, warmup = _warmup(found, case, hybrid.schedule["warmup_steps"])
+    shown, warmup = _warmup(found, case, hybrid.schedule["name"])
     roles = {role: {"weight_decay": value} for role, value in decay.items()}
     roles["hidden"]["momentum"] = momentum
     scales = {"lr_scale": short(rate), "aux_lr_scale": short(relative)}
@@ -198,10 +200,12 @@ def _decay(
     return decay, f"{_why(found, 'decay')}: rate × decay × steps"
 
 
-def _warmup(found: Tuned | None, case: Setting, usual: int) -> tuple[str, int | None]:
-    """As it is shown, and its steps; None for the usual ones, or where they are not known."""
+def _warmup(found: Tuned | None, case: Setting, schedule: str) -> tuple[str, int | None]:
+    """As it is shown, and its steps, None where they are not known; without a record those of the
+    schedule's file, as some models' files have fewer, for a demonstration of a few steps."""
     if found is None or "warmup" not in found.axes:
-        return f"{usual} steps", None
+        usual = OmegaConf.load(CONF / "schedule" / f"{schedule}.yaml")["warmup_steps"]
+        return f"{usual} steps", usual
     share = found.axes["warmup"][0]
     if not case.steps:
         return f"{share:.1%} of the run", None

@@ -162,11 +162,11 @@ def pays(said: Said) -> Section:
     for source in shown:
         rows.append(evidence_row([one for one in order if one["source"] == source], said))
     if rows:
-        rows.insert(0, ["share of AdamW's steps", *OURS, "n", "this case against the record"])
+        rows.insert(0, ["share of AdamW's steps", *OURS, "n", "case / record"])
     doubts = {one["source"]: one["doubts"][0] for one in order if one["doubts"]}
     after = [f"*: not judged: {doubts[source]}." for source in shown if source in doubts]
     more = len({one["source"] for one in order}) - len(shown)
-    after += [f"{more} more are in the JSON."] if more else []
+    after += [f"{more} more in the JSON."] if more else []
     after += [trend(one, said["case"]["unit"]) for one in said["trends"][:2]]
     return Section("When it pays", sentences, rows, after=list(dict.fromkeys(after)))
 
@@ -231,14 +231,18 @@ def starts(said: Said) -> list[Section]:
         far = "" if start["near"] else apart(start["distance"], said["case"]["unit"])
         if far:
             sentences = [f"Carried over from outside ({far}): tune them on your data."]
-    runs, seconds = said["test"]["runs"], said["test"]["seconds"]
+    runs, seconds, fits = (said["test"][key] for key in ("runs", "seconds", "steps_in_a_day"))
+    shorter = [f"In a day train.steps={fits} fits; it speaks for runs of about that length."]
+    shorter = shorter if seconds > recipe.DAY and fits else []
     about = f"{runs} runs, about {duration(seconds)} here"
     steps = "" if said["case"]["steps"] else f"; {recipe.STEPS:,} steps, as train.steps= is unsaid"
     return [
         Section("Where to start", sentences, rows),
         Section("As settings to run", [], code=[said["run"]]),
         Section("In a script of yours", [], code=said["script"]),
-        Section(f"To test it on your data ({about}{steps})", [], code=[said["test"]["command"]]),
+        Section(
+            f"To test it on your data ({about}{steps})", shorter, code=[said["test"]["command"]]
+        ),
     ]
 
 

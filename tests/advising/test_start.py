@@ -64,6 +64,9 @@ def test_without_a_record_everything_is_the_recipes_and_says_so(tmp_path):
     one = start.start(Results(tmp_path), HERE, case.arms["hybrid"])
     assert {value.source for value in one.values} == {RECIPE}
     assert (one.qkv, one.orthogonalizer, one.apart) == ("split", "keller", None)
+    demonstration = settle("model=gpt2", "train.device=cpu").arms["hybrid"]
+    assert demonstration.schedule["warmup_steps"] == 2  # of 16 steps
+    assert start.start(Results(tmp_path), HERE, demonstration).warmup == 10
 
 
 def test_records_of_other_data_are_no_start(tmp_path):
@@ -190,7 +193,9 @@ def test_the_command_asks_for_equally_many_rates_of_both_and_says_how_long_that_
     assert {"model.width=32", "train.steps=100", "schedule.warmup_steps=7"} <= set(words)
     assert "name=mine" not in words and words.count("train.steps=100") == 1
     steps = 15 * 100 * (1 + 2)  # seconds, to which evaluations come
-    assert steps < one["seconds"] < 100 * steps
+    assert steps < one["seconds"] < 100 * steps and one["steps_in_a_day"] == 100
+    slow = recipe.test_of(case, BEGIN, {key: 1000 * ms for key, ms in times.items()})
+    assert 0 < slow["steps_in_a_day"] < 100
 
 
 def test_the_yaml_says_where_each_value_comes_from():
