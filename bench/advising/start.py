@@ -204,7 +204,8 @@ def _warmup(found: Tuned | None, case: Setting, schedule: str) -> tuple[str, int
     """As it is shown, and its steps, None where they are not known; without a record those of the
     schedule's file, as some models' files have fewer, for a demonstration of a few steps."""
     if found is None or "warmup" not in found.axes:
-        usual = OmegaConf.load(CONF / "schedule" / f"{schedule}.yaml")["warmup_steps"]
+        file = CONF / "schedule" / f"{schedule}.yaml"
+        usual = OmegaConf.select(OmegaConf.load(file), "warmup_steps")
         return f"{usual} steps", usual
     share = found.axes["warmup"][0]
     if not case.steps:
