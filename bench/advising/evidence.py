@@ -152,6 +152,7 @@ def _plain(one: Comparison, arm: Arm) -> str | None:
 
 def _doubts(one: Comparison, base: Arm, arm: Arm) -> list[str]:
     found = ["early training: AdamW ends above the reference line"] if one.early else []
+    found += ["no reference line says whether training was early"] if one.early is None else []
     for this in (base, arm):
         if this.tuned is None and this.searched is None:
             found.append(f"the rate of {this.name} was not tuned")

@@ -65,6 +65,20 @@ def test_studies_give_an_arm_with_its_seeds_and_what_it_was_trained_on(studies):
     assert (one.setting.task, one.setting.steps, one.setting.device) == ("text", 600, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("bigram", "said"), [(9.0, ""), (1.0, "early training"), (None, "no reference line")]
+)
+def test_a_study_is_doubted_unless_adamw_is_known_to_end_below_its_reference_line(
+    bigram, said, tmp_path
+):
+    declared = fake_results.fill(tmp_path, "optimizers", ["language"])
+    if bigram:
+        fake_results.lines(tmp_path, declared, "language", bigram=bigram)
+    for one in evidence.gather(Results(tmp_path)):
+        doubts = [doubt for doubt in one.doubts if "edge" not in doubt]
+        assert [doubt[: len(said)] for doubt in doubts] == ([said] if said else [])
+
+
 def test_a_study_without_tuning_is_doubted(tmp_path):
     fake_results.fill(tmp_path, "cost", ["gpt2"])
     (one, _) = evidence.gather(Results(tmp_path))
