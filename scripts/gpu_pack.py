@@ -3,9 +3,9 @@
 python scripts/gpu_pack.py
 
 carried/wheels has the packages that such a machine lacks, in the versions of constraints.txt, as
-wheels for any Python and machine; carried/cache the prepared data. Ends with the list of both and
-the command to type there. Exit status 1 where the checkout has changes that no commit names, a
-wheel is of one machine's kind, or tracked files and carried/ are larger than may travel.
+wheels for any Python and machine; carried/cache.tar.gz the prepared data. Ends with the list of
+both and the command to type there. Exit status 1 where the checkout has changes that no commit
+names, a wheel is of one machine's kind, or tracked files and carried/ are larger than may travel.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def main() -> int:
         shutil.rmtree(CARRIED, ignore_errors=True)
         wheels(CARRIED / "wheels", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
         cache(CARRIED / "cache")
+        shutil.make_archive(str(CARRIED / "cache"), "gztar", CARRIED / "cache")
+        shutil.rmtree(CARRIED / "cache")  # half as large, packed
         print("\n".join(listing(CARRIED, tracked())))
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)

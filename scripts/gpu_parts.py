@@ -199,10 +199,21 @@ def attempt(name: str, words: list[str], seconds: float, out: Out) -> dict[str, 
 def environment(results: Path) -> dict[str, str]:
     """A part's: the carried packages and data, no network."""
     given = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    unpack_cache()
     if (CARRIED / "cache").is_dir():
         given["XDG_CACHE_HOME"] = str(CARRIED / "cache")
     paths = (str(site(results)), str(ROOT), os.environ.get("PYTHONPATH"))
     return given | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def unpack_cache() -> None:
+    """The prepared data, once; whole or not at all."""
+    packed, folder = CARRIED / "cache.tar.gz", CARRIED / "cache"
+    if packed.is_file() and not folder.is_dir():
+        unpacked = folder.with_suffix(".part")
+        shutil.rmtree(unpacked, ignore_errors=True)
+        shutil.unpack_archive(packed, unpacked)
+        unpacked.rename(folder)
 
 
 def listen(stream: TextIO, said: deque[str], out: Out) -> None:
