@@ -307,15 +307,14 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
         written = f"its record could not be written ({why})"
     failed = facts["status"] == "failed"
     tracker.finish(facts, failed=failed)
-    if tracker.where:
-        say(tracker.where)
     if failed:
         say(f"error: {facts['error'].strip().splitlines()[-1]}")
-        say(f"failed; {written}")
-        return
-    if not settings.train.keep_checkpoint:
-        remove(folder / "checkpoint")
-    if facts["status"] == "diverged":
-        say(f"diverged: {facts['error']}")
-    terminal.show(tables.run(facts))
+    else:
+        if not settings.train.keep_checkpoint:
+            remove(folder / "checkpoint")
+        if facts["status"] == "diverged":
+            say(f"diverged: {facts['error']}")
+        terminal.show(tables.run(facts))
     say(f"{facts['status']}; {written}")
+    if tracker.where:
+        say(tracker.where)

@@ -13,6 +13,7 @@ import pytest
 from bench.tracking import tracker as tracking
 from bench.tracking import weights_and_biases
 from bench.tracking.weights_and_biases import identity
+from tests.helpers.runs import stop_at
 
 OFFLINE = {"name": "wandb", "project": "muonbench", "mode": "offline"}
 ONLINE = OFFLINE | {"mode": "online"}
@@ -190,6 +191,19 @@ def test_a_table_has_a_row_a_step_with_its_evaluation_and_the_end_in_the_last(tm
     assert tracker.where == f"CSV: {tmp_path}/csv/a_cell.csv"
     start({"name": "csv"}, tmp_path, pytest.fail).log(TRAIN_LINE)
     assert table(tmp_path) == []  # begun anew
+
+
+def test_a_run_that_was_stopped_ends_with_a_whole_view_and_says_where(train, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train("tracker=csv")
+    assert len(table(tmp_path)) == 5
+    _, one, said = train("tracker=csv")
+    assert said[-1] == f"CSV: {tmp_path}/csv/{one['cell']}.csv"
+    rows = table(tmp_path)
+    trained = [line["train_loss"] for line in one["curve"] if "train_loss" in line]
+    assert [float(row["train/loss"]) for row in rows] == trained
+    assert float(rows[-1]["test/loss"]) == one["test_loss"]
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path):
