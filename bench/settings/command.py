@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import hydra._internal.utils as hydra_internals
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -80,7 +81,7 @@ def shown_by_job(arguments: list[str]) -> list[list[str]]:
     asked, _ = hydra_internals.get_args_parser().parse_known_args(arguments)
     if not (asked.multirun and asked.cfg):
         return []
-    parsed = OverridesParser.create().parse_overrides(asked.overrides)
+    parsed = parse(asked.overrides)
     for override in parsed:
         if override.is_interval_sweep():
             raise UserError(f"{override.input_line}: has no value before the search; leave it out")
@@ -96,10 +97,18 @@ def refuse_option(message: str) -> NoReturn:
 def check_overrides(overrides: list[str]) -> None:
     """Raise UserError for one that Hydra would stumble over or take silently."""
     with mistakes.in_words():
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = parse(overrides)
         searches = any(override.key_or_group == SWEEPER for override in parsed)
         for override in parsed:
             check_override(override, searches)
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """As Hydra reads them; for glob(…) with the files that there are."""
+    loader = None
+    if any("glob(" in word for word in overrides):
+        loader = ConfigLoaderImpl(hydra_internals.create_config_search_path(str(CONF)))
+    return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
 
 
 def check_override(override: Override, searches: bool) -> None:

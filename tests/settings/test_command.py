@@ -95,6 +95,7 @@ TRAIN = [
     ("data=sourceless", "data=sourceless: its file is without source"),
     ("data.name=5", "data.name=5: must be letters"),
     ("-m seed=range(0)", "seed=range(0): no values"),
+    ("-m model=glob(nope*)", "model=glob(nope*): no values"),
     ("-m seed=abc,1", "seed=abc: must be a whole number"),
     ("-m seed=interval(0,4)", "seed=interval(0,4): needs -m hydra/sweeper=optuna; a sweep without"),
     ("perturb=interval(0,0.1)", "perturb=interval(0,0.1): needs -m hydra/sweeper=optuna"),
@@ -133,10 +134,11 @@ ORTHO = [
 
 
 def test_the_settings_of_each_job_of_a_sweep_can_be_shown(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--cfg", "job", "seed=3,4", "model=vit"])
+    words = ["-m", "--cfg", "job", "seed=3,4", "model=glob(vit_na*)"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
     assert train.main() == 0
     shown = [OmegaConf.create(text) for text in capsys.readouterr().out.split("---\n")[1:]]
-    assert [(one.seed, one.model.name) for one in shown] == [(3, "vit"), (4, "vit")]
+    assert [(one.seed, one.model.name) for one in shown] == [(3, "vit_nano"), (4, "vit_nano")]
 
 
 @pytest.fixture(scope="module")
