@@ -101,6 +101,7 @@ class Campaign:
         self.settings = config.settle(whole)
         self.runs = Path(self.settings.results_dir) / "runs"
         self.plan = functools.cache(self._plan)
+        self.composed = functools.cache(self._composed)
         self.refuse_what_arms_set()
         known = (study.STAGES, self.study.conditions, self.study.arms)
         for part, accepted in zip(PARTS, known, strict=True):
@@ -190,13 +191,13 @@ class Campaign:
 
     def _plan(self, sweep: Sweep) -> Planned:
         sweep = replace(sweep, overrides=(*sweep.overrides, *self.request.overrides))
-        settings = self._settle(sweep)
+        settings = self.composed(sweep.key, sweep.overrides)
         if self.study.equal_time_of:
             if settings.train.steps is None:
                 raise UserError("train.steps=null: an experiment of equal time shares out steps")
             steps = round(settings.train.steps / self.relative_time(sweep, settings))
             sweep = replace(sweep, overrides=(*sweep.overrides, f"train.steps={steps}"))
-            settings = self._settle(sweep)
+            settings = self.composed(sweep.key, sweep.overrides)
         if sweep.point:
             values = axes.values(dict(sweep.point), settings)
             one = replace(axes.with_values(settings, values), seed=sweep.seeds[0])
@@ -223,11 +224,11 @@ class Campaign:
                 one = self.sample(FINAL, condition, self.study.baseline)
                 yield condition, replace(one, seed=self.study.final_seeds[0])
 
-    def _settle(self, sweep: Sweep) -> Settings:
-        part = [f"{key}={getattr(sweep, key)}" for key in PARTS]
-        return config.settle(
-            _composed([f"experiment={self.request.experiment}", *part, *sweep.overrides])
-        )
+    def _composed(self, key: tuple[str, str, str], overrides: tuple[str, ...]) -> Settings:
+        """The settings that all trials of an arm begin from; composed once, as it takes long."""
+        part = [f"{name}={value}" for name, value in zip(PARTS, key, strict=True)]
+        words = [f"experiment={self.request.experiment}", *part, *overrides]
+        return config.settle(_composed(words))
 
     def relative_time(self, sweep: Sweep, settings: Settings) -> float:
         """The time of an arm's step in steps of the baseline, as a step benchmark measured it."""

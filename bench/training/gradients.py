@@ -54,7 +54,7 @@ def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
 
 def numbers(grad: Tensor) -> Tensor:
     """The gradient; of a sparse one its rows, as torch's norm takes no other."""
-    return grad.values() if grad.is_sparse else grad
+    return grad.coalesce().values() if grad.is_sparse else grad  # clipping forgets that it was
 
 
 def not_finite(model: nn.Module) -> str:

@@ -103,6 +103,7 @@ def test_a_batch_that_takes_too_long_is_fitted_from_smaller_ones(tmp_path, monke
     assert re.search(r"under: hybrid ~\d", " ".join(" ".join(one["said"]).split()))
 
 
+@pytest.mark.more
 def test_where_states_do_not_fit_they_are_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(measure.plan, "keeps_states", lambda *of: False)
     one, _ = advise(tmp_path)

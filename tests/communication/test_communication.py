@@ -356,6 +356,7 @@ def test_somebody_elses_muon_whose_parts_are_not_told_apart_has_a_dash(predicted
     assert cells[1].small == "measured / predicted 2"
 
 
+@pytest.mark.more
 def test_the_report_shows_it_and_marks_what_is_extrapolated(two, tmp_path):
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps" / f"{two['name']}.json").write_text(json.dumps(two))

@@ -46,9 +46,10 @@ def settle(*overrides: str) -> config.Settings:
 
 
 def command(*arguments: str, entry: str = "train", **options) -> subprocess.CompletedProcess:
-    """`python bench/ENTRY.py …` as a person types it, from the checkout."""
+    """`python bench/ENTRY.py …` as a person types it, from the checkout or another folder."""
+    script = f"{ROOT}/bench/{entry}.py" if "cwd" in options else f"bench/{entry}.py"
     return subprocess.run(
-        [sys.executable, ROOT / f"bench/{entry}.py", *arguments],
+        [sys.executable, script, *arguments],
         capture_output=True,
         text=True,
         **{"timeout": 1200, "cwd": ROOT} | options,  # a busy machine fails none

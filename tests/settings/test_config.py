@@ -176,6 +176,8 @@ def test_every_file_of_every_group_composes_and_checks(group, name, tmp_path):
         overrides.append(f"data.path={tmp_path}/some.txt")
     if name == "hub":
         overrides.append("model.source=gpt2")
+    if name == "own":
+        overrides.append("model._target_=models.gpt2.build")
     block = settle_any(overrides)
     if group != "experiment":
         assert getattr(block, group)["name"] == name

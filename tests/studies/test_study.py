@@ -172,6 +172,7 @@ def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):
         campaign.best(asked=True)
 
 
+@pytest.mark.more
 def test_a_study_is_trained_once_and_reported(tmp_path):
     words = ["experiment=smoke", "condition=text", "tracker=none", f"results_dir={tmp_path}"]
     with pytest.raises(UserError, match="stage=tune"):

@@ -52,6 +52,7 @@ def test_a_run_has_the_losses_of_its_average_and_is_else_as_without(train):
         assert last[f"{part}_averaged"] == last[part]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("model", ["gpt2_nano", "gpt2_nano_untied"])
 def test_a_run_that_failed_goes_on_with_its_average(train, tmp_path, monkeypatch, model):
     words = f"model={model}", "train.average_last=0.9"

@@ -57,6 +57,7 @@ def test_the_next_part_is_begun_before_a_step_waits_for_the_device(notes, train)
     assert notes[:17] == ["begin", *step, *step]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_and_its_resumption_are_the_same_with_what_was_prepared(
     accumulate, train, tmp_path, monkeypatch

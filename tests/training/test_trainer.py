@@ -230,6 +230,7 @@ def test_the_overhead_reference_does_not_touch_the_run(train):
     assert without["overhead"] is None and same_result(with_it, without)
 
 
+@pytest.mark.more
 def test_the_reference_is_gone_before_peak_memory_counts(train):
     """Its scratch copies are three times the weights: far more than the runs differ by."""
     big = ["model.width=512", "rerun=true", "train.steps=6"]
@@ -315,6 +316,7 @@ def test_whole_metrics_are_not_called_damaged(train, monkeypatch):
 FINISHED = '{"status": "finished"}'
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("text", [FINISHED, "[]", "3", '"finished"', "[" * 99_999, "{", "\udcff"])
 def test_a_record_of_another_shape_is_named_and_kept_aside(train, tmp_path, text):
     _, whole, _ = train(results=tmp_path / "whole")
