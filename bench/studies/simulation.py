@@ -33,7 +33,7 @@ class World:
 
     gain: float = 0.0
     offsets: dict[str, float] = field(default_factory=dict)
-    margin: float = 0.015
+    margin: float = 0.036  # that of experiment=language
 
 
 @dataclass(frozen=True)
