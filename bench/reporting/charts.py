@@ -76,26 +76,42 @@ def loss(one: Comparison, against: str) -> alt.LayerChart | None:
     encoded = told_apart(looks(one, rows))
     known, least, most = line_layers.drawn(one.lines, *around(rows))
     label, scale = f"validation loss, {NATS[unit]}", alt.Scale(domain=[least, most], nice=False)
-    for row in rows:
-        if "low" in row:
-            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
     x = alt.X("x:Q", title=title, axis=axis, scale=alt.Scale(nice=False, padding=6))
     y = alt.Y("mean:Q", title=label, scale=scale)
-    base = alt.Chart(data(rows)).encode(x, encoded["color"])
-    layers = [
-        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
-        base.mark_point(filled=True, size=30)
-        .encode(y, BRIGHT, encoded["shape"], tooltip=tips(("step:Q", "step"), ("x:Q", title)))
-        .add_params(CHOSEN),
-    ]
-    if any("low" in row for row in rows):
-        band = base.transform_filter("isValid(datum.bottom)").mark_area()
-        bottom = alt.Y("bottom:Q", title=label, scale=scale)
-        layers.insert(0, band.encode(bottom, alt.Y2("top:Q"), PALE))
+    tooltip = tips(("step:Q", "step"), ("x:Q", title))
+    layers = banded(rows, (least, most), x, y, encoded, tooltip)
     layers += line_layers.layers(known, least, most, scale)
     notes = f"{one.condition}: {seeds(one, 'band')}" + "; dashed: trivial models" * bool(known)
     notes += "; seconds: steps × the median step, all on one clock" * (against == "seconds")
     return chart(layers, f"Validation loss against {heading}", notes, HEIGHT)
+
+
+def banded(
+    rows: list[dict[str, Any]],
+    ends: tuple[float, float],
+    x: alt.X,
+    y: alt.Y,
+    encoded: dict[str, Any],
+    tooltip: list[alt.Tooltip],
+) -> list[alt.Chart]:
+    """Lines with points through the means of rows, and bands of intervals, cut at the y ends."""
+    least, most = ends
+    for row in rows:
+        if "low" in row:
+            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
+    base = alt.Chart(data(rows)).encode(x, encoded["color"])
+    layers = [
+        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
+        base.mark_point(filled=True, size=30)
+        .encode(y, BRIGHT, encoded["shape"], tooltip=tooltip)
+        .add_params(CHOSEN),
+    ]
+    if any("low" in row for row in rows):
+        band = base.transform_filter("isValid(datum.bottom)").mark_area()
+        bottom = y.copy()
+        bottom.shorthand = "bottom:Q"
+        layers.insert(0, band.encode(bottom, alt.Y2("top:Q"), PALE))
+    return layers
 
 
 def around(rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -124,23 +140,12 @@ def over_trials(one: Comparison) -> alt.LayerChart | None:
     if not rows:
         return None
     least, most = around(rows)
-    for row in rows:
-        if "low" in row:
-            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
     encoded = told_apart(looks(one, rows))
     label, scale = f"validation loss, {NATS[unit_of(one)]}", alt.Scale(domain=[least, most])
     ticks = alt.Axis(values=sorted({row["trials"] for row in rows}), format="d")
     x = alt.X("trials:Q", title="trials", axis=ticks, scale=alt.Scale(nice=False, padding=12))
-    base = alt.Chart(data(rows)).encode(x, encoded["color"])
     y = alt.Y("mean:Q", title=label, scale=scale)
-    band = base.transform_filter("isValid(datum.bottom)").mark_area()
-    layers = [
-        band.encode(alt.Y("bottom:Q", title=label, scale=scale), alt.Y2("top:Q"), PALE),
-        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
-        base.mark_point(filled=True, size=30)
-        .encode(y, BRIGHT, encoded["shape"], tooltip=tips(("trials:Q", "trials")))
-        .add_params(CHOSEN),
-    ]
+    layers = banded(rows, (least, most), x, y, encoded, tips(("trials:Q", "trials")))
     notes = f"{one.condition}: mean of {len(one.study.tune_seeds)} searches; band: 95 % interval"
     return chart(layers, "Tuning: best of so many trials", notes, HEIGHT)
 

@@ -6,14 +6,10 @@ from typing import Any
 import altair as alt
 
 from bench.reporting import own_runs
-from bench.reporting.charts import HEIGHT, NATS, around
+from bench.reporting.charts import HEIGHT, NATS, around, banded
 from bench.reporting.own_runs import AGAINST, DRAWN, OwnRuns
 from bench.reporting.style import (
-    BRIGHT,
-    CHOSEN,
-    PALE,
     chart,
-    data,
     interval,
     rounded,
     styles,
@@ -45,9 +41,6 @@ def loss(bench: Bench, against: str) -> alt.LayerChart | None:
     if not rows:
         return None
     least, most = around(rows)
-    for row in rows:
-        if "low" in row:
-            row |= {"bottom": max(row["low"], least), "top": min(row["high"], most)}
     unit = "images" if bench.record.get("images_per_step") else "tokens"
     label, scale = f"validation loss, {NATS[unit]}", alt.Scale(domain=[least, most], nice=False)
     there = {row["arm"] for row in rows}
@@ -57,17 +50,8 @@ def loss(bench: Bench, against: str) -> alt.LayerChart | None:
     title = AGAINST[against]
     x = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(nice=False))
     y = alt.Y("mean:Q", title=label, scale=scale)
-    base = alt.Chart(data(rows)).encode(x, encoded["color"])
-    layers = [
-        base.mark_line().encode(y, BRIGHT, encoded["strokeDash"]),
-        base.mark_point(filled=True, size=30)
-        .encode(y, BRIGHT, encoded["shape"], tooltip=tips(("step:Q", "step"), ("x:Q", title)))
-        .add_params(CHOSEN),
-    ]
-    if any("low" in row for row in rows):
-        band = base.transform_filter("isValid(datum.bottom)").mark_area()
-        bottom = alt.Y("bottom:Q", title=label, scale=scale)
-        layers.insert(0, band.encode(bottom, alt.Y2("top:Q"), PALE))
+    tooltip = tips(("step:Q", "step"), ("x:Q", title))
+    layers = banded(rows, (least, most), x, y, encoded, tooltip)
     notes = f"{own_runs.about(bench)}; mean over seeds; band: 95 % interval"
     return chart(layers, f"{own_runs.title(bench)}: validation loss over {against}", notes, HEIGHT)
 

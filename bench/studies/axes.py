@@ -5,6 +5,7 @@ second moment and that of Muon's momentum are both searched as the share of the 
 """
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,6 @@ def read(names: list[str], config: dict[str, Any]) -> Point:
 
 def with_values(settings: Settings, found: Values) -> Settings:
     """The settings with some of them replaced, as a command line would."""
-    from copy import deepcopy
-
     changed = deepcopy(settings)
     for path, value in found:
         group, *keys = path.split(".")

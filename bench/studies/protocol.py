@@ -102,6 +102,7 @@ class Campaign:
         self.runs = Path(self.settings.results_dir) / "runs"
         self.plan = functools.cache(self._plan)
         self.composed = functools.cache(self._composed)
+        self.other = functools.cache(self._other)
         self.refuse_what_arms_set()
         known = (study.STAGES, self.study.conditions, self.study.arms)
         for part, accepted in zip(PARTS, known, strict=True):
@@ -147,8 +148,7 @@ class Campaign:
         found: plan.Rankings = {}
         sources = {one.source for one in self.study.search.carry.values()}
         for name in sorted({source.split("/")[0] for source in sources if "/" in source}):
-            r = self.request
-            other = Campaign(Request(name, None, None, None, None, r.overrides))
+            other = self.other(name)
             own: plan.Rankings = {}
             if other.study.search is None:
                 raise UserError(f"study.search.carry: experiment={name} searches nothing")
@@ -156,6 +156,10 @@ class Campaign:
                 pass  # it ranks as it goes
             found |= {(f"{name}/{c}", arm, at): points for (c, arm, at), points in own.items()}
         return found
+
+    def _other(self, name: str) -> "Campaign":
+        """An experiment that this one borrows from, with the same overrides; composed once."""
+        return Campaign(Request(name, None, None, None, None, self.request.overrides))
 
     def loss(self, sweep: Sweep) -> float | None:
         """What a run of a search is judged by, None while it has not ended."""
