@@ -37,8 +37,17 @@ def read_rules(rules: Any) -> dict[str, dict[str, Any]]:
                 f"optimizer.roles.{role}.qkv={qkv}: must be {', '.join(QKV_MODES)} or "
                 "{name: …, output: …}"
             )
-        found[role] = {**rule, "qkv": None if qkv is None else {"name": "split", **qkv}}
+        own = {key: as_dtype(value) for key, value in rule.items()}
+        found[role] = {**own, "qkv": None if qkv is None else {"name": "split", **qkv}}
     return found
+
+
+def as_dtype(value: Any) -> Any:
+    """The dtype that a text such as torch.bfloat16 names, as settings files have texts only."""
+    if isinstance(value, str) and value.startswith("torch."):
+        found = getattr(torch, value.removeprefix("torch."), None)
+        return found if isinstance(found, torch.dtype) else value
+    return value
 
 
 def base_rate(role: str, cls: type[torch.optim.Optimizer], rate: Any) -> float | Tensor:

@@ -111,6 +111,18 @@ def test_a_muon_equals_torchs_where_the_iteration_is_the_same(name, same_iterati
     assert distance(theirs, start, ours) < 0.05
 
 
+def test_a_settings_file_names_a_dtype_as_torch_does(monkeypatch):
+    ready("optimuon", monkeypatch)
+    model = tiny_gpt2()
+    changes = {"optimizer__roles__hidden__momentum_dtype": "torch.bfloat16"}
+    routing = route(model, settings("optimuon", **changes))
+    learn(model, routing, 1)
+    states = routing.optimizers[0].state.values()
+    assert {t.dtype for one in states for t in one.values() if torch.is_tensor(t)} == {
+        torch.bfloat16
+    }
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_that_is_not_installed_is_one_sentence_before_any_work(name, train, monkeypatch):
     monkeypatch.setitem(sys.modules, package(name), None)
