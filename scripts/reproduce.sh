@@ -62,7 +62,7 @@ fi
 for name in "${experiments[@]}"; do
     if [ "$name" = equal_time ]; then  # on a machine that does nothing else
         OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-cpu model=gpt2_pico \
-            train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=fp32 'batches=[2,4,8,32]'
+            train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=bf16 'batches=[2,4,8,32]'
     fi
     "$python" bench/train.py experiment="$name" tracker=none
     "$python" scripts/publish.py "$name"
