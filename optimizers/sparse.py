@@ -30,7 +30,7 @@ def refuse_other_gradients(model: nn.Module, optimizers: list[torch.optim.Optimi
                 raise ValueError(
                     f"optimizer.roles: {name} needs a sparse gradient, but that of "
                     f"{names[id(p)]} is dense; use an untied, sparse embedding: "
-                    "model=gpt2_sparse or gpt2_nano_sparse"
+                    "model=gpt2_sparse, gpt2_nano_sparse or gpt2_pico_sparse"
                 )
             if id(p) in sparse and not isinstance(optimizer, TAKE_SPARSE):
                 raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from optimizers.coefficients import Triple, per_step
+from optimizers.orthogonalize import rounding
 from optimizers.orthogonalize.norms import NORMS, normed_, schatten4_normed_
 from optimizers.orthogonalize.symmetric import (
     gram_matrix,
@@ -48,7 +49,8 @@ class Orthogonalizer:
     FLOPs for the shape), or exact (SVD, the slow reference); norm: by which matrices are divided
     first: frobenius, or schatten4; singular_values: (low, high), only with exact: each is drawn
     anew between them, uniformly, in the place of 1 (what a result as inexact as that does to
-    training).
+    training); rounding: fp16 or fp8, only with newton_schulz in fp32: to which the operands of all
+    products are rounded first (what products of that precision would do to training).
     """
 
     name: str = "keller"
@@ -58,6 +60,7 @@ class Orthogonalizer:
     dtype: str = "auto"
     norm: str = "frobenius"
     singular_values: tuple[float, float] | None = None
+    rounding: str | None = None
 
     def __post_init__(self) -> None:
         per_step(self.coefficients, self.steps)
@@ -76,6 +79,13 @@ class Orthogonalizer:
         if self.dtype not in (*DTYPES, "auto"):
             raise ValueError(
                 f"orthogonalizer.dtype={self.dtype}: must be auto or one of {', '.join(DTYPES)}"
+            )
+        plain = (self.method, self.dtype, self.norm) == ("newton_schulz", "fp32", "frobenius")
+        if self.rounding is not None and not (self.rounding in rounding.FORMATS and plain):
+            raise ValueError(
+                f"orthogonalizer.rounding={self.rounding}: must be "
+                f"{' or '.join(rounding.FORMATS)}, and needs method=newton_schulz dtype=fp32 "
+                f"norm=frobenius"
             )
 
     def input_dtype(self, device_type: str) -> torch.dtype:
@@ -115,6 +125,11 @@ class Orthogonalizer:
         if self.method == "exact":
             return msign(X_bnm, self.singular_values).to(dtype)
         triples = per_step(self.coefficients, self.steps)
+        if self.rounding is not None:
+            X = normed_(X_bnm.clone(memory_format=torch.contiguous_format)).to(dtype)
+            return (
+                X if min(X.shape[-2:]) == 1 else rounding.newton_schulz(X, triples, self.rounding)
+            )
         return orthogonalize(X_bnm, triples, self.method, dtype, workspace, self.norm)
 
 
