@@ -20,7 +20,7 @@ from bench.settings.schema import CONF
 from optimizers.coefficients import SETS, Triple, per_step
 
 FLAGS = ("fit", "map", "checks", "spectra")
-BLOCKS = ("fitting", "stability", "seed_checks")  # the settings of further work, a file each
+BLOCKS = ("fitting", "stability")  # the settings of further work, a file each
 LARGEST = 16_384  # of the smaller side: a spectrum takes 11 s there, four times that at the double
 DEFAULTS = {"log_uniform": 1e3, "condition": 1e6, "power_law": 1.0, "low_rank": 0.1}
 
@@ -69,7 +69,6 @@ class Settings:
     spectra: bool = MISSING
     fitting: dict[str, Any] = field(default_factory=dict)
     stability: dict[str, Any] = field(default_factory=dict)
-    seed_checks: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(name="ortho_schema", node=Settings)

@@ -70,7 +70,7 @@ def test_a_claim_is_judged_on_each_device(both):
     measure = dict(_target_="bench.verdicts.evidence.difference", experiment="optimizers")
     measure |= dict(arm="hybrid", conditions=["language"])
     base = both.comparisons("optimizers", ["language"])[0].arm("hybrid").difference.estimate.mean
-    claim = Claim("x", "x", "seed 1: x", "quality", [measure], {"below": base + 0.5})
+    claim = Claim("x", "x", "Notes A: x", "quality", [measure], {"below": base + 0.5})
     found = judging.judge(claim, both)
     assert found.verdict == DEPENDS
     assert "(optimizers, language on cpu)" in found.findings[0].condition

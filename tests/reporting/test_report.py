@@ -123,7 +123,7 @@ def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp
 
 
 def verdict(name: str, word: str, **more) -> Verdict:
-    return Verdict(Claim(name, f"{name} it is", "seed 1: x", "cost", **more), word, [], "", NOTE)
+    return Verdict(Claim(name, f"{name} it is", "Notes A: x", "cost", **more), word, [], "", NOTE)
 
 
 NOTE = "rule younger than its records"

@@ -22,7 +22,7 @@ HISTORY = History(LINES)
 ENTRY = {"commit": RULE[:12], "date": "2026-01-02T00:00:00+00:00"}
 ASKED = {"experiment": "qkv", "arm": "fused"}
 MEASURE = {"_target_": "bench.verdicts.evidence.difference", **ASKED}
-CLAIM = Claim("x", "it is so", "seed 1: x", "structure", [MEASURE], {"below": 0})
+CLAIM = Claim("x", "it is so", "Notes A: x", "structure", [MEASURE], {"below": 0})
 OWN = claims.digest(json.dumps({"measure": MEASURE, "rule": {"below": 0}}))
 STUDY = ledger.of_experiment("qkv")
 
@@ -88,7 +88,7 @@ def test_a_step_benchmark_and_a_check_have_ages_too(tmp_path):
         dict(_target_="bench.verdicts.evidence.check", names=["a check"]),
     ]
     for one in measure:
-        claim = Claim("x", "x", "seed 1: x", "cost", [one], {"below": 0.05})
+        claim = Claim("x", "x", "Notes A: x", "cost", [one], {"below": 0.05})
         results = Results(tmp_path)
         assert judging.judge(claim, results, Ages(results, {}, HISTORY)).note == YOUNGER
 

@@ -35,10 +35,18 @@ def measures(kinds: str):
 
 @pytest.mark.parametrize("claim", claims.load(), ids=lambda claim: claim.name)
 def test_every_claim_can_be_judged_and_names_what_it_lacks(claim, tmp_path):
-    assert claim.source.startswith("seed ")
+    assert not re.match(r"seed\b", claim.source)  # a seed is a random seed
     verdict = judging.judge(claim, Results(tmp_path))
     assert verdict.verdict == OPEN and verdict.findings
     assert all(f.missing and f.missing in verdict.condition for f in verdict.findings)
+
+
+def test_a_citation_in_chinese_has_its_english_meaning_beside_it():
+    chinese = re.compile(r"[\u3000-\u9fff\uff00-\uffef]+")
+    for claim in claims.load():
+        for cited in claim.source.split("; "):
+            said = cited.rstrip(")").rpartition(" (")[2] if cited.endswith(")") else ""
+            assert not chinese.search(cited) or (said and not chinese.search(said)), cited
 
 
 def test_claims_are_sorted_by_topic_and_none_is_lost():
@@ -125,7 +133,7 @@ def check_names(folder) -> tuple[set[str], set[str]]:
 def test_a_mistake_in_a_claim_is_named(change, words, tmp_path):
     whole = {
         "statement": "x",
-        "source": "seed 1: x",
+        "source": "Notes A: x",
         "measure": {"_target_": "bench.verdicts.evidence.check", "names": ["x"]},
         "rule": {"below": 1},
     }
@@ -354,7 +362,7 @@ def stepped(folder, device="cpu", gpu=None) -> Results:
 
 def overhead_claim(arm, units=512, level=0.05):
     measure = dict(_target_="bench.verdicts.cost.overhead", step="m", arm=arm, units=units)
-    return Claim("x", "x", "seed 1: x", "cost", [measure], {"below": level})
+    return Claim("x", "x", "Notes A: x", "cost", [measure], {"below": level})
 
 
 def test_an_overhead_is_judged_at_the_batch_that_its_claim_names(tmp_path):

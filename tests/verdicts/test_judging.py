@@ -30,7 +30,7 @@ def judged(monkeypatch, findings, rule):
     """The verdict on hand-made findings."""
     monkeypatch.setattr(judging.targets, "find", lambda _: lambda _, found: found)
     measure = [{"_target_": "hand", "found": [finding]} for finding in findings]
-    claim = Claim("x", "it is so", "seed 1: x", "cost", measure, rule)
+    claim = Claim("x", "it is so", "Notes A: x", "cost", measure, rule)
     return judging.judge(claim, Results(ROOT / "tests"))
 
 
@@ -115,7 +115,7 @@ def test_a_verdict_is_written_with_its_number_and_records(monkeypatch):
 def test_a_theorem_is_no_confirmed_claim(findings, verdict, monkeypatch):
     monkeypatch.setattr(judging.targets, "find", lambda _: lambda _, found: found)
     measure = [{"_target_": "hand", "found": findings}]
-    claim = Claim("x", "it is so", "seed 1: x", "cost", measure, theorem=True)
+    claim = Claim("x", "it is so", "Notes A: x", "cost", measure, theorem=True)
     found = judging.judge(claim, Results(ROOT / "tests"))
     assert found.verdict == verdict and found.plain()["theorem"] is True
 
@@ -136,8 +136,8 @@ def test_one_comparison_decides_on_a_claim_and_on_its_contrary(
 ):
     monkeypatch.setattr(judging.targets, "find", lambda _: lambda _, found: found)
     measure = [{"_target_": "hand", "found": findings}]
-    one = Claim("x", "it is so", "seed 1: x", "cost", measure, {"below": 0})
-    other = Claim("y", "it is not", "seed 1: x", "cost", measure, {"below": 0}, denies="x")
+    one = Claim("x", "it is so", "Notes A: x", "cost", measure, {"below": 0})
+    other = Claim("y", "it is not", "Notes A: x", "cost", measure, {"below": 0}, denies="x")
     both = [judging.judge(claim, Results(ROOT / "tests")) for claim in (one, other)]
     assert [found.verdict for found in both] == [verdict, contrary]
 
@@ -148,11 +148,11 @@ def test_a_claim_that_denies_another_has_its_measure_and_rule(tmp_path, monkeypa
     monkeypatch.setattr(claims, "CONF", tmp_path / "conf")
     whole = {
         "statement": "x",
-        "source": "seed 1: x",
+        "source": "Notes A: x",
         "measure": {"_target_": "bench.verdicts.evidence.nothing", "needs": "a run"},
         "rule": {"below": 1},
     }
-    denying = {"statement": "y", "source": "seed 1: y", "denies": "x"}
+    denying = {"statement": "y", "source": "Notes A: y", "denies": "x"}
     record.write_json(folder / "x.yaml", whole)
     record.write_json(folder / "y.yaml", denying)
     x, y = claims.load()

@@ -1,6 +1,6 @@
 """The statements about bases: does an update depend on the axes in which a matrix is written?
 
-Those of the project's first seed: element-wise optimizers flatten a matrix and so disregard what
+Those of Notes A (docs/claims.md): element-wise optimizers flatten a matrix and so disregard what
 changes of basis leave as it is; Muon respects it. A basis is a pair of rotations: P for the
 outputs, Q for the inputs, which turn the weights W into P W Q and their gradient G into P G Q.
 """
@@ -19,8 +19,8 @@ from bench.laboratory.statements import updates
 from bench.laboratory.statements.check import (
     CONFIRMED,
     DEPENDS,
+    NOTES_A,
     REFUTED,
-    SEED_1,
     Array,
     Check,
     verdict,
@@ -82,7 +82,7 @@ def basis_equivariance(seed: int) -> Check:
         condition=f"{STEPS} steps on Gaussian gradients, {_size()}; Muon's largest deviation is "
         f"{max(of_muon):.0e} in fp64, {worst('fp32'):.0e} in fp32, {worst('bf16'):.0e} in bf16; "
         "confirmed if Muon's is rounding in fp64 and AdamW's above 0.1 in every basis",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -102,7 +102,7 @@ def elementwise_basis(seed: int) -> Check:
         verdict=verdict(not alike, len(alike) == len(found)),
         condition=f"{STEPS} steps on Gaussian gradients, {_size()}, {BASES} bases; {figures}; "
         f"independent of it: {', '.join(alike) or 'none'}; confirmed if none is, refuted if all",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -143,7 +143,7 @@ def trace_invariance(seed: int) -> Check:
         f"the diagonal: before the update or after it, the result differs, {figures}; confirmed if "
         "the trace stays and an update tells the diagonal apart, refuted if the trace does not "
         "stay",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -238,5 +238,5 @@ def rotated_problem(problem: Problem) -> Check:
         f"own basis, {rotated.mean():.4f} in rotated ones; Muon {final['Muon'].mean():.4f}; "
         f"largest / smallest - 1 over bases: AdamW {spread['AdamW']:.2f}, Muon "
         f"{spread['Muon']:.0e}; confirmed if Muon's is below 1e-6 and AdamW's above 0.1",
-        source=SEED_1,
+        source=NOTES_A,
     )

@@ -15,8 +15,8 @@ Spectra = dict[tuple[int, int], Array]  # by shape
 STEPS = 5
 NAMES = (*SETS, "polar_express")
 CONFIRMED, REFUTED, DEPENDS, OPEN = "confirmed", "refuted", "depends", "open"
-SEED_1, SEED_2 = "seed 1", "seed 2"
-DOCSTRING = f"{SEED_2}; Keller Jordan, docstring of zeropower_via_newtonschulz5"
+NOTES_A, NOTES_B = "Notes A", "Notes B"
+DOCSTRING = f"{NOTES_B}; Keller Jordan, docstring of zeropower_via_newtonschulz5"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The statements about coefficients, each a pure function of spectra or matrices.
 
-They are those of the project's second seed, which explains Keller Jordan's docstring
+They are those of Notes B (docs/claims.md), which explain Keller Jordan's docstring
 (github.com/KellerJordan/Muon) with figures of Su Jianlin (https://kexue.fm/archives/10592). Each
 returns what was measured, the verdict, and the rule that gives it.
 """
@@ -19,9 +19,9 @@ from bench.laboratory.statements.check import (
     CONFIRMED,
     DOCSTRING,
     NAMES,
+    NOTES_A,
+    NOTES_B,
     REFUTED,
-    SEED_1,
-    SEED_2,
     STEPS,
     Array,
     Check,
@@ -32,7 +32,7 @@ from bench.laboratory.statements.check import (
 )
 from optimizers.coefficients import KELLER, TAYLOR, per_step
 
-SIDE, SAMPLES = 1024, 1000  # of the seed's figures
+SIDE, SAMPLES = 1024, 1000  # of the figures in Notes B
 STARTS = 12
 STATISTICS: dict[str, Callable[[Array], Array]] = {
     "mean (s-1)^2": np.square,
@@ -74,7 +74,7 @@ def _products(name: str, statement: str, steps: int, claimed: int) -> Check:
         verdict=CONFIRMED if plain == claimed else REFUTED,
         condition=f"quintic triples in the plain form; cubic ones take {cubic}, and the Gram form "
         f"of a 1:4 matrix {gram}, most of them on the smaller side alone",
-        source=f"{SEED_1}; Keller Jordan, muon.py",
+        source=f"{NOTES_A}; Keller Jordan, muon.py",
     )
 
 
@@ -137,7 +137,7 @@ def _figure(
         unit="mean (s-1)^2",
         verdict=CONFIRMED if _agrees(found, figure, len(rows)) else REFUTED,
         condition="; ".join(filter(None, (note, rule))),
-        source=f"{SEED_2}; Su Jianlin, kexue.fm/archives/10592",
+        source=f"{NOTES_B}; Su Jianlin, kexue.fm/archives/10592",
     )
 
 
@@ -193,7 +193,7 @@ def stable_over_shapes(by_shape: Spectra) -> Check:
         verdict=verdict(ratio <= 2, ratio >= 10),
         condition=f"steadier sets: {', '.join(steadier) or 'none'}; better in every shape: "
         f"{', '.join(better) or 'none'}; confirmed up to a ratio of 2, refuted from 10",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -219,7 +219,7 @@ def precision(stacks: list[Matrices], kind: str) -> Check:
         verdict=verdict(worst[dtype] <= 0.05, min(worst.values()) > 0.05),
         condition=f"{kind} matrices, up to {max(s.s_bk.shape[1] for s in stacks)} rows; {figures}; "
         "confirmed up to 5 % in all three, refuted above it in all",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 

@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 
 from bench.laboratory.statements.check import (
     CONFIRMED,
+    NOTES_A,
     REFUTED,
-    SEED_1,
     STEPS,
     Array,
     Check,
@@ -45,8 +45,8 @@ def checks(seed: int) -> Iterator[Check]:
     except TorchDynamoException as error:  # without a C++ compiler, for one
         cause = getattr(error, "inner_exception", error)
         reason = f"torch.compile fails here: {type(cause).__name__}: {cause}".splitlines()[0]
-        yield unanswered("static_shapes", NO_RECOMPILATION, reason, SEED_1)
-        yield unanswered("compile_gain_of_same_work", GAIN, reason, SEED_1)
+        yield unanswered("static_shapes", NO_RECOMPILATION, reason, NOTES_A)
+        yield unanswered("compile_gain_of_same_work", GAIN, reason, NOTES_A)
     else:
         yield static_shapes(graphs)
         same = torch.compile(plain, backend=BACKEND, dynamic=False)
@@ -111,7 +111,7 @@ def static_shapes(graphs: Graphs) -> Check:
         verdict=CONFIRMED if graphs.later == 0 else REFUTED,
         condition=f"five steps on stacks of {len(SHAPES)} shapes, other matrices every step; the "
         f"first step compiled {graphs.first} graphs; confirmed if later ones compile none",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -167,7 +167,7 @@ def compile_gain(taken: dict[str, Array]) -> Check:
         "compiles, is left out; both do whole products; by pieces of the symmetric ones, as a step "
         f"of ours does, eager code gains {pieces:.2f}; confirmed if the interval is above 1.05, "
         "refuted if it ends at 1 or below",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from bench.laboratory import dynamics, recursion, search
-from bench.laboratory.statements.check import NAMES, SEED_2, STEPS, Array, Check, verdict
+from bench.laboratory.statements.check import NAMES, NOTES_B, STEPS, Array, Check, verdict
 from optimizers.coefficients import TAYLOR, Triple, per_step
 
 # Slopes above it are steep: hardly a triple keeps all values within a tenth of 1 there
@@ -30,7 +30,7 @@ def taylor_converges(rows: Array) -> Check:
         verdict=verdict(error < 1e-12, error >= 1e-12),
         condition=f"after {steps} steps in fp64, Gaussian, {rows.shape[1]} singular values; "
         "confirmed below 1e-12",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -57,7 +57,7 @@ def taylor_steps(rows: Array, tolerance: float, kind: str) -> Check:
         verdict=verdict(low > STEPS, high <= STEPS),
         condition=f"{kind}, {rows.shape[1]} singular values; for the relative Frobenius error the "
         f"median is {np.median(frobenius):g}; confirmed above {STEPS} steps",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -144,5 +144,5 @@ def _correlation(name: str, statement: str, x: list[float], y: list[float], how:
         unit="Spearman's rank correlation",
         verdict=verdict(low > 0.5, low <= 0),
         condition=f"{how}; confirmed if the interval is above 0.5, refuted if it reaches 0",
-        source=SEED_2,
+        source=NOTES_B,
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.check import CONFIRMED, REFUTED, SEED_1, Check, verdict
+from bench.laboratory.statements.check import CONFIRMED, NOTES_A, REFUTED, Check, verdict
 from bench.laboratory.statements.updates import SHAPE, Make, trained
 from bench.measuring import flops
 from optimizers.state import state_bytes
@@ -40,7 +40,7 @@ def adam_elementwise(seed: int) -> Check:
         f"with the gradients' entries permuted, AdamW's update differs from the permuted one by "
         f"{off_adamw:g} at most, Muon's by {off_muon:.2g}; confirmed if AdamW has none of both, "
         "and Muon has both",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -91,7 +91,7 @@ def lone_matrix_state() -> Check:
         condition=f"bytes of one {SIDE}x{SIDE} fp32 matrix: {figures}; of weights and state "
         f"together the saving is {of_both:.1%}, with the gradients too {of_all:.1%}; confirmed "
         f"from {HALF[0]:g} to {HALF[1]:g}",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 

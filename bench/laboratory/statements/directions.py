@@ -17,7 +17,7 @@ from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
 from bench.laboratory.statements.check import (
     DOCSTRING,
-    SEED_1,
+    NOTES_A,
     STEPS,
     Array,
     Check,
@@ -94,7 +94,7 @@ def exact_keeps_directions(found: list[Case]) -> Check:
         "kinds of matrices",
         verdict=verdict(max(off) < ROUNDING, max(off) >= ROUNDING),
         condition=f"confirmed if nothing but rounding is off them, below {ROUNDING:g}",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -110,7 +110,7 @@ def steps_keep_directions(found: list[Case]) -> Check:
         verdict=verdict(max(off) < OFF, min(off) >= OFF),
         condition=f"{_figures(found, off)}; in fp32 {finer:.0e} at most; confirmed below {OFF:g} "
         "for all kinds, refuted for none",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -166,7 +166,7 @@ def exact_normalizes_scale(found: list[Case]) -> Check:
         unit="largest |s-1|, exact msign in fp64: median and range over kinds of matrices",
         verdict=verdict(max(errors) < ROUNDING, max(errors) >= ROUNDING),
         condition=f"confirmed if all are 1 but for rounding, below {ROUNDING:g}",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -185,7 +185,7 @@ def steps_normalize_scale(found: list[Case]) -> Check:
         verdict=verdict(all(inside), not any(inside)),
         condition=f"{figures}; confirmed if all values of all kinds are within (0.5, 1.5), refuted "
         "if those of none are",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.data import batches
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.check import SEED_1, Check, verdict
+from bench.laboratory.statements.check import NOTES_A, Check, verdict
 from bench.training import loss
 from models import gpt2
 
@@ -47,7 +47,7 @@ def embedding_updates_sparse(seed: int) -> Check:
         condition=f"GPT-2 with a table of {text.vocab_size:,} rows, rows reached at step {STEPS}; "
         f"{'; '.join(figures)}; momentum moves rows of earlier steps too, and weight decay, here "
         f"none, would move all; confirmed if below {HALF:.0%} in every case, refuted if in none",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 

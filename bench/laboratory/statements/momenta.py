@@ -17,7 +17,7 @@ from bench.laboratory.statements import convergence
 from bench.laboratory.statements.check import (
     DOCSTRING,
     NAMES,
-    SEED_2,
+    NOTES_B,
     STEPS,
     Array,
     Check,
@@ -85,7 +85,7 @@ def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> C
         verdict=verdict(all(near), not any(near)),
         condition=f"momenta of training, by ({', '.join(f'{k:.4f}' for k in triple[0])}): {each}; "
         f"confirmed if within {NEAR:.0%} of the figure for every kind, refuted if for none",
-        source=f"{SEED_2}; Su Jianlin, kexue.fm/archives/10592",
+        source=f"{NOTES_B}; Su Jianlin, kexue.fm/archives/10592",
     )
 
 
@@ -99,7 +99,7 @@ def official_not_optimal(unseen: Array, fitted: list[Triple]) -> Check:
         verdict=verdict(removed.low > 0, removed.high <= 0),
         condition="momenta of training, fitted to those of other layers; confirmed if the "
         "interval is above 0, refuted if it is below",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -119,7 +119,7 @@ def official_beats_taylor(by_kind: Kinds) -> Check:
         condition=f"{STEPS} steps of both, momenta of training; worse than the theoretical ones "
         f"for {', '.join(worse) or 'none'}; confirmed if less than half the error for every kind "
         "of layer, refuted if more for every one",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -134,7 +134,7 @@ def fewer_steps(by_kind: Kinds) -> Check:
         verdict=verdict(min(needed) > STEPS, max(needed) <= STEPS),
         condition=f"momenta of training; confirmed if more than {STEPS} for every kind of layer, "
         "refuted if for none",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -154,7 +154,7 @@ def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
         verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
         condition=f"{STEPS} steps, momenta of training, fitted to other layers': {figures}; "
         "confirmed if the best removes less than half, refuted if more",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -172,7 +172,7 @@ def stable_over_kinds(by_kind: Kinds) -> Check:
         verdict=verdict(most / least <= 2, most / least >= 10),
         condition=f"momenta of training; best for {min(errors, key=errors.__getitem__)}, worst for "
         f"{max(errors, key=errors.__getitem__)}; confirmed up to a ratio of 2, refuted from 10",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 

@@ -8,7 +8,7 @@ from scipy.stats import binned_statistic
 from torch import Tensor
 
 from bench.laboratory.statements import directions
-from bench.laboratory.statements.check import SEED_1, Array, Check, over, verdict
+from bench.laboratory.statements.check import NOTES_A, Array, Check, over, verdict
 from bench.laboratory.statements.directions import ROUNDING, Case, off_directions, official
 
 BINS = 200  # of an element-wise map's input
@@ -46,7 +46,7 @@ def elementwise_reaches(found: list[Case]) -> Check:
         condition=f"the nearest by conditional means, {BINS} bins; {figures}; the signs of the "
         f"entries have {min(signs):.0%} to {max(signs):.0%} of their norm off the directions; "
         "confirmed if the nearest is above 0.1 everywhere, refuted if nowhere",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -91,7 +91,7 @@ def steepest_in_spectral_norm(found: list[Case]) -> Check:
         condition=f"exact msign {exact:.6f}; official coefficients: {figures}, their largest "
         f"singular value being above 1; the signs {min(signs):.2f} to {max(signs):.2f}; confirmed "
         "if exact msign reaches 1 and the official coefficients 0.95, refuted if msign does not",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -121,7 +121,7 @@ def norms(found: list[Case], seed: int) -> Check:
         condition=f"{figures}; the Frobenius norm changes by {max(of_frobenius):.0e} at most; "
         "Gaussian matrices have no structure to lose; confirmed if the Frobenius norm stays and "
         "the spectral norm of some matrices changes by a tenth",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -140,5 +140,5 @@ def trace_is_sum_of_eigenvalues(seed: int) -> Check:
         verdict=verdict(off < ROUNDING, off >= ROUNDING),
         condition=f"a Gaussian {SIDE}x{SIDE} matrix in fp64; confirmed but for rounding, below "
         f"{ROUNDING:g}",
-        source=SEED_1,
+        source=NOTES_A,
     )

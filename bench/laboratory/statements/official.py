@@ -1,6 +1,6 @@
 """The statements about the official coefficients: how steep, how good, and what they leave to gain.
 
-Those of the project's second seed that are about errors; shapes enter by their singular values.
+Those of Notes B (docs/claims.md) that are about errors; shapes enter by their singular values.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from bench.laboratory.search import Fit
 from bench.laboratory.statements.check import (
     DOCSTRING,
     NAMES,
-    SEED_2,
+    NOTES_B,
     STEPS,
     Array,
     Check,
@@ -59,7 +59,7 @@ def taylor_is_second_order() -> Check:
         unit="largest difference of a coefficient",
         verdict=verdict(difference < 1e-12, difference >= 1e-12),
         condition="of 1 / sqrt(s^2) around 1, by the binomial series; confirmed below 1e-12",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -128,7 +128,7 @@ def official_beats_taylor(by_shape: Spectra) -> Check:
         condition=f"{STEPS} steps of both, Gaussian matrices; worse than the theoretical ones at "
         f"{_shapes(shape for shape, ratio in ratios.items() if ratio > 1)}; confirmed if less than "
         "half the error in every shape, refuted if more in every shape",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -147,7 +147,7 @@ def fewer_steps(by_shape: Spectra) -> Check:
         condition="Gaussian matrices; no more than the official ones at "
         f"{_shapes(shape for shape, steps in needed.items() if steps <= STEPS)}; confirmed if more "
         f"than {STEPS} in every shape, refuted if in none",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -202,7 +202,7 @@ def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Arra
         condition=f"{STEPS} quintic steps or less work, Gaussian, {unseen.shape[1]} singular "
         f"values, fitted to other spectra: {figures}; what training gains by it is for the "
         "experiments; confirmed if the best removes less than half, refuted if more",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 

@@ -13,7 +13,7 @@ from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
 from bench.laboratory.statements.check import (
     DOCSTRING,
-    SEED_2,
+    NOTES_B,
     STEPS,
     Array,
     Check,
@@ -139,7 +139,7 @@ def works_in_bf16(stacks: dict[str, Matrices]) -> Check:
         condition=f"{SIDE}x{SIDE}; values above {escape:.3f} would escape; relative deviation from "
         f"fp64 after {STEPS} and {LONGEST} steps: {figures}; confirmed if none comes there and the "
         f"deviation after {STEPS} steps is below 0.05, refuted if one does",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -185,7 +185,7 @@ def small_values_near_zero(stack: Matrices) -> Check:
         f"{SMALL:g} of the norm: what is off them there / all that is there: {figures}; a step "
         "lifts value and rounding alike, so that either set may be ahead; confirmed if the ratio "
         "is below 1, refuted if not",
-        source=SEED_2,
+        source=NOTES_B,
     )
 
 
@@ -208,5 +208,5 @@ def hardware() -> Check:
         "the official coefficients are insensitive to the hardware",
         "only this machine was at hand, where the checks of precision ran in fp64, fp32, fp16 and "
         "bf16; missing: the same on an accelerator and on another processor",
-        SEED_2,
+        NOTES_B,
     )

@@ -63,7 +63,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
 
 
 def checks(samples: int, seed: int) -> Iterator[Check]:
-    """samples: spectra of the seed's own figures; the other checks take fewer."""
+    """samples: spectra of the figures in Notes B; the other checks take fewer."""
     yield coefficients.products_a_step()
     yield coefficients.products_in_five_steps()
     rows, unseen = (spectra.gaussian(SIDE, SIDE, samples, s) for s in (seed, seed + 1))

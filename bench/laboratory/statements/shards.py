@@ -15,7 +15,7 @@ from bench.laboratory import matrices
 from bench.laboratory.matrices import Matrices, frobenius
 from bench.laboratory.settings import Source
 from bench.laboratory.statements import updates
-from bench.laboratory.statements.check import SEED_1, STEPS, Array, Check, over, verdict
+from bench.laboratory.statements.check import NOTES_A, STEPS, Array, Check, over, verdict
 from bench.laboratory.statements.updates import SHAPE, Make, deviation, trained
 from optimizers.coefficients import KELLER
 from optimizers.orthogonalize import msign, orthogonalize
@@ -62,7 +62,7 @@ def adam_shards(seed: int) -> Check:
         verdict=verdict(max(off) == 0, max(off) > 1e-6),
         condition=f"{updates.STEPS} steps, {SHAPE[0]}x{SHAPE[1]} in fp32, columns in {_counts()} "
         "shards, an optimizer each; confirmed if equal bit by bit, refuted above 1e-6",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -78,7 +78,7 @@ def muon_needs_whole_matrix(seed: int) -> Check:
         verdict=verdict(min(off) > 0.01, max(off) < 1e-10),
         condition=f"{updates.STEPS} steps on Gaussian gradients, {SHAPE[0]}x{SHAPE[1]} in fp64; "
         f"{_figures(off)}; confirmed if every one is above 0.01, refuted if all are rounding",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 
@@ -140,7 +140,7 @@ def blockwise_deviation(stacks: list[Matrices]) -> Check:
         f"orthogonality error of exact blocks: {_ranges(errors)}; five steps on the whole "
         f"are themselves {min(steps):.2f} to {max(steps):.2f} off; confirmed if blocks are never "
         f"further off than these, refuted if always ({sum(closer)} of {len(closer)} are not)",
-        source=SEED_1,
+        source=NOTES_A,
     )
 
 

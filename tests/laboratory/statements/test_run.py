@@ -1,4 +1,4 @@
-"""The seed's statements: verdicts follow from what is measured, not from what is expected."""
+"""Statements of both notes: verdicts follow from what is measured, not from what is expected."""
 
 import json
 
