@@ -17,8 +17,6 @@ from tests.helpers import commands, fake_results
 from tests.helpers.advice import SMALL, measured, own_run, settle
 from tests.helpers.commands import ROOT
 
-PAGE = ROOT / "docs" / "advice.md"
-
 
 def advise(folder, *overrides: str) -> tuple[dict, list[str]]:
     said: list[str] = []
@@ -142,22 +140,12 @@ def test_a_model_of_ones_own_from_the_folder_where_the_command_is_typed(tmp_path
     assert "reading the settings" in done.stderr.splitlines()[0]
 
 
-def test_help_names_every_setting_and_the_pages_commands_are_accepted():
+def test_help_names_every_setting_and_the_page():
     done = commands.command("--help", entry="advise")
     for key in yaml.safe_load((ROOT / "conf" / "advise.yaml").read_text()):
         if key not in ("defaults", "hydra"):
             assert f"{key}:" in done.stdout, key
     assert "docs/advice.md" in done.stdout
-    lines = re.findall(r"bench/advise\.py ([^\n`#]+)", PAGE.read_text())
-    assert len(lines) >= 3
-    for line in lines:
-        asked = [word for word in shlex.split(line) if ":" not in word and "source=" not in word]
-        settle(*(word for word in asked if word != "model=hub" and not word.startswith("+")))
-
-
-def test_the_pages_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", PAGE.read_text()):
-        assert (PAGE.parent / target).exists(), target
 
 
 def test_a_sweep_of_ones_own_near_the_case_decides_it(tmp_path):

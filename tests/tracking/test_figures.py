@@ -95,7 +95,7 @@ def named(names) -> set[str]:
 def tables() -> list[set[str]]:
     """The names in the first column of each table of docs/trackers.md, and in the second."""
     rows = [line.split("|")[1:3] for line in DOCUMENT.splitlines() if line.startswith("| `")]
-    at = DOCUMENT.count("| `", 0, DOCUMENT.index("### Names of before"))
+    at = DOCUMENT.count("| `", 0, DOCUMENT.index("### Earlier names"))
     cells = [[set(re.findall(r"`([^`]+)`", cell)) for cell in row] for row in rows]
     return [
         set().union(*(row[i] for row in part)) for i, part in ((0, cells[:at]), (1, cells[at:]))
