@@ -29,6 +29,7 @@ def page(results: list[dict[str, Any]]) -> str:
         + ", ".join(f"{len(rows)} {status}" for status, rows in by_status.items() if rows)
         + ". Heads whose rows gradients at the attention's inputs confirm: "
         f"{sum(c['agree'] for c in checked)}, contradict: {sum(c['differ'] for c in checked)}.",
+        "Of each type stand the heads of q, k and v, and below it what is kept whole, and why.",
         "Three steps: "
         + "; ".join(f"{arm}: {said}" for arm, said in count.items())
         + f". Refused is said before step 1, where {REFUSED}.",
@@ -44,28 +45,21 @@ STATUSES = ("read whole", "kept whole", "not built", "failed")
 
 
 def _rows_of(status: str, rows: list[dict[str, Any]]) -> list[str]:
-    cells: list[tuple[Any, ...]]
-    head: tuple[str, ...]
-    if status in ("not built", "failed"):
-        cells = [(r["type"], r["task"], r["why"]) for r in rows]
-        head = ("type", "of", "why")
-    else:
-        head = ("type", "of", "heads q, k, v", "gradients", "steps", "kept whole, and why")
-        cells = [
-            (
-                r["type"],
-                r["task"],
-                ", ".join(map(str, r["heads"].values())),
-                "{agree} agree, {differ} differ".format(**r["checked"]),
-                "ok" if set(r["steps"].values()) == {"ok"} else _refused(r["steps"]),
-                "<br>".join(f"`{name}`: {why}" for name, why in r["kept"])
-                + (f"<br>{r['warning']}" if r["warning"] else ""),
-            )
-            for r in rows
-        ]
-    lines = [head, ["---"] * len(head), *cells]
-    return ["| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines]
+    """An item for each type: a table would be wider than a page."""
+    lines = []
+    for r in rows:
+        begin = f"- **{r['type']}**, {r['task']}: "
+        if status in ("not built", "failed"):
+            lines.append(begin + r["why"])
+            continue
+        heads = ", ".join(map(str, r["heads"].values()))
+        checked = "gradients {agree} agree, {differ} differ".format(**r["checked"])
+        steps = "ok" if set(r["steps"].values()) == {"ok"} else _refused(r["steps"])
+        lines.append(f"{begin}heads {heads}; {checked}; steps {steps}")
+        lines += [f"  - `{name}`: {why}" for name, why in r["kept"]]
+        lines += [f"  - {r['warning']}"] if r["warning"] else []
+    return lines
 
 
 def _refused(steps: dict[str, str]) -> str:
-    return "<br>".join(f"{arm}: {how}" for arm, how in steps.items() if how != "ok")
+    return ", ".join(f"{arm}: {how}" for arm, how in steps.items() if how != "ok")

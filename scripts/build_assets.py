@@ -3,7 +3,7 @@
     python scripts/build_assets.py
 
 Needs npm, apt-get with dpkg-deb (Debian 12), pip, and this project installed. Sources are checked
-against the sha256 below, and what was written against the table in bench/assets/THIRD_PARTY.md.
+against the sha256 below, and what was written against the list in bench/assets/THIRD_PARTY.md.
 """
 
 import argparse
@@ -65,10 +65,10 @@ def main() -> None:
         build_tokenizers(Path(work), parts["train"], digests)
     notice = (ASSETS / "THIRD_PARTY.md").read_text("utf-8")
     for name, digest in digests.items():
-        print(name, digest, "" if f"`{name}` | `{digest}`" in notice else "NOT IN THIRD_PARTY.md")
+        print(name, digest, "" if f"`{name}`: `{digest}`" in notice else "NOT IN THIRD_PARTY.md")
     size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
     print(f"{size / 1e6:.1f} MB in {ASSETS}")
-    if not all(f"`{name}` | `{digest}`" in notice for name, digest in digests.items()):
+    if not all(f"`{name}`: `{digest}`" in notice for name, digest in digests.items()):
         sys.exit("bench/assets/THIRD_PARTY.md does not describe what was built")
 
 

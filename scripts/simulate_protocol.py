@@ -60,12 +60,11 @@ def main() -> None:
 
 
 def table(found: dict[str, Summary], repetitions: int) -> str:
-    heads = ("two optimizers", "mean difference", "called real", "beyond", "equal", "covered")
-    rows = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    rows = ["two optimizers | mean difference; called real, beyond, equal; covered", "--- | ---"]
     for name, one in found.items():
-        shares = (one.real, one.beyond, one.equal, one.covers)
+        shares = ", ".join(f"{share:.1%}" for share in (one.real, one.beyond, one.equal))
         mean = f"{one.mean:+.4f}".replace("-", "−")
-        rows.append(" | ".join([name, mean, *(f"{share:.1%}" for share in shares)]))
+        rows.append(f"{name} | {mean}; {shares}; {one.covers:.1%}")
     error = math.sqrt(0.05 * 0.95 / repetitions)
     note = (
         f"{repetitions:,} repetitions each; the standard error of a share of 5 % is {error:.1%}. "

@@ -17,7 +17,7 @@ from bench.settings.errors import UserError
 from tests.helpers.commands import ROOT
 
 DIGESTS = dict(
-    re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (ASSETS / "THIRD_PARTY.md").read_text("utf-8"))
+    re.findall(r"- `(\S+)`: `([0-9a-f]{64})`, ", (ASSETS / "THIRD_PARTY.md").read_text("utf-8"))
 )
 
 

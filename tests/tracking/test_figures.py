@@ -92,14 +92,12 @@ def named(names) -> set[str]:
     return {re.sub(r"^(lr|grad/norm|.*/(?:rms|weight_ratio))/\w+$", r"\1/<role>", n) for n in names}
 
 
-def tables() -> list[set[str]]:
-    """The names in the first column of each table of docs/trackers.md, and in the second."""
-    rows = [line.split("|")[1:3] for line in DOCUMENT.splitlines() if line.startswith("| `")]
-    at = DOCUMENT.count("| `", 0, DOCUMENT.index("### Earlier names"))
-    cells = [[set(re.findall(r"`([^`]+)`", cell)) for cell in row] for row in rows]
-    return [
-        set().union(*(row[i] for row in part)) for i, part in ((0, cells[:at]), (1, cells[at:]))
-    ]
+def documented() -> list[set[str]]:
+    """The names that docs/trackers.md explains, and those that it says earlier ones have now."""
+    now, _, earlier = DOCUMENT.partition("### Earlier names")
+    explained = re.findall(r"^- (`[^:]+`): ", now, flags=re.M)
+    renamed = re.findall(r"^- .* → (.*)$", earlier, flags=re.M)
+    return [set(re.findall(r"`([^`]+)`", " ".join(some))) for some in (explained, renamed)]
 
 
 def test_the_document_has_every_name_that_runs_log_and_no_other(train, tmp_path):
@@ -112,7 +110,7 @@ def test_the_document_has_every_name_that_runs_log_and_no_other(train, tmp_path)
         shown = Figures(one)
         logged |= figures.summary(one).keys()
         logged |= {name for line in record.lines(file) for name in shown.of(line)}
-    now, after_before = tables()
+    now, after_before = documented()
     assert named(logged) == now
     assert after_before - {"run/"} <= now
 
