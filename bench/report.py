@@ -22,12 +22,13 @@ if __name__ == "__main__":
 
 from importlib.util import find_spec
 
+from bench.display import terminal
 from bench.records import archive, files, ledger, record
 from bench.records import merge as merging
 from bench.reporting import content as report_content
 from bench.reporting import markdown, own_next, screen, spreadsheet
 from bench.reporting.content import Content
-from bench.settings import command, mistakes
+from bench.settings import command
 from bench.settings.errors import UserError
 from bench.studies import versus
 from bench.studies.results import Results
@@ -63,15 +64,12 @@ def asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=", ".join(SETTINGS))
     setattr(parser, "error", command.refuse_option)  # noqa: B010, argparse's prints its usage
     found = parser.parse_intermixed_args(arguments)
-    given = {"results_dir": str(ROOT / "results") if found.results is None else found.results}
-    for word in found.settings:
-        key, equals, value = word.partition("=")
-        if key not in SETTINGS or not equals:
-            raise UserError(f"{word}: no such setting; {mistakes.nearest(key, SETTINGS)}")
-        given[key] = value
-    if "compare" in given and "merge" in given:
+    results = str(ROOT / "results") if found.results is None else found.results
+    known = dict.fromkeys(SETTINGS) | {"results_dir": results}
+    given = command.given(found.settings, known)
+    if given["compare"] is not None and given["merge"] is not None:
         raise UserError("compare= and merge=: one at a time")
-    return argparse.Namespace(**vars(found) | dict.fromkeys(SETTINGS) | given)
+    return argparse.Namespace(**vars(found) | given)
 
 
 def obey(given: argparse.Namespace) -> int:
@@ -100,18 +98,12 @@ def merge(source: Path, results: Path) -> int:
 def compare(folder: Path, given: argparse.Namespace) -> int:
     """Print two groups of runs against each other."""
     found = versus.compare(archive.read(folder, given.published).runs, given.compare)
-    console = screen.console()
     for letter, name, runs in zip("AB", found.names, (found.ours, found.theirs), strict=True):
-        screen.say(console, screen.group(letter, name, runs))
+        terminal.show(screen.group(letter, name, runs))
     if found.losses:
-        console.print(screen.losses(found))
-    for note in screen.notes(found):
-        screen.say(console, note)
-    table = screen.settings(found)
-    if table:
-        console.print(table)
-    else:
-        screen.say(console, "They differ in no setting but the seed.")
+        terminal.show(screen.losses(found))
+    terminal.show(*screen.notes(found))
+    terminal.show(screen.settings(found) or "They differ in no setting but the seed.")
     return 0
 
 
@@ -142,12 +134,11 @@ def report(folder: Path, given: argparse.Namespace) -> int:
 
 def tell(content: Content, missing: list[str]) -> None:
     """One's own runs, how much else there is, what to type next, and where to look."""
-    folder, console = content.results.folder, screen.console()
+    folder = content.results.folder
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
     tables = screen.own(content.own)
-    for table in tables:
-        console.print(table)
+    terminal.show(*tables)
     if more := screen.left(content.own, len(tables)):
         print(more)
     print(f"{len(content.results.archive.runs)} runs, {len(content.verdicts)} claims")

@@ -1,6 +1,6 @@
 """Copy an experiment's finished cells to results/records/, where results are committed.
 
-python scripts/publish.py EXPERIMENT [--results results]
+python scripts/publish.py EXPERIMENT [results_dir=results]
 
 A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
 results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 from bench.records import archive, ledger, record
+from bench.settings import command
+from bench.settings.errors import UserError
 from bench.studies import lines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,23 +78,30 @@ def put_lines(ended: list[dict], results: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where runs/ is")
-    asked = parser.parse_args()
-    read = [(f, archive.ended(f.parent)) for f in asked.results.glob("runs/*/record.json")]
+    parser.add_argument("settings", nargs="*", metavar="results_dir=FOLDER", help="where runs/ is")
+    parser.add_argument("--results", default=str(ROOT / "results"), help=argparse.SUPPRESS)
+    asked = parser.parse_intermixed_args()
+    try:
+        given = command.given(asked.settings, {"results_dir": asked.results})
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    results = Path(given["results_dir"])
+    read = [(f, archive.ended(f.parent)) for f in results.glob("runs/*/record.json")]
     odd = [(f, why) for f, why in read if isinstance(why, str) and not why.startswith("not ended")]
     for file, why in odd:
         print(f"left out: {file}: {why}", file=sys.stderr)
     found = [one for _, one in read if isinstance(one, dict)]
-    ended = [r for r in found if parts(asked.results, r, asked.experiment)]
+    ended = [r for r in found if parts(results, r, asked.experiment)]
     if not ended:
-        known = sorted({p["experiment"] for r in found for p in parts(asked.results, r)})
-        print(f"{asked.experiment}: no ended run of it in {asked.results}/runs; there is {known}")
+        known = sorted({p["experiment"] for r in found for p in parts(results, r)})
+        print(f"{asked.experiment}: no ended run of it in {results}/runs; there is {known}")
         return 1
     clean = [r for r in ended if committed(r)]
-    dirty = [r["cell"] for r in ended if not committed(r)] + put_lines(clean, asked.results)
+    dirty = [r["cell"] for r in ended if not committed(r)] + put_lines(clean, results)
     if dirty:
         print(f"made from uncommitted code, not published: {', '.join(dirty)}", file=sys.stderr)
-    target = put(clean, asked.results, asked.experiment)
+    target = put(clean, results, asked.experiment)
     note_age(asked.experiment)
     not_ended = len(read) - len(found) - len(odd)
     print(f"{len(clean)} records in {target.relative_to(ROOT)}; {not_ended} runs have not ended")

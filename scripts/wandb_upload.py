@@ -1,11 +1,11 @@
 """Log finished records in Weights & Biases, for runs made with tracker=none.
 
-python scripts/wandb_upload.py [--results results] [--records FOLDER] [--mode offline|online]
+python scripts/wandb_upload.py [results_dir=results] [--records FOLDER] [--mode offline|online]
                                [--project muonbench] [--entity NAME]
 
 Each finished or diverged record becomes the W&B run that it would have had live: every line of its
 metrics.jsonl or, where there is none, of the record's curve. Only W&B's own clock shows the upload.
-RESULTS/wandb/logged.jsonl lists what W&B has, also from live runs; those are not logged again.
+wandb/logged.jsonl there lists what W&B has, also from live runs; those are not logged again.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from bench.records import archive, record
+from bench.settings import command
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.tracking import tracker as tracking
@@ -63,27 +64,30 @@ def main() -> int:
     assert isinstance(block, dict)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--results", type=Path, default=Path("results"), help="has runs/ and wandb/")
-    add("--records", type=Path, metavar="FOLDER", help="take its *.json in place of RESULTS/runs")
+    add("settings", nargs="*", metavar="results_dir=FOLDER", help="has runs/ and wandb/")
+    add("--results", default="results", help=argparse.SUPPRESS)  # as results_dir= was called
+    add("--records", type=Path, metavar="FOLDER", help="take its *.json in the place of runs/")
     add("--mode", choices=("offline", "online"), default=block["mode"])
     add("--project", default=block["project"])
     add("--entity", help="a user or team; the account's own where left out")
-    asked = parser.parse_args()
-    folder, pattern = asked.results / "runs", "*/record.json"
-    if asked.records:
-        folder, pattern = asked.records, "**/*.json"
-    files = sorted(folder.glob(pattern))
+    asked = parser.parse_intermixed_args()
     block |= {"mode": asked.mode, "project": asked.project, "entity": asked.entity}
     try:
+        given = command.given(asked.settings, {"results_dir": asked.results})
+        results = Path(given["results_dir"])
+        folder, pattern = results / "runs", "*/record.json"
+        if asked.records:
+            folder, pattern = asked.records, "**/*.json"
+        files = sorted(folder.glob(pattern))
         if not files:
             raise UserError(f"{folder}: no record there ({pattern})")
-        count = upload_all(files, block, asked.results)
+        count = upload_all(files, block, results)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     print(", ".join(f"{n} {kind}" for kind, n in sorted(count.items())))
     if any("offline" in kind for kind in count) or asked.mode == "offline":
-        print(f"send what is offline: wandb sync {asked.results}/wandb/offline-run-*")
+        print(f"send what is offline: wandb sync {results}/wandb/offline-run-*")
     return 0
 
 

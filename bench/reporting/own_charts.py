@@ -16,7 +16,7 @@ from bench.reporting.style import (
     tips,
     told_apart,
 )
-from bench.studies import curves
+from bench.studies import curves, groups
 from bench.studies.pairs import Bench, Group
 
 
@@ -52,8 +52,8 @@ def loss(bench: Bench, against: str) -> alt.LayerChart | None:
     y = alt.Y("mean:Q", title=label, scale=scale)
     tooltip = tips(("step:Q", "step"), ("x:Q", title))
     layers = banded(rows, (least, most), x, y, encoded, tooltip)
-    notes = f"{own_runs.about(bench)}; mean over seeds; band: 95 % interval"
-    return chart(layers, f"{own_runs.title(bench)}: validation loss over {against}", notes, HEIGHT)
+    notes = f"{groups.about(bench)}; mean over seeds; band: 95 % interval"
+    return chart(layers, f"{groups.title(bench)}: validation loss over {against}", notes, HEIGHT)
 
 
 def seconds_at(group: Group, step: int) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from bench.reporting import own_next, own_runs
 from bench.reporting.content import Content
 from bench.reporting.marked import escaped, table
+from bench.studies import groups
 
 
 def your_runs(content: Content, shown: Collection[str]) -> list[str]:
@@ -13,7 +14,7 @@ def your_runs(content: Content, shown: Collection[str]) -> list[str]:
         return []
     parts = ["## Your runs"]
     for number, bench in enumerate(content.own.benches, 1):
-        parts += [f"### {escaped(own_runs.title(bench))}", f"{escaped(own_runs.about(bench))}."]
+        parts += [f"### {escaped(groups.title(bench))}", f"{escaped(groups.about(bench))}."]
         parts += [table(own_runs.table(bench)), escaped(own_runs.lead(bench))]
         for against in own_runs.AGAINST:
             place = own_runs.picture(number, against)

@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from bench.reporting.own_runs import OwnRuns, mean, title
+from bench.reporting.own_runs import OwnRuns
 from bench.studies import differing
+from bench.studies.groups import mean, title
 from bench.studies.pairs import Bench, Group
 
 PYTHON = "python bench/train.py"

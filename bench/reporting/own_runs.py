@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from bench.display.cells import NONE, Cell, Table
 from bench.display.numbers import megabytes, short
 from bench.records.archive import Run
-from bench.studies import pairs, stats, words
+from bench.studies import pairs, words
+from bench.studies.groups import mean, throughput
 from bench.studies.pairs import Bench, Group
 
 DRAWN = 6  # benches whose curves are drawn
@@ -35,23 +36,6 @@ def gather(runs: Iterable[Run], declared: Iterable[str]) -> OwnRuns:
 
 
 # words and tables ---------------------------------------------------------------------------------
-
-
-def title(bench: Bench) -> str:
-    """gpt2_nano on sotu"""
-    one = bench.record
-    return f"{one['model']} on {one.get('data') or 'unknown data'}"
-
-
-def about(bench: Bench) -> str:
-    """What the runs have in common: 600 steps of 1,024 tokens, fp32 on cpu"""
-    one, shared = bench.record, pairs.conditions(bench.record)
-    steps, size = shared["train.steps"], shared["batch"]
-    unit = "images" if one.get("images_per_step") else "tokens"
-    length = "by time" if steps is None else f"{steps:,} steps"
-    length += f" of {size:,.0f} {unit}" if size else ""
-    size_of_model = f"{one['parameters'] / 1e6:.3g} M parameters"
-    return f"{size_of_model}, {length}, {one['precision']} on {shared['device']}"
 
 
 def lead(bench: Bench) -> str:
@@ -99,10 +83,6 @@ def _row(one: Group, bench: Bench) -> list[Cell]:
     ]
 
 
-def mean(one: Group, key: str) -> stats.Estimate:
-    return stats.mean_interval(list(one.values(key).values()))
-
-
 def difference(one: Group, bench: Bench) -> Cell:
     """To the baseline, or why there is none."""
     if one is bench.baseline:
@@ -112,11 +92,3 @@ def difference(one: Group, bench: Bench) -> Cell:
     estimate = one.difference
     tone = "good" if estimate.high < 0 else "bad" if estimate.low > 0 else "unknown"
     return Cell(*words.span(estimate, "+"), tone)
-
-
-def throughput(one: Group) -> float | None:
-    """Tokens or images a second of forward, backward and step, as medians."""
-    times = [one.median(key, "median") for key in ("forward_backward_ms", "optimizer_ms")]
-    size = pairs.batch(one.runs[0].record)
-    known = [ms for ms in times if ms is not None]
-    return 1e3 * size / sum(known) if size and len(known) == len(times) and sum(known) else None

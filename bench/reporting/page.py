@@ -20,7 +20,7 @@ from bench.reporting import communication as report_communication
 from bench.reporting import cost_charts, own_charts, own_next, own_runs
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
-from bench.studies import words
+from bench.studies import groups, words
 from bench.studies.comparison import Comparison
 from bench.verdicts import judging, waiting
 from bench.verdicts.finding import Finding
@@ -75,8 +75,8 @@ def your_runs(content: Content) -> dict[str, Any]:
     return {
         "benches": [
             {
-                "title": own_runs.title(bench),
-                "about": own_runs.about(bench),
+                "title": groups.title(bench),
+                "about": groups.about(bench),
                 "lead": own_runs.lead(bench),
                 "table": own_runs.table(bench),
                 "charts": [

@@ -1,40 +1,14 @@
 """What a report says on the terminal: one's own runs, and two groups against each other."""
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from bench.display.numbers import duration, short
-from bench.reporting import own_runs
+from bench.display.numbers import duration
+from bench.display.terminal import add, plain_table
 from bench.reporting.own_runs import OwnRuns
-from bench.studies import pairs, versus, words
-from bench.studies.pairs import Bench, Group
-from bench.studies.stats import Estimate
+from bench.studies import groups, pairs, versus, words
 from bench.studies.versus import Loss, Reached, Versus
 
 MOST = 20  # rows of one's own runs; all of them are in the report
-
-
-def console() -> Console:
-    """As wide as the terminal; elsewhere as wide as most are."""
-    return Console(width=None if Console().is_terminal else 80, highlight=False)
-
-
-def say(console: Console, text: str) -> None:
-    console.print(Text(text))
-
-
-def plain_table(*heads: str) -> Table:
-    """Without lines; the first column folds, so that all fit a narrow terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def add(table: Table, *texts: str) -> None:
-    """A row; brackets in it are text."""
-    table.add_row(*map(Text, texts))
 
 
 # one's own runs -----------------------------------------------------------------------------------
@@ -47,7 +21,7 @@ def own(found: OwnRuns) -> list[Table]:
     for bench in found.benches:
         if rows and rows + len(bench.groups) > MOST:
             break
-        tables.append(bench_table(bench))
+        tables.append(groups.table(bench))
         rows += len(bench.groups)
     return tables
 
@@ -56,49 +30,6 @@ def left(found: OwnRuns, shown: int) -> str | None:
     """How many benches are shown in the report alone."""
     more = len(found.benches) - shown
     return f"{more} more settings of yours are in the report" if more else None
-
-
-def bench_table(bench: Bench) -> Table:
-    unit = "images/s" if bench.record.get("images_per_step") else "tokens/s"
-    table = plain_table("", "test loss", "to AdamW", "n", unit, "share", "state", "peak")
-    table.title = Text(f"{own_runs.title(bench)}: {own_runs.about(bench)}")
-    for one in bench.groups:
-        rate, memory = own_runs.throughput(one), ("optimizer_state_bytes", "total")
-        add(
-            table,
-            one.name,
-            words.span(own_runs.mean(one, "test_loss"))[0],
-            against(one, bench),
-            ran(one),
-            "–" if rate is None else short(rate),
-            words.percent(one.median("optimizer_share"), places=0),
-            size(one.median(*memory)),
-            size(one.median("peak_memory_bytes")),
-        )
-    return table
-
-
-def ran(one: Group) -> str:
-    """Finished runs; with a mark for those that diverged."""
-    finished = sum(run.record["status"] == "finished" for run in one.runs)
-    return f"{finished}" + f" of {len(one.runs)}" * (finished < len(one.runs))
-
-
-def against(one: Group, bench: Bench) -> str:
-    if one is bench.baseline:
-        return "baseline"
-    return "–" if one.difference is None else plus_minus(one.difference)
-
-
-def plus_minus(one: Estimate) -> str:
-    """The mean with half its 95 % interval; of one seed the mean alone."""
-    places = words.decimals(one, 4)
-    mean = words.plain(one.mean, places, "+")
-    return f"{mean} ±{(one.high - one.low) / 2:.{places}f}" if one.n > 1 else f"{mean} (n=1)"
-
-
-def size(value: float | None) -> str:
-    return "–" if value is None else f"{short(value)}B"
 
 
 # two groups ---------------------------------------------------------------------------------------
@@ -176,7 +107,7 @@ def to_equal(which: str, other: str, one: Reached) -> str:
 def settings(found: Versus) -> Table | None:
     if not found.differing:
         return None
-    table = plain_table("settings that differ", "A", "B")
+    table = plain_table("settings that differ", "A", "B", words=(0, 1, 2))
     for row in found.differing:
         add(table, *row)
     return table

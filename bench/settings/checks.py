@@ -24,6 +24,11 @@ def refuse_loose_part(settings: Settings) -> None:
             raise UserError(f"{key}={value}: is a part of an experiment, needs experiment=…")
 
 
+def check_inspect(settings: Settings) -> None:
+    if settings.inspect not in (True, False, "full"):
+        raise UserError(f"inspect={settings.inspect}: must be true, false or full")
+
+
 def check_targets(settings: Settings) -> None:
     """Targets have to be text before a cell gets its name from them."""
     for group in ("model", "schedule"):

@@ -3,8 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import hydra._internal.utils as hydra_internals
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -12,11 +12,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from bench.settings import mistakes
+from bench.settings import mistakes, usage
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, GROUPS, choices_of
 
 SWEEPER = "hydra/sweeper"
+usage.register()
 SEARCHED = "No trials are completed yet"  # Optuna's word for a search without a single result
 
 
@@ -60,6 +61,20 @@ def in_full(arguments: list[str]) -> list[str]:
     return found
 
 
+def given(words: Iterable[str], known: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a command without Hydra: those that are known, as typed or as they are.
+
+    Raises UserError for any other word.
+    """
+    found = dict(known)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known or not equals:
+            raise UserError(f"{word}: no such setting; {mistakes.nearest(key, known)}")
+        found[key] = value
+    return found
+
+
 def check(arguments: list[str]) -> None:
     """Raise UserError for options and overrides that Hydra would stumble over or take silently."""
     parser = hydra_internals.get_args_parser()
@@ -98,9 +113,20 @@ def check_overrides(overrides: list[str]) -> None:
     """Raise UserError for one that Hydra would stumble over or take silently."""
     with mistakes.in_words():
         parsed = parse(overrides)
+        refuse_twice(parsed)
         searches = any(override.key_or_group == SWEEPER for override in parsed)
         for override in parsed:
             check_override(override, searches)
+
+
+def refuse_twice(parsed: list[Override]) -> None:
+    """Of a group typed twice the last would win, or Hydra would speak of multiple values."""
+    typed: dict[str, str] = {}
+    for override in parsed:
+        key, word = override.key_or_group, str(override.input_line)
+        if key in typed and key in (*GROUPS, "experiment"):
+            raise UserError(f"{typed[key]} {word}: {key} is there twice; it takes one file")
+        typed[key] = word
 
 
 def parse(overrides: list[str]) -> list[Override]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.settings import checks, mistakes, rules
+from bench.settings import checks, loading, mistakes, rules
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, GROUPS, NEEDED, Declared, Settings, Train, choices_of
 
@@ -31,6 +31,7 @@ def settle(config: DictConfig) -> Settings:
     checks.refuse_blank_folder(settings.results_dir)
     checks.refuse_loose_part(settings)
     checks.check_targets(settings)
+    checks.check_inspect(settings)
     checks.check_numbers(settings)
     checks.check_names(settings)
     checks.check_tasks(settings)
@@ -91,8 +92,7 @@ def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
     keys = cast(list[str], list(node.keys()))  # `in` would not see those that need a value
     for key in keys:
         if key not in known:
-            accepted = ", ".join(sorted(known))
-            raise UserError(f"{prefix}{key}: no such setting; accepted here: {accepted}")
+            raise UserError(mistakes.unknown(f"{prefix}{key}", known))
     for key in known:
         if key not in keys:
             raise UserError(f"{prefix}{key}: was removed but is needed")
@@ -102,6 +102,7 @@ def device(setting: str, asked: str) -> str:
     """cpu or cuda. Raises UserError for what torch does not see here, and for any other."""
     if asked not in DEVICES:
         raise UserError(f"{setting}={asked}: must be one of {', '.join(DEVICES)}")
+    loading.torch()
     import torch
 
     there = torch.cuda.is_available()

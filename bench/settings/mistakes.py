@@ -19,6 +19,12 @@ KINDS = {  # OmegaConf's words for a value of the wrong kind, and ours
     "is not Optional": "needs a value",
 }
 
+RATES = ("lr", "learning_rate", "rate", "base_lr", "max_lr")  # what others call it
+RATE = (
+    "optimizer.lr_scale=2 doubles every rate\n"
+    "of one role: optimizer.roles.hidden.lr=… (inspect=true shows the rates of all roles)"
+)
+
 
 def full() -> bool:
     """Whether whole tracebacks are wanted, as Hydra reads it."""
@@ -67,10 +73,17 @@ def _of_omegaconf(error: OmegaConfBaseException, override: str) -> str:
     if "Missing mandatory value" in said and key:
         return f"{key}: needs a value, e.g. {key}=…"
     if isinstance(error, ConfigKeyError | ConfigAttributeError) and error.parent_node is not None:
-        known = [str(name) for name in error.parent_node]
-        return f"{key}: no such setting; {nearest(str(error.key), known)}"
+        return unknown(key, [str(name) for name in error.parent_node])
     ours = next((own for theirs, own in KINDS.items() if theirs in said), said)
     return ": ".join(filter(None, (override or key, ours)))
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """A setting that there is none of, and what is meant most likely."""
+    last = key.rpartition(".")[2]
+    if last in RATES:
+        return f"{key}: no such setting; {RATE}"
+    return f"{key}: no such setting; {nearest(last, known)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def choices(*groups: str) -> str:
     """The files of each of these folders of conf/, a paragraph a folder: for --help."""
     lines = (f"{group}: " + ", ".join(choices_of(group)) for group in groups)
     return "\n".join(
-        textwrap.fill(line, 100, initial_indent="  ", subsequent_indent="    ") for line in lines
+        textwrap.fill(line, 80, initial_indent="  ", subsequent_indent="    ") for line in lines
     )
 
 
@@ -68,7 +68,7 @@ class Settings:
 
     seed: int = MISSING
     rerun: bool = MISSING
-    inspect: bool = MISSING
+    inspect: Any = MISSING  # a switch, or full
     experiment: str | None = MISSING
     stage: str | None = MISSING
     condition: str | None = MISSING

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.display import terminal
 from bench.records import archive, record
 from bench.reporting import markdown, own_charts, own_next, own_runs, page, screen
 from bench.reporting.content import gather
@@ -27,7 +28,7 @@ def found(folder) -> own_runs.OwnRuns:
 
 
 def printed(*things) -> list[str]:
-    console = screen.console()
+    console = terminal.console()
     with console.capture() as capture:
         for one in things:
             console.print(one)
