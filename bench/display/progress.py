@@ -1,84 +1,120 @@
-"""What a person sees while a run goes on: a bar on a terminal, a line an evaluation elsewhere."""
+"""What a person sees while work goes on: a bar on a terminal, a line now and then elsewhere."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich import progress
 from rich.console import Console
 
+from bench.display.numbers import short
 from bench.settings.schema import Train
+
+PACED = 5  # steps from which on those that warm up are left out, and a run's length can be told
+PLAIN = 15.0  # seconds between two lines of `ticks`
+BETWEEN = {True: 0.5, False: 60.0}  # seconds, on a terminal and elsewhere
 
 
 class Progress:
-    """Loss, throughput, optimizer share and the time left.
+    """Loss, throughput, optimizer share and the time left; medians, as in the record.
 
-    shown: not by every process of a run.
+    shown: not by every process of a run. swept: of a run of a sweep, of which a line is left:
+    the bar goes, and elsewhere than on a terminal there is a line a minute. It is told once about
+    how many seconds the run will take.
     """
 
-    def __init__(self, train: Train, unit: str, units_per_step: int, shown: bool = True) -> None:
+    def __init__(
+        self,
+        train: Train,
+        unit: str,
+        units_per_step: int,
+        shown: bool = True,
+        swept: Callable[[float], None] | None = None,
+    ) -> None:
         self.train, self.unit, self.units_per_step = train, unit, units_per_step
         self.console = Console(stderr=True, quiet=not shown)
+        self.swept, self.paced = swept, swept is None
         self.validation = ""
-        self.spent = [0.0, 0.0]  # ms in forward+backward, in the optimizer
-        self.steps = 0
+        self.times: list[tuple[float, float]] = []  # ms in forward+backward, in the optimizer
+        self.last = time.monotonic()
         self.bar = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=6),
             progress.TextColumn("{task.fields[facts]}"),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(compact=True),
             console=self.console,
             refresh_per_second=2,
+            transient=swept is not None,
             disable=not self.console.is_terminal,
         )
 
     def __enter__(self) -> "Progress":
         self.bar.start()
-        self.task = self.bar.add_task(
-            "starting", total=self.train.steps or self.train.time_limit, facts=""
-        )
+        total = self.train.steps or self.train.time_limit
+        self.task = self.bar.add_task("starting", total=total, facts="")
         return self
 
     def __exit__(self, *exception) -> None:
+        if self.times:
+            self.bar.update(self.task, facts=self.facts())
         self.bar.stop()
 
-    def show(self, line: dict) -> None:
+    def resume(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Take in the metrics of before, where a run goes on."""
+        for line in lines:
+            self._take(line)
+
+    def show(self, line: dict[str, Any]) -> None:
         """Take in one line of the metrics."""
-        if "val_loss" in line:
-            self.validation = f"  val {line['val_loss']:.4f}"
-            if not self.console.is_terminal:
-                self.console.print(f"step {line['step']}{self.facts()}", highlight=False)
-        else:
-            self.steps += 1
-            self.spent[0] += line["forward_backward_ms"]
-            self.spent[1] += line["optimizer_ms"]
-            self.loss = line["train_loss"]
-        done = line["step"] if self.train.steps else line["seconds"]
+        self._take(line)
+        if not self.paced and len(self.times) >= PACED and self.swept and self.train.steps:
+            self.paced = True
+            self.swept(1e-3 * self.train.steps * sum(self.medians()))
+        evaluated = "val_loss" in line and self.swept is None
+        now, apart = time.monotonic(), BETWEEN[self.console.is_terminal]
+        if now - self.last < apart and not evaluated:
+            return
+        self.last = now
         total = f"/{self.train.steps}" if self.train.steps else ""
-        self.bar.update(
-            self.task,
-            completed=done,
-            description=f"step {line['step']}{total}",
-            facts=self.facts(),
-        )
+        step = f"step {line['step']}{total}"
+        if not self.console.is_terminal:
+            self.console.print(f"{step}  {self.facts()}", highlight=False, soft_wrap=True)
+        done = line["step"] if self.train.steps else line["seconds"]
+        self.bar.update(self.task, completed=done, description=step, facts=self.facts())
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "val_loss" in line:
+            self.validation = f" val {line['val_loss']:.3f}"
+        else:
+            self.times.append((line["forward_backward_ms"], line["optimizer_ms"]))
+            self.loss = line["train_loss"]
+
+    def medians(self) -> tuple[float, float]:
+        """ms of forward+backward and of the optimizer, as the record will have them."""
+        from bench.measuring import meter  # imports torch, which a run has loaded
+
+        each = (meter.summary(meter.timed(list(part))) for part in zip(*self.times, strict=True))
+        forward_backward, own = (one["median"] for one in each)
+        assert forward_backward is not None and own is not None  # of one step or more
+        return forward_backward, own
 
     def facts(self) -> str:
-        total = sum(self.spent)
-        rate = self.steps * self.units_per_step / total * 1e3 if total else 0.0
-        share = self.spent[1] / total if total else 0.0
-        return (
-            f"  loss {self.loss:.4f}{self.validation}  {rate:,.0f} {self.unit}/s"
-            f"  optimizer {share:.0%}"
-        )
+        forward_backward, own = self.medians()
+        rate = 1e3 * self.units_per_step / (forward_backward + own)
+        share = own / (forward_backward + own)
+        said = f"loss {self.loss:.3f}{self.validation} {short(rate)} {self.unit}/s"
+        return f"{said} optimizer {share:.0%}"
 
 
 @contextmanager
 def ticks(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
     """A bar for work of so many parts: tell it of each part as it begins.
 
-    It moves only then: no thread of its own runs beside what is timed.
+    It moves only then: no thread of its own runs beside what is timed. Elsewhere than on a
+    terminal it is a line where the first part begins, and then one a while.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not shown)
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(bar_width=24),
@@ -86,14 +122,18 @@ def ticks(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
         progress.TextColumn("left"),
         console=console,
         auto_refresh=False,
-        disable=not (shown and console.is_terminal),
+        disable=not console.is_terminal or not shown,
     )
     with bar:
         task = bar.add_task("starting", total=total)
-        begun = 0
+        begun, last = 0, -PLAIN
 
         def tick(description: str) -> None:
-            nonlocal begun
+            nonlocal begun, last
+            now = time.monotonic()
+            if not console.is_terminal and now - last >= PLAIN:
+                last = now
+                console.print(f"{description} ({begun + 1}/{total})", highlight=False, markup=False)
             bar.update(task, description=description, completed=begun, refresh=True)
             begun += 1
 

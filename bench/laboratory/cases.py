@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.display import progress
 from bench.laboratory import charts, cost, iteration, recursion, tables
 from bench.laboratory.iteration import Outcome
 from bench.laboratory.matrices import Matrices, Problem, problems
@@ -47,15 +48,16 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
     posed = problems(settings)
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
-    start = time.perf_counter()
     for problem in posed:
-        found = solve(settings, problem, folder, say)
+        n, m = problem.shape
+        start, planned = time.perf_counter(), list(cases(settings, problem))
+        with progress.ticks(len(planned) + 1) as tick:
+            tick(f"{n}x{m} {problem.source}: matrices")
+            found = solve(settings, problem, planned, folder, say, tick)
         records += found
         tables.show(problem, found)
-        n, m = problem.shape
-        now = time.perf_counter()
-        say(f"{n}x{m} {problem.source}: {len(found)} cases, {now - start:.1f} s")
-        start = now
+        took = time.perf_counter() - start
+        say(f"{n}x{m} {problem.source}: {len(found)} cases, {took:.1f} s")
         if settings.pictures:
             charts.spectra(folder, problem, found)
             charts.pareto(folder, problem, found)
@@ -66,14 +68,20 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 
 def solve(
-    settings: Settings, problem: Problem, folder: Path, say: Callable[[str], None]
+    settings: Settings,
+    problem: Problem,
+    planned: list[Case],
+    folder: Path,
+    say: Callable[[str], None],
+    tick: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """The cases of one problem. What is finished is written, also on Ctrl-C."""
     records: list[dict[str, Any]] = []
     try:
         made = origin.made(settings.device)
         matrices = problem.form() if problem.form else None
-        for case in cases(settings, problem):
+        for case in planned:
+            tick(case.name(problem))
             records.append(measured(settings, problem, matrices, case) | made)
     finally:
         mark_front(records)

@@ -47,8 +47,10 @@ class Steepest(NamedTuple):
 
 def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """Map, tables, picture; the record goes to results_dir/ortho/stability.json."""
+    say("a fitted triple, and the map of slopes and multipliers")
     sets = PUBLISHED | fitted(settings.seed)
     plane = survey(SLOPES, MULTIPLIERS)
+    say("the steepest triples, and the tightest")
     solutions = [steepest(plane, epsilon) for epsilon in EPSILONS]
     frontier = [(low, *dynamics.tightest(low, STEPS)) for low in LOWS]
     official = official_compared(plane)

@@ -1,40 +1,85 @@
-"""The tables a step benchmark ends with."""
+"""What a step benchmark ends with: what was found in sentences, and the tables it comes from."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from bench.display import terminal
 from bench.display.numbers import megabytes, number, short
+from bench.display.terminal import add, plain_table
 from bench.stepping.timeline import EDGES
 
 LEVELS = {"0.05": "5 %", "0.02": "2 %", "0.01": "1 %"}
+LOWEST = "0.05"  # the level that a finding names
+Shown = tuple[str, Table, list[str]]  # a title, a table, notes below it
 
 
 def show(record: dict[str, Any]) -> None:
-    for table in (times(record), levels(record), roles(record), work(record)):
-        terminal.show(table)
+    """What was found, a sentence an optimizer; then the tables."""
+    terminal.show(*findings(record))
+    for title, table, notes in tables(record):
+        terminal.show("", title, table, *notes)
+
+
+def tables(record: dict[str, Any]) -> Iterator[Shown]:
+    yield times(record)
+    yield levels(record)
+    yield roles(record)
+    yield work(record)
     if any(one.get("marginal_ms") for one in measured(record).values()):
-        terminal.show(in_stream(record))
+        yield in_stream(record)
     if "timeline" in record:
-        terminal.show(gaps(record))
-
-
-def start(title: str, headings: list[str], note: str, of: str = "optimizer") -> Table:
-    """A table of optimizers, or what `of` says, with a note below it."""
-    table = Table(title=title, title_justify="left", caption=Text(note), caption_justify="left")
-    table.add_column(of, overflow="fold", min_width=10)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
+        yield gaps(record)
 
 
 def measured(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {label: one for label, one in record["optimizers"].items() if not one["error"]}
 
 
-def times(record: dict[str, Any]) -> Table:
+# in sentences -------------------------------------------------------------------------------------
+
+
+def findings(record: dict[str, Any]) -> list[str]:
+    """hybrid's step adds 6 % (5 to 7) at 4,096 tokens; under 5 % from 6k tokens on."""
+    return [
+        finding(record, label, one)
+        for label, one in measured(record).items()
+        if label != record["reference"]
+    ] or ["No optimizer could be compared with AdamW."]
+
+
+def finding(record: dict[str, Any], label: str, one: dict[str, Any]) -> str:
+    """At the largest batch that was measured."""
+    unit = record["unit"]
+    if one["difference_ms"]["within_noise"]:
+        noise = record["noise"]["difference_ms"]["ms"]
+        return f"{label}'s step costs no more than AdamW's: no more than {noise:.2g} ms apart."
+    at = [point for point in one["overhead"] if point["measured"]][-1]
+    value, *ends = (100 * at[key] for key in ("value", "low", "high"))
+    places = 0 if abs(value) >= 2 else 1
+    if value < 0:
+        value, ends = -value, [-end for end in reversed(ends)]
+    low, high = (f"{end:.{places}f}" for end in ends)
+    verb = "adds" if at["value"] >= 0 else "saves"
+    said = f"{label}'s step {verb} {value:.{places}f} % ({low} to {high}) at {at['units']:,} {unit}"
+    return f"{said}{from_where_on(record, one) if at['value'] >= 0 else ''}."
+
+
+def from_where_on(record: dict[str, Any], one: dict[str, Any]) -> str:
+    level, name, unit = one["units_at"][LOWEST], LEVELS[LOWEST], record["unit"]
+    if level["units"] is None:
+        return f"; over {name} at any batch"
+    if level["units"] <= record["batches"][0] * record["units_per_example"]:
+        return f"; under {name} at every batch that was measured"
+    about = "" if level["measured"] else "about "
+    return f"; under {name} from {about}{short(level['units'])} {unit} on"
+
+
+# in tables ----------------------------------------------------------------------------------------
+
+
+def times(record: dict[str, Any]) -> Shown:
     """A step, and the overhead at the measured batches."""
     unit, noise = record["unit"], record["noise"]["difference_ms"]["ms"]
     title = f"{record['name']}: {record['parameters'] / 1e6:,.1f} M parameters, "
@@ -42,19 +87,18 @@ def times(record: dict[str, Any]) -> Table:
     if record.get("world_size", 1) > 1:
         title += f", the slowest of {record['world_size']} processes"
     sizes = [size * record["units_per_example"] for size in record["batches"]]
-    headings = ["ms of a step (p10–p90)", *(f"overhead at\n{size:,} {unit}" for size in sizes)]
-    note = f"none: no more than the noise, {noise:,.2f} ms (AdamW against itself)"
-    for label, one in record["optimizers"].items():
-        note += f"\n{label}: {one['error']}" if one["error"] else ""
-    table = start(title, headings, note)
+    headings = ["step, ms\n(p10–p90)", *(f"overhead\n{size:,} {unit}" for size in sizes)]
+    notes = [f"none: no more than the noise, {noise:,.2f} ms (AdamW against itself)"]
+    notes += [f"{label}: {o['error']}" for label, o in record["optimizers"].items() if o["error"]]
+    table = plain_table("optimizer", *headings)
     for label, one in record["optimizers"].items():
         if one["error"]:
-            table.add_row(Text(label), "failed", *["–"] * len(sizes))
+            add(table, label, "failed", *["–"] * len(sizes))
             continue
         points = {point["units"]: point for point in one["overhead"]}
         cells = compared(record, label, [f"{points[size]['value']:+.1%}" for size in sizes])
-        table.add_row(Text(label), milliseconds(one["step_ms"]), *cells)
-    return table
+        add(table, label, milliseconds(one["step_ms"]), *cells)
+    return title, table, notes
 
 
 def milliseconds(ms: dict[str, Any]) -> str:
@@ -70,7 +114,7 @@ def compared(record: dict[str, Any], label: str, cells: list[str]) -> list[str]:
     return ["none"] * len(cells) if none else cells
 
 
-def levels(record: dict[str, Any]) -> Table:
+def levels(record: dict[str, Any]) -> Shown:
     """The batches from which on the overhead is small, and the line they come from."""
     line, unit = record["fit"], record["unit"]
     a, b = line["a_ms"], line["b_ms_per_unit"]
@@ -80,13 +124,12 @@ def levels(record: dict[str, Any]) -> Table:
         f"{b['high']:.3g}) per {unit[:-1]}: the line through the measured medians, which are "
         f"within {line['largest_relative_residual']:.1%} of it."
     )
-    headings = [f"{level} from\n{unit} (95 %)" for level in LEVELS.values()]
-    table = start("from which batch on the overhead is at most", headings, note)
+    table = plain_table("optimizer", *LEVELS.values())
     least = record["batches"][0] * record["units_per_example"]
     for label, one in measured(record).items():
         cells = [reached(one["units_at"][level], least) for level in LEVELS]
-        table.add_row(Text(label), *compared(record, label, cells))
-    return table
+        add(table, label, *compared(record, label, cells))
+    return f"from how many {unit} a step on the overhead is at most (95 %)", table, [note]
 
 
 def reached(at: dict[str, Any], least: int) -> str:
@@ -101,82 +144,79 @@ def reached(at: dict[str, Any], least: int) -> str:
     return f"~{short(at['units'])} ({low}–{high})"
 
 
-def roles(record: dict[str, Any]) -> Table:
+def roles(record: dict[str, Any]) -> Shown:
     """How the time of a step divides by role."""
     found = measured(record)
     names = list(dict.fromkeys(role for one in found.values() for role in one["step_ms_by_role"]))
-    table = start("ms of a step by role (medians)", names, "")
+    table = plain_table("optimizer", *names)
     for label, one in found.items():
         ms = one["step_ms_by_role"]
-        table.add_row(
-            Text(label), *(number(ms[r]["median"], ",.1f") if r in ms else "–" for r in names)
-        )
-    return table
+        add(table, label, *(number(ms[r]["median"], ",.1f") if r in ms else "–" for r in names))
+    return "ms of a step by role (medians)", table, []
 
 
-def in_stream(record: dict[str, Any]) -> Table:
+def in_stream(record: dict[str, Any]) -> Shown:
     """A step on a device that works while the host runs ahead."""
-    note = "alone: begun on a device with nothing to do; span: between two events around it;\n"
-    note += "marginal: what a streak of forward + backward takes longer for it"
-    table = start("ms of a step (p10–p90)", ["alone", "span", "marginal"], note)
+    notes = ["alone: begun on a device with nothing to do; span: between two events around it;"]
+    notes += ["marginal: what a streak of forward + backward takes longer for it"]
+    table = plain_table("optimizer", "alone", "span", "marginal")
     for label, one in measured(record).items():
         kinds = (one[key] for key in ("step_ms", "span_ms", "marginal_ms"))
-        table.add_row(Text(label), *(milliseconds(ms) if ms else "–" for ms in kinds))
-    return table
+        add(table, label, *(milliseconds(ms) if ms else "–" for ms in kinds))
+    return "ms of a step (p10–p90)", table, notes
 
 
-def gaps(record: dict[str, Any]) -> Table:
+def gaps(record: dict[str, Any]) -> Shown:
     """How much of a forward and backward the device idles, by the length of the gaps."""
     timeline = record["timeline"]
-    headings = ["span, ms", "idle", *map(up_to, (*EDGES, None))]
-    note = "ms of the gaps of each length; on a CPU gaps between torch's operators"
-    for label, share in timeline["hidden_share"].items():
-        if share["n"]:
-            note += (
-                f"\n{label}: {share['median']:.0%} of what begins early ends in the backward pass"
-            )
-    table = start("the device in forward + backward", headings, note, "batch")
+    table = plain_table("batch", "span, ms", "idle", *map(up_to, (*EDGES, None)))
+    notes = ["ms of the gaps of each length; on a CPU gaps between torch's operators"]
+    notes += [
+        f"{label}: {share['median']:.0%} of what begins early ends in the backward pass"
+        for label, share in timeline["hidden_share"].items()
+        if share["n"]
+    ]
     for batch in timeline["batches"]:
         for how in ("launched", "graph"):
             found = batch[how]
             name = f"{batch['units']:,} {record['unit']}, {how}"
             if found is None or "error" in found:
-                if found:
-                    table.add_row(Text(name), Text(found["error"]))
+                notes += [f"{name}: {found['error']}"] if found else []
                 continue
             cells = (f"{gap['ms']:.3g}" for gap in found["gaps"])
             idle = f"{found['idle_share']['median']:.1%}"
-            table.add_row(Text(name), f"{found['span_ms']['median']:,.3g}", idle, *cells)
-    return table
+            add(table, name, f"{found['span_ms']['median']:,.3g}", idle, *cells)
+    return "the device in forward + backward", table, notes
 
 
 def up_to(edge: float | None) -> str:
     return "longer" if edge is None else f"≤ {edge:,g} µs"
 
 
-def work(record: dict[str, Any]) -> Table:
+def work(record: dict[str, Any]) -> Shown:
     """Memory, and FLOPs beside those of the largest measured batch."""
     size = record["batches"][-1] * record["units_per_example"]
     headings = ["state", "temporary", "TFLOP", "of GEMM\npeak", "msign of\nGEMM peak"]
     headings += [f"of fw+bw\nat {size:,}", f"T·m/B\nat {size:,}"]
-    table = start("memory and FLOPs of a step", headings, work_notes(record))
+    table = plain_table("optimizer", *headings)
     for label, one in measured(record).items():
         point = next(point for point in one["overhead"] if point["units"] == size)
-        table.add_row(
-            Text(label),
+        add(
+            table,
+            label,
             megabytes(one["state_bytes"]["total"]),
-            megabytes(one["peak_temporary_bytes"]) + " grows" * one["temporary_grows"],
+            megabytes(one["peak_temporary_bytes"]) + " !" * one["temporary_grows"],
             number(None if one["flops"] is None else one["flops"] / 1e12, ".3g"),
             number(one["gemm_share"], ".0%"),
             number(one.get("orthogonalization_gemm_share"), ".0%"),
             number(point["flop_share"], ".1%"),
             number(point["theory"], ".1%"),
         )
-    return table
+    return "memory and FLOPs of a step", table, work_notes(record)
 
 
-def work_notes(record: dict[str, Any]) -> str:
-    """The peaks that the GEMM share is a share of, and what could not be counted."""
+def work_notes(record: dict[str, Any]) -> list[str]:
+    """The peaks that the GEMM share is a share of, what could not be counted, what grows."""
     lines = [
         f"{dtype}: {rate(peak['model_shapes'])} in a step's products, "
         f"{rate(peak['large_square'])} in a large one"
@@ -189,7 +229,8 @@ def work_notes(record: dict[str, Any]) -> str:
         for label, names in missed.items()
         if names
     ]
-    return "\n".join(lines)
+    grows = [label for label, one in measured(record).items() if one["temporary_grows"]]
+    return lines + [f"!: more with every step: {', '.join(grows)}"] * bool(grows)
 
 
 def rate(peak: dict[str, Any] | None) -> str:

@@ -48,9 +48,11 @@ class Trainer:
         warn: Callable[[str], None],
         world: World,
         check: Callable[[], None],
+        swept: Callable[[float], None] | None = None,
     ) -> None:
-        """check: called before anything is written; what it raises ends the run there."""
-        self.train, self.world, self.check = settings.train, world, check
+        """check: called before anything is written; what it raises ends the run there. swept: of a
+        run of a sweep, as Progress has it."""
+        self.train, self.world, self.check, self.swept = settings.train, world, check, swept
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
         self.forward = parallel.forward(self.model, world)
@@ -101,7 +103,10 @@ class Trainer:
         self.metrics = Metrics(self.folder, before, self.world.leads)
         for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
             self.tracker.log(line)
-        bar = Progress(self.train, self.data.unit, self.units_per_step, self.world.leads)
+        bar = Progress(
+            self.train, self.data.unit, self.units_per_step, self.world.leads, self.swept
+        )
+        bar.resume(self.metrics.lines)
         with closing(self.metrics), self.interrupt, bar:
             while self.progress() < 1.0:
                 evaluates = self._evaluates_next()

@@ -122,7 +122,7 @@ def test_a_step_says_what_it_was_measured_on(both):
     cpu, gpu = (both.json(f"steps/gpt2-{device}.json") for device in ("cpu", "cuda"))
     notes = [json.dumps(cost_charts.overhead(one).to_dict()) for one in (cpu, gpu)]
     assert "gpt2 on cpu, fp32" in notes[0] and f"gpt2 on {GPU}, fp32" in notes[1]
-    assert "fp32 on cuda" in step_tables.times(gpu).title
+    assert "fp32 on cuda" in step_tables.times(gpu)[0]
 
 
 def test_what_a_step_adds_to_a_streak_is_shown_where_it_was_measured(both):

@@ -59,7 +59,8 @@ def test_what_the_profiler_did_not_see_loses_no_record(tmp_path):
     whole = json.loads(file.read_text()) | {"timeline": {"batches": batches, "hidden_share": {}}}
     file.write_text(json.dumps(whole))
     assert Results(tmp_path).json("steps/gpt2-cuda.json") == whole
-    assert tables.gaps(whole).row_count == 1
+    _, shown, notes = tables.gaps(whole)
+    assert shown.row_count == 0 and "saw nothing" in notes[-1]
     assert timeline_chart.write(whole, tmp_path / "gaps.svg").exists()
     (found,) = cost.idle_gaps(Results(tmp_path), step="gpt2", arm="hybrid", needs="a GPU")
     assert found.missing == "a GPU"

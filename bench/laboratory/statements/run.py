@@ -46,6 +46,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     folder.mkdir(parents=True, exist_ok=True)
     every = []
     for name, part in parts.items():
+        say(f"{name}: each statement is measured, which takes some seconds to a minute")
         found = []
         for check in part:
             say(f"{check.name}: {check.verdict}")
