@@ -24,23 +24,25 @@ from bench.settings import command, config
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.studies import protocol, request
-from bench.training import sweep
+from bench.training import sweep, telling
 
 
 @hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> float | None:
     """One cell; its loss, for a sweeper that searches."""
-    with sweep.job() as outcome:
+    with sweep.job(told=True) as outcome:
         config.refuse_lists(HydraConfig.get().overrides.task)
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
         sweep.check()
-        from bench.training import run  # imports torch: only once the settings are known to be good
+        # imports torch: only once the settings are known to be good
+        from bench.training import inspection, run
 
+        swept = telling.pace if sweep.is_sweep() else None
         if settings.inspect:
-            outcome |= run.inspect(settings, sweep.say)
+            outcome |= inspection.run(settings, sweep.say)
         else:
-            outcome |= run.run(settings, outcome["cell"], sweep.say)
+            outcome |= run.run(settings, outcome["cell"], sweep.say, swept)
     return outcome.get("loss")
 
 

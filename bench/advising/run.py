@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.advising import cost, evidence, measure, reading, recipe, screen, start, verdict, words
+from bench.advising import cost, evidence, measure, recipe, screen, start, verdict, words
 from bench.advising.evidence import Evidence, Setting
 from bench.advising.settings import Case
 from bench.records import files, origin, record
@@ -16,7 +16,7 @@ from bench.settings.errors import UserError
 from bench.stepping.arms import Subject
 from bench.stepping.settings import REFERENCE
 from bench.studies.results import Results
-from bench.training import prepare
+from bench.training import prepare, reading
 from optimizers.structure import describe
 
 SCHEMA = 1

@@ -1,13 +1,14 @@
-"""How long a study will take, from a few steps of each of its arms."""
+"""How long a study will take, and how much disk, from a few steps of each of its arms."""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bench.data.batches import final_eval_sequences
-from bench.display.numbers import duration
+from bench.display import progress
+from bench.display.numbers import duration, short
 from bench.processes import parallel
 from bench.records import cell
 from bench.settings.errors import UserError
@@ -21,55 +22,67 @@ FORWARD = 1 / 3  # of forward + backward: an evaluation's share, by FLOPs
 Key = tuple[str, str, str]  # stage, condition, arm
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of one run: its seconds, evaluations included; the bytes that it leaves, without those of a
+    tracker; the most that its checkpoints take while it is trained."""
+
+    seconds: float
+    kept: float
+    beside: float
+
+
 class Forecast:
-    """Predicted seconds of the runs that are left; each arm's are timed under each condition.
+    """What the runs that are left will cost; each arm's are timed under each condition.
 
     left: how many, by stage, condition and arm; sample: settings of one of them.
     Raises UserError where an arm cannot even start, so that it is known before the hours are spent.
     """
 
     def __init__(
-        self,
-        left: dict[Key, int],
-        sample: Callable[[str, str, str], Settings],
-        say: Callable[[str], None],
+        self, left: dict[Key, int], sample: Callable[[str, str, str], Settings], leads: bool = True
     ) -> None:
+        """leads: whether this process tells what it is at."""
         self.left = {key: count for key, count in left.items() if count}
-        self.seconds: dict[tuple[str, str], float] = {}
-        for stage, condition, arm in self.left:
-            if (condition, arm) not in self.seconds:
-                say(f"timing {STEPS} steps of {condition}, {arm}")
-                self.seconds[condition, arm] = seconds(sample(stage, condition, arm))
+        self.costs: dict[tuple[str, str], Cost] = {}
+        first = {(condition, arm): stage for stage, condition, arm in reversed(self.left)}
+        with progress.ticks(len(first), shown=leads) as tick:
+            for condition, arm in dict.fromkeys(key[1:] for key in self.left):
+                tick(f"timing {STEPS} steps of {condition}, {arm}")
+                self.costs[condition, arm] = cost(sample(first[condition, arm], condition, arm))
 
     def summary(self) -> str:
         runs = sum(self.left.values())
-        return f"{runs} runs are left, about {duration(self._of(self.left))} on this machine"
+        said = f"{runs} runs are left, about {duration(self._of(self.left))} on this machine"
+        if not runs:
+            return said
+        kept = sum(n * self.costs[key[1:]].kept for key, n in self.left.items())
+        beside = max(one.beside for one in self.costs.values())
+        return f"{said}; they leave {short(kept)}B, and take {short(beside)}B more on their way"
 
-    def line(self, key: Key, runs: int) -> str:
-        """What comes now and how much of the study is left, these runs included."""
-        now = self._of({key: runs})
-        said = (
-            f"{', '.join(key)}: {runs} run{'s' * (runs > 1)}, about {duration(now)} of "
-            f"{duration(max(now, self._of(self.left)))} that are left"
-        )
-        self.left[key] = max(0, self.left.get(key, 0) - runs)
-        return said
+    def after(self, key: Key, trained: list[bool]) -> list[float]:
+        """The seconds of the study that are left after each run of a sweep.
+
+        trained: of each, whether it is trained now or had ended before.
+        """
+        each, whole = self.costs[key[1:]].seconds if key[1:] in self.costs else 0.0, self.left
+        done = [sum(trained[: at + 1]) for at in range(len(trained))]
+        left = [max(0.0, self._of(whole) - each * n) for n in done]
+        self.left[key] = max(0, self.left.get(key, 0) - sum(trained))
+        return left
 
     def _of(self, left: dict[Key, int]) -> float:
-        return sum(
-            count * self.seconds.get((condition, arm), 0.0)
-            for (_, condition, arm), count in left.items()
-        )
+        return sum(n * self.costs[key[1:]].seconds for key, n in left.items() if n)
 
 
-def seconds(settings: Settings) -> float:
-    """Of one run with these settings, its evaluations included."""
+def cost(settings: Settings) -> Cost:
+    """Of one run with these settings."""
     from bench.records import record  # imports torch
-    from bench.training import run
+    from bench.training import claiming, prepare, run
 
     train = settings.train
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        short = replace(
+        brief = replace(
             settings,
             experiment=None,
             rerun=False,
@@ -85,23 +98,29 @@ def seconds(settings: Settings) -> float:
                 save_momentum_every=None,
             ),
         )
-        name = cell.name(short)
+        name = cell.name(brief)
         null = stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(contextlib.redirect_stdout(null))
         stack.enter_context(contextlib.redirect_stderr(null))
-        outcome = run.run(short, name, lambda line: None)
+        outcome = run.run(brief, name, lambda line: None)
         world = parallel.start(settings)
-        one = world.agreed(lambda: record.read(run.run_folder(short, name)))
+        left = world.agreed(lambda: claiming.run_folder(brief, name))
+        one = world.agreed(lambda: record.read(left))
+        size = world.agreed(lambda: sum(f.stat().st_size for f in left.iterdir() if f.is_file()))
     if outcome["how"] == "failed":
         raise UserError(f"{settings.condition}, {settings.arm}: {outcome['error']}")
     assert one is not None  # a run that has not failed has a record
     if one["status"] == "diverged":
-        return 0.0
-    return lasts(
+        return Cost(0.0, 0.0, 0.0)
+    seconds = lasts(
         settings,
         one["forward_backward_ms"]["median"] / 1e3,
         one["optimizer_ms"]["median"] / 1e3,
     )
+    line = len(record.as_json(one["curve"][0], indent=None))
+    more = (train.steps or STEPS) + min(train.steps or STEPS, record.CURVE_POINTS)  # lines
+    state = one["optimizer_state_bytes"]["total"] + 4 * one["parameters"]
+    return Cost(seconds, size + line * more, prepare.checkpoints(train) * state)
 
 
 def lasts(settings: Settings, forward_backward: float, optimizer: float) -> float:

@@ -138,6 +138,7 @@ def make(settings: Settings, condition: str, say: Callable[[str], None]) -> None
     there = shape.read(file, layouts.lines) if file.exists() else None
     if isinstance(there, dict):
         return
+    say(f"{condition}: training trivial models on what a run sees")
     begun = time.perf_counter()
     found = computed(settings)
     if isinstance(found, str):

@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from bench.display import terminal
+from bench.processes import world
 from bench.records import archive, cell, layouts, owner, record, shape
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
@@ -29,6 +30,8 @@ from bench.studies.plan import Sweep
 from bench.studies.request import PARTS, Request, read
 from bench.studies.study import FINAL, PILOT, TUNE, Best
 from bench.studies.words import answer
+from bench.training import telling
+from bench.training.launching import Part
 
 Key = tuple[str, str]  # condition, arm
 
@@ -59,16 +62,18 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     campaign = Campaign(request)
     say(f"experiment={request.experiment}: {campaign.study.question}")
     ready = campaign.ready()
-    clock = Forecast(campaign.to_come(ready), campaign.sample, say)
-    say(clock.summary())
+    clock = Forecast(campaign.to_come(ready), campaign.sample, world.rank() == 0)
+    say(f"plan: {clock.summary()}")
     if campaign.settings.inspect:
+        terminal.show(tables.plan(clock))
         return
+    campaign.begin(clock)
     for condition, settings in campaign.baselines():
         lines.make(settings, condition, say)
     trained: set[Sweep] = set()
     while todo := [one for one in ready if one.sweep not in trained]:
         for planned in todo:
-            campaign.train(planned, job, clock, say)
+            campaign.train(planned, job, clock)
             trained.add(planned.sweep)
         ready = campaign.ready()
     best = campaign.best(asked=request.stage not in (PILOT, TUNE))
@@ -80,6 +85,7 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition, setups.get(condition))
         if found.arms:
+            terminal.show(f"{condition}:", tables.arms(found))
             say(f"{condition}: {answer(lines.beside(found, known))}")
     running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
     if running:
@@ -274,7 +280,13 @@ class Campaign:
         """How many of the cells another process trains now."""
         return sum(owner.holder(self.runs / name) is not None for name in planned.cells)
 
-    def train(self, planned: Planned, job: Callable, clock: Forecast, say: Callable) -> None:
+    def begin(self, clock: Forecast) -> None:
+        """Count the runs from here on."""
+        asked = [count for key, count in self.study.counts().items() if self.wants(*key)]
+        self.total = sum(asked)
+        self.done = self.total - sum(clock.left.values())
+
+    def train(self, planned: Planned, job: Callable, clock: Forecast) -> None:
         """Train what is left of a sweep; of the rest note that it belongs to this study."""
         left = self.left(planned)
         for name, settings in planned.cells.items():
@@ -283,10 +295,14 @@ class Campaign:
         if planned.sweep.point and self.running(planned):
             return  # a search has many sweeps of one run: no word on each that is elsewhere
         if left:
-            say(clock.line(planned.sweep.key, len(left)))
+            trained = [settings in left for settings in planned.cells.values()]
+            before, key = self.done - trained.count(False), planned.sweep.key
+            clocked = clock.after(key, trained)
+            self.done += len(left)
             sys.argv[1:] = planned.sweep.arguments(self.study.name, planned.values)
             GlobalHydra.instance().clear()
-            job()
+            with telling.within(Part(before, self.total, " ".join(key), clocked)):
+                job()
 
     def best(self, asked: bool) -> dict[Key, Best]:
         """The best rate of each tuned arm that the final runs take theirs from.

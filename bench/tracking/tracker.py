@@ -23,7 +23,7 @@ class View(Protocol):
 
 
 class Tracker:
-    """One run's view, or nothing at all. where: what to look at once it has finished."""
+    """One run's view, or nothing at all. where: what to look at, while it goes on and after."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Tracker:
     ):
         """trouble: told of the one error after which nothing is tracked any more."""
         self._view, self._shown, self._trouble = view, shown, trouble
-        self.where: str | None = None
+        self.where = view.where if view else None
 
     def log(self, line: dict) -> None:
         """Send one line of metrics.jsonl. Of a run that goes on, first those it has already."""
@@ -44,8 +44,6 @@ class Tracker:
     def finish(self, record: dict, failed: bool = False) -> None:
         """Send the record, or {} where there is none as the run was stopped, and close."""
         self._attempt(lambda view: view.finish(figures.summary(record), record, failed))
-        if self._view is not None:
-            self.where = self._view.where
         self._view = None
 
     def _attempt(self, action: Callable[[View], None]) -> None:
@@ -55,7 +53,7 @@ class Tracker:
         try:
             action(self._view)
         except Exception as error:
-            self._view = None
+            self._view = self.where = None
             self._trouble(error)
 
 

@@ -1,22 +1,48 @@
 """A sweep's jobs, whose processes may be killed: the others go on, and the list of all comes."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import HydraException
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.records import files
+from bench.settings.schema import GROUPS
 
 # cell, how, error, record (the part that a sweep's table shows), loss (what a search is told)
 Outcome = dict[str, Any]
 SILENT = "left no word of its end: its process was killed, or the disk is full"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a sweep is of something larger: how many runs ended before it, of how many; what all
+    of its runs are called; the seconds that are left after each of them."""
+
+    before: int
+    total: int
+    name: str
+    left: list[float]
+
+
+def short_name(words: Iterable[str]) -> str:
+    """Settings as a run is called by them: hybrid lr×2 s0."""
+    found = []
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        last = key.rpartition(".")[2]
+        short = {"seed": f"s{value}", "optimizer.lr_scale": f"lr×{value}"}
+        found.append(value if key in GROUPS else short.get(key, f"{last}={value}"))
+    return " ".join(found)
 
 
 class Outcomes:
@@ -24,6 +50,23 @@ class Outcomes:
 
     def __init__(self, sweep: Path) -> None:
         self.folder = sweep / "outcomes"
+
+    def plan(self, content: dict[str, Any]) -> None:
+        """Note which jobs there are, for the lines that tell of their ends. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.folder / "plan.json", json.dumps(content))
+
+    def planned(self) -> dict[str, Any] | None:
+        """None where there is none that can be read."""
+        try:
+            return files.read_json(self.folder / "plan.json")
+        except (OSError, ValueError):
+            return None
+
+    def ended(self) -> list[Outcome]:
+        """Of all jobs that have ended by now."""
+        numbers = (int(file.stem) for file in self.folder.glob("[0-9]*.json"))
+        return [one for number in numbers if (one := self.read(number))]
 
     def begin(self, number: int) -> None:
         """Raises OSError."""
@@ -50,11 +93,22 @@ class Outcomes:
 class Launches:
     """Until `end`, the launcher of a sweep launches by `launch`, which survives what it does not.
 
-    stopped: whether no job is to be begun any more.
+    stopped: whether no job is to be begun any more. part: of what the sweep is a part; of one
+    that is none `say` is told what it consists of.
     """
 
-    def __init__(self, config: DictConfig, outcomes: Outcomes, stopped: Callable[[], bool]) -> None:
-        self.outcomes, self.stopped = outcomes, stopped
+    def __init__(
+        self,
+        config: DictConfig,
+        outcomes: Outcomes,
+        stopped: Callable[[], bool],
+        part: Part | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.outcomes, self.stopped, self.part, self.say = outcomes, stopped, part, say
+        self.typed: list[str] = list(OmegaConf.select(config, "hydra.overrides.task") or [])
+        self.trials: int | None = OmegaConf.select(config, "hydra.sweeper.n_trials")
+        self.began = time.time()
         self.jobs: dict[int, str] = {}  # what each was asked for
         self.trouble = SILENT
         self.launcher = cast(Any, get_class(config.hydra.launcher["_target_"]))
@@ -65,12 +119,29 @@ class Launches:
                 self.jobs[number] = " ".join(filter_overrides(words)) or "defaults"
             if initial_job_idx and self.stopped():  # a search launches again and again
                 raise KeyboardInterrupt
+            self.plan(job_overrides, initial_job_idx)
             return self.launch(launcher, job_overrides, initial_job_idx)
 
         self.launcher.launch = launch
 
     def end(self) -> None:
         self.launcher.launch = self.original
+
+    def plan(self, jobs: Sequence, first: int) -> None:
+        """Say what is to come, and note it where the jobs, in whatever process, find it."""
+        own = [filter_overrides(words) for words in jobs]
+        total = max(self.trials or 0, first + len(jobs))
+        if not first and not self.part:
+            swept = [word for word in self.typed if any(word not in words for words in own)]
+            runs = f"{total} run{'s' * (total > 1)}"
+            self.say(f"plan: {runs}" + f" ({' '.join(swept)})" * bool(swept))
+        names = {
+            n: short_name(w for w in words if w not in self.typed)
+            for n, words in enumerate(own, first)
+        }
+        part = self.part or Part(0, total, "", [])
+        with suppress(OSError):  # a full disk
+            self.outcomes.plan(asdict(part) | {"began": self.began, "names": names})
 
     def ended(self, remembered: dict[int, Outcome]) -> list[Outcome]:
         """Of each job; remembered: those that could not be written."""

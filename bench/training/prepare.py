@@ -19,7 +19,7 @@ from bench.processes.world import ALONE, World
 from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
-from bench.settings.schema import Settings
+from bench.settings.schema import Settings, Train
 from bench.training import activations, beside, randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
@@ -177,17 +177,22 @@ def take_parameters(model: nn.Module, parameters: list, *, of: nn.Module) -> Non
         setattr(model.get_submodule(place), last, others[name])
 
 
+def checkpoints(train: Train) -> int:
+    """How many of them a run has on the disk at most: the newest two, and one that is written."""
+    every, steps = train.checkpoint_every, train.steps
+    return 1 if every is None or (steps is not None and every >= steps) else 3
+
+
 def refuse_small_disk(
     settings: Settings, folder: Path, built: nn.Module, routed: Routing, world: World
 ) -> None:
-    """Two checkpoints stay while a third is written; one is enough where none is asked for."""
+    """Raise UserError where the checkpoints and the run's files find no room."""
     weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
     state = predicted_bytes(routed.optimizers)
     averaged = weights if settings.train.average_last else 0
     one = weights + averaged + (state if state is not None else 2 * weights)
     one *= world.size if world.mesh is not None else 1  # each process writes its shards
-    every, steps = settings.train.checkpoint_every, settings.train.steps
-    count = 1 if every is None or (steps is not None and every >= steps) else 3
+    count = checkpoints(settings.train)
     needed = count * one + SPARE_BYTES
     kept = sum(file.stat().st_size for file in folder.glob("checkpoint/*/*"))
     needed = max(one, needed - kept)

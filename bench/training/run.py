@@ -1,8 +1,6 @@
 """One cell, from its settings to its record: skipped, resumed or trained."""
 
 import errno
-import math
-import shutil
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,47 +12,38 @@ from bench.display import terminal
 from bench.measuring import meter, reference, utilization
 from bench.processes import parallel
 from bench.processes.world import World
-from bench.records import archive, origin, record
-from bench.records.owner import Held, Lost, Ownership
-from bench.settings.errors import UserError
+from bench.records import record
+from bench.records.owner import Lost, Ownership
 from bench.settings.schema import Settings
 from bench.tracking import tracker as tracking
 from bench.training import prepare, tables
+from bench.training.claiming import Say, brief, claim, remove, run_folder, searched, silent
 from bench.training.launching import Outcome
 from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
 from optimizers.state import state_bytes
 
-SHOWN = ("val_loss", "test_loss", "optimizer_share", "overhead", "optimizer_state_bytes")
 RISE = 0.01  # of the loss at the start
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEFT_BY_A_RUN = (
-    *("record.json", "metrics.jsonl", "routing.json"),
-    *("config.yaml", "hydra.yaml", "overrides.yaml"),
-)
 
 
-def inspect(settings: Settings, say: Callable[[str], None]) -> Outcome:
-    """Print the routing table and stop."""
-    prepare.check_targets(settings)
-    model = prepare.model(settings, prepare.data(settings))
-    routing = prepare.routing(settings, model)
-    terminal.show(tables.routing(routing.table))
-    say(tables.who_takes_what(settings.optimizer["name"], routing.table))
-    prepare.remark_fit(settings, model, say)
-    return {"how": "inspected"}
+def run(
+    settings: Settings, cell: str, say: Say, swept: Callable[[float], None] | None = None
+) -> Outcome:
+    """Train the cell unless its record says that this was done, or another process is at it.
 
-
-def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
-    """Train the cell unless its record says that this was done, or another process is at it."""
+    say: for what a person has to know. swept: of a run of a sweep, which is one line there and
+    says no more than that; told once about how many seconds it will take.
+    """
     world = parallel.start(settings)
     # What each found out about its machine, such as the precision that pays, may differ.
     settings, cell = world.agreed(lambda: (settings, cell))
     owner = Ownership(run_folder(settings, cell))
     try:
         with ExitStack() as held:
-            ended = world.agreed(lambda: claim(settings, cell, owner, held, say))
-            return ended or train(settings, cell, owner, world, say)
+            tell = say if swept is None else silent
+            ended = world.agreed(lambda: claim(settings, cell, owner, held, say, tell))
+            return ended or train(settings, cell, owner, world, say, swept)
     except Lost as lost:
         if world.size == 1:
             raise
@@ -62,100 +51,20 @@ def run(settings: Settings, cell: str, say: Callable[[str], None]) -> Outcome:
         raise SystemExit(1) from None  # the other processes wait in vain
 
 
-def claim(
-    settings: Settings, cell: str, owner: Ownership, held: ExitStack, say: Callable[[str], None]
-) -> Outcome | None:
-    """Hold the cell; or the outcome, where there is nothing to train."""
-    if found := skip(settings, cell, owner.folder, say):
-        return found
-    try:
-        held.enter_context(owner)
-    except Held as other:
-        say(f"{cell}: running on {other}")
-        return {"how": "running"}
-    if settings.rerun:
-        for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
-            remove(owner.folder / name)
-    elif found := skip(settings, cell, owner.folder, say):  # ended since we looked
-        return found
-    goes_on = (owner.folder / "checkpoint").exists()
-    record.join(owner.folder, settings, begins=not goes_on)
-    say(cell)
-    put_aside(owner.folder, say)
-    return None
-
-
-def put_aside(folder: Path, say: Callable[[str], None]) -> None:
-    """Put aside a record.json that is none of this cell, and say why; nothing is lost."""
-    reason = archive.ended(folder)
-    if isinstance(reason, str) and reason and not reason.startswith("not ended"):
-        (folder / "record.json").replace(folder / "record.left_out.json")
-        say(f"record.json is left out ({reason}); it is kept as record.left_out.json")
-
-
-def skip(settings: Settings, cell: str, folder: Path, say: Callable[[str], None]) -> Outcome | None:
-    """The outcome of a cell that need not be trained."""
-    if settings.rerun:
-        return None
-    done = archive.ended(folder)
-    if isinstance(done, str):
-        return None
-    record.join(folder, settings)
-    if (done["config"].get("train") or {}).get("keep_checkpoint") is False:
-        # Left by a run that was killed between its record and the end.
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    say(f"{cell}: {skipped(done)}")
-    return {"how": "skipped", "record": brief(done), "loss": searched(done)}
-
-
-def run_folder(settings: Settings, cell: str) -> Path:
-    folder = Path(settings.results_dir) / "runs" / cell
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
-        ) from None
-    except OSError as error:
-        raise UserError(f"results_dir={settings.results_dir}: {error.strerror}") from None
-    return folder
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def skipped(done: dict[str, Any]) -> str:
-    commit = done["environment"].get("commit")
-    other = commit and commit != origin.commit()
-    by = f" by commit {commit[:10]}" if other else ""
-    return f"{done['status']} before{by}, skipped (rerun=true trains it again)"
-
-
-def brief(done: dict[str, Any]) -> dict[str, Any]:
-    return {key: done[key] for key in SHOWN if done.get(key) is not None}
-
-
-def searched(facts: dict[str, Any]) -> float | None:
-    """What a sweeper that searches is told: the validation loss, or None of a run that failed.
-
-    A run that diverged is a result, the worst one: infinity.
-    """
-    return {"finished": facts["val_loss"], "diverged": math.inf}.get(facts["status"])
-
-
 def train(
-    settings: Settings, cell: str, owner: Ownership, world: World, say: Callable[[str], None]
+    settings: Settings,
+    cell: str,
+    owner: Ownership,
+    world: World,
+    say: Say,
+    swept: Callable[[float], None] | None,
 ) -> Outcome:
     """Build everything, train, and write the record; of many processes the leading one writes."""
-    folder = owner.folder
+    folder, tell = owner.folder, say if swept is None else silent
     ready = prepare.everything(settings, folder, world)
-    say(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
-    prepare.remarks(settings, say)
-    prepare.remark_fit(settings, ready.model, say)
+    tell(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
+    prepare.remarks(settings, tell)
+    prepare.remark_fit(settings, ready.model, tell)
     about = record.about(settings, cell, record.study(folder, settings))
     facts = about | facts_of(ready, settings)
     tracker = tracking.Tracker()
@@ -167,15 +76,17 @@ def train(
         known = {"model_flops": {"per_step": utilization.of_a_step(ready.counted, examples)}}
         results_dir, goes_on = Path(settings.results_dir), (folder / "checkpoint").exists()
         tracker = tracking.start(settings.tracker, facts | known, results_dir, say, goes_on)
+        if tracker.where:
+            tell(tracker.where)
     check = owner.check if world.leads else lambda: None
-    trainer = Trainer(settings, ready, folder, tracker, say, world, check)
+    trainer = Trainer(settings, ready, folder, tracker, say, world, check, swept)
     ended = attempt(trainer, settings)
     facts |= results(trainer) | ended
     lost = world.size > 1 and facts["status"] == "failed"
     if world.strategy != "none" and not lost:
         facts |= spread(trainer, facts)
     if world.leads:
-        finish(facts, folder, settings, tracker, say)
+        finish(facts, folder, settings, tracker, tell)
     if lost:
         raise SystemExit(1)  # the other processes wait in vain: torchrun ends or restarts all
     world.agreed(lambda: None)  # the record is there for all to read
@@ -295,8 +206,11 @@ def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
-    """Write the record, close the tracker, and tell how the run ended."""
+def finish(facts: dict, folder: Path, settings: Settings, tracker, tell: Say) -> None:
+    """Write the record, close the tracker, and tell how the run ended.
+
+    tell: silent in a sweep, whose line on the run says it.
+    """
     path = folder / "record.json"
     written = f"record: {path}"
     try:
@@ -308,13 +222,14 @@ def finish(facts: dict, folder: Path, settings: Settings, tracker, say) -> None:
     failed = facts["status"] == "failed"
     tracker.finish(facts, failed=failed)
     if failed:
-        say(f"error: {facts['error'].strip().splitlines()[-1]}")
+        tell(f"error: {facts['error'].strip().splitlines()[-1]}")
     else:
         if not settings.train.keep_checkpoint:
             remove(folder / "checkpoint")
         if facts["status"] == "diverged":
-            say(f"diverged: {facts['error']}")
-        terminal.show(tables.run(facts))
-    say(f"{facts['status']}; {written}")
+            tell(f"diverged: {facts['error']}")
+        if tell is not silent:
+            terminal.show(facts["cell"], tables.run(facts))
+    tell(f"{facts['status']}; {written}")
     if tracker.where:
-        say(tracker.where)
+        tell(tracker.where)

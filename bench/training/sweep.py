@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.processes import foreground, world
 from bench.records import files
 from bench.settings.errors import UserError
-from bench.training import launching
+from bench.training import launching, telling
 from bench.training.launching import Outcome
 
 # Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
@@ -45,11 +45,13 @@ stopping = False  # whether this process, one that a launcher started for jobs, 
 
 
 @contextmanager
-def job() -> Iterator[Outcome]:
+def job(told: bool = False) -> Iterator[Outcome]:
     """The outcome of one job, to be filled: {cell, how, error, record}.
 
-    Its failure is noted and never leaves the job, so that a sweep goes on.
+    Its failure is noted and never leaves the job, so that a sweep goes on. told: of a sweep's job
+    one line tells how it ended.
     """
+    told = told and is_sweep()
     outcome = {"cell": overrides(), "how": "failed", "error": None, "record": None}
     elsewhere = is_sweep() and not began_here
     try:
@@ -58,11 +60,13 @@ def job() -> Iterator[Outcome]:
         yield outcome
     except UserError as error:
         outcome |= {"how": "failed", "error": str(error)}
-        say(f"error: {error}")
+        if not told:
+            say(f"error: {error}")
     except OSError as error:  # a disk that is full, a folder that may not be written
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         outcome |= {"how": "failed", "error": reason}
-        say(f"error: {reason}")
+        if not told:
+            say(f"error: {reason}")
     except KeyboardInterrupt:
         if not elsewhere:
             raise
@@ -76,6 +80,8 @@ def job() -> Iterator[Outcome]:
     if elsewhere:
         signal.signal(signal.SIGTERM, stop)
     note(outcome)
+    if told:
+        telling.end(outcome)
 
 
 # jobs in processes of their own ---------------------------------------------------------------
@@ -168,12 +174,12 @@ def exit_status() -> int:
     return 1 if any(outcome["how"] == "failed" for outcome in outcomes) else 0
 
 
-class Summary(Callback):
-    """Closes a sweep with a table and the list of failed cells."""
+class Failures(Callback):
+    """Closes a sweep with the list of failed cells; whose jobs have shown their own results."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global began_here
-        began_here = True
+        began_here, telling.paced = True, False
         remembered.clear()  # a study is many sweeps
         self.handlers = {}
         if ".joblib_launcher." in config.hydra.launcher["_target_"]:
@@ -190,7 +196,9 @@ class Summary(Callback):
                 reason = "is a file; a folder is needed"
             world.tell(f"error: results_dir={config.results_dir}: {reason}")
             sys.exit(1)
-        self.launches = launching.Launches(config, launching.Outcomes(folder), lambda: stopping)
+        self.launches = launching.Launches(
+            config, launching.Outcomes(folder), lambda: stopping, telling.part, world.tell
+        )
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self.launches.end()
@@ -200,29 +208,15 @@ class Summary(Callback):
             return
         found = self.launches.ended(remembered)
         outcomes.extend(found)
-        self.show(found)
+        self.show(found, config)
         if best := found_best(self.launches.outcomes.folder.parent):
             print(best)
         list_failures(found)
         if any(outcome["how"] == "interrupted" for outcome in found):
             raise KeyboardInterrupt
 
-    def show(self, found: list[Outcome]) -> None:
-        from bench.display import terminal
-        from bench.training import tables
-
-        terminal.show(tables.sweep(found))
-        counts: dict[str, int] = {}
-        for outcome in found:
-            counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1
-        print(", ".join(f"{n} {how}" for how, n in counts.items()))
-
-
-class Failures(Summary):
-    """Closes a sweep whose jobs have shown their own results."""
-
-    def show(self, found: list[Outcome]) -> None:
-        pass
+    def show(self, found: list[Outcome], config: DictConfig) -> None:
+        """What all of the sweep's jobs came to."""
 
 
 def found_best(folder: Path) -> str | None:

@@ -1,10 +1,15 @@
-"""The tables that a run and a sweep end with, and the routing table."""
+"""What a run ends with: its table, or its line in a sweep."""
 
+import statistics
 from typing import Any
 
 from rich.table import Table
 
-from bench.display.numbers import MB, megabytes, number, short, spread
+from bench.display.numbers import MB, duration, megabytes, number, short, spread
+from bench.display.terminal import add, plain_table
+
+REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, which overheads are over
+LAST = 0.95  # of a run's steps, after which its training loss is the last one
 
 
 def run(record: dict[str, Any]) -> Table:
@@ -16,7 +21,10 @@ def run(record: dict[str, Any]) -> Table:
         predicted = "as predicted" if state["predicted"] == state["total"] else "NOT as predicted"
     rows = [
         ("status", record["status"]),
-        ("training loss", f"{number(record['start_loss'])} at the start"),
+        (
+            "training loss",
+            f"{number(last_training_loss(record))}  ({number(record['start_loss'])} at the start)",
+        ),
         (
             "validation loss",
             f"{number(record['val_loss'])}  (best {number(record['best_val_loss'])})",
@@ -36,7 +44,7 @@ def run(record: dict[str, Any]) -> Table:
         ("forward + backward", spread(record["forward_backward_ms"])),
         ("optimizer", spread(record["optimizer_ms"])),
         ("optimizer share", f"{number(record['optimizer_share'], '.1%')} of a step"),
-        ("overhead", overhead(record["overhead"], unit)),
+        ("overhead", overhead(record, unit)),
         ("throughput", f"{number(record['throughput'], ',.0f')} {unit}/s"),
         ("model FLOPs", model_flops(record["model_flops"])),
         (
@@ -50,10 +58,18 @@ def run(record: dict[str, Any]) -> Table:
         ("peak memory", megabytes(record["peak_memory_bytes"])),
         ("training time", f"{record['train_seconds']:.1f} s, {record['steps']} steps"),
     ]
-    table = Table(title=record["cell"], show_header=False, title_justify="left")
+    table = plain_table("", "", words=(0, 1))
+    table.show_header = False
     for row in rows:
-        table.add_row(*row)
+        add(table, *row)
     return table
+
+
+def last_training_loss(record: dict[str, Any]) -> float | None:
+    """The mean training loss of the last steps that the curve keeps: of one batch it is noise."""
+    points = [line for line in record["curve"] if line.get("train_loss") is not None]
+    end = [line["train_loss"] for line in points if line["step"] > LAST * points[-1]["step"]]
+    return statistics.mean(end) if end else None
 
 
 def model_flops(found: dict[str, Any] | None) -> str:
@@ -68,54 +84,15 @@ def model_flops(found: dict[str, Any] | None) -> str:
     return f"{rate}, {found['utilization']:.1%} of {most}"
 
 
-def overhead(value: dict[str, Any] | None, unit: str) -> str:
+def overhead(record: dict[str, Any], unit: str) -> str:
+    """Against AdamW; its own run is what the others are measured against."""
+    value = record["overhead"]
+    if record["optimizer"] == REFERENCE:
+        return "none: this is AdamW, the reference"
     if value is None:
         return "not measured"
     batch = f"{value['units_per_step']:,} {unit} a step (n={value['n']})"
     return f"{value['value']:+.1%} over AdamW at {batch}"
-
-
-def sweep(outcomes: list[dict[str, Any]]) -> Table:
-    """One row a cell: how it ended and, where there is a record, what it reached."""
-    table = Table(title=f"{len(outcomes)} runs", title_justify="left")
-    table.add_column("cell", overflow="fold")
-    for heading in ("how", "val loss", "test loss", "share", "overhead", "state"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for outcome in outcomes:
-        record = outcome.get("record") or {}
-        cost = record.get("overhead")
-        table.add_row(
-            outcome["cell"],
-            outcome["how"],
-            number(record.get("val_loss")),
-            number(record.get("test_loss")),
-            number(record.get("optimizer_share"), ".1%"),
-            "–" if cost is None else f"{cost['value']:+.1%}",
-            megabytes((record.get("optimizer_state_bytes") or {}).get("total")),
-        )
-    return table
-
-
-def routing(rows: list[dict[str, Any]]) -> Table:
-    """Which optimizer takes which parameter, as which matrices, and why."""
-    table = Table(title="routing", title_justify="left")
-    for heading in ("parameter", "shape", "role", "optimizer", "rate", "decay", "matrices", "why"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        matrices = " + ".join(f"{n} of {r}×{c}" for n, r, c in row["matrices"] or [])
-        if row["joined_with"]:
-            matrices += f" with {len(row['joined_with'])} others"
-        table.add_row(
-            row["name"],
-            "×".join(map(str, row["shape"])),
-            row["role"],
-            row["optimizer"],
-            f"{row['lr']:g}",
-            f"{row['weight_decay']:g}",
-            matrices or "–",
-            row["reason"],
-        )
-    return table
 
 
 def who_takes_what(name: str, rows: list[dict[str, Any]]) -> str:
@@ -130,3 +107,32 @@ def who_takes_what(name: str, rows: list[dict[str, Any]]) -> str:
         entry[1] += count
     parts = [f"{cls} takes {n} tensors ({count / MB:.1f} M)" for cls, (n, count) in sizes.items()]
     return f"optimizer={name}: {', '.join(parts)}"
+
+
+# a run of a sweep ---------------------------------------------------------------------------------
+
+
+def line(place: str, name: str, outcome: dict[str, Any], left: str, width: int) -> str:
+    """One run of a sweep, in one line that fits: its losses as far as there is room.
+
+    2/6 hybrid s0  val 4.9341  test 4.9512  train 4.8801    31 s  2 min left
+    """
+    head = f"{place} {name}"
+    found = outcome.get("record") or {}
+    if outcome["how"] not in ("finished", "skipped") or not found:
+        why = (outcome.get("error") or "").strip().splitlines()
+        return shortened(f"{head}  {': '.join([outcome['how'], *why[-1:]])}", width)
+    took = f"{duration(found['train_seconds']):>6}"
+    if outcome["how"] == "skipped":
+        took = f"{found['status']} before"
+    words = (("val", "val_loss"), ("test", "test_loss"), ("train", "train_loss"))
+    losses = [f"  {word} {number(found.get(key))}" for word, key in words]
+    end = f"  {took}{left}"
+    while losses[1:] and len(head) + len("".join(losses)) + len(end) > width:
+        losses.pop()
+    room = width - len("".join(losses)) - len(end)
+    return f"{shortened(head, room)}{''.join(losses)}{end}"
+
+
+def shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: max(1, width - 1)]}…"

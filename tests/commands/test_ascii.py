@@ -28,7 +28,7 @@ def test_a_run_its_table_and_the_report(tmp_path):
 
 
 def test_a_look_at_the_roles_and_a_step_benchmark(tmp_path):
-    assert "| Muon      |" in plain(*TINY, "inspect=true", f"results_dir={tmp_path}")
+    assert "optimizer=hybrid: " in plain(*TINY, "inspect=true", f"results_dir={tmp_path}")
     words = [word for word in TINY if word.startswith(("model.", "orthogonalizer."))]
     said = plain(
         *words, "train.precision=fp32", "train.device=cpu", "train.sequence_length=32",

@@ -80,14 +80,18 @@ def test_mistakes_are_lines_not_tracebacks(tmp_path):
 def test_inspect_prints_the_routing_and_leaves_nothing(tmp_path):
     done = command("inspect=true", "model=vit_nano", "qkv=fused", f"results_dir={tmp_path}")
     assert done.returncode == 0
-    assert "q_proj" in done.stdout and "hybrid: AdamW takes" in done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) <= 16, lines
+    assert lines[0].startswith("vit_nano with optimizer=hybrid: ")
+    assert "Q, K, V with qkv=fused: 6 of 576×192, of 6 attentions" in done.stdout
+    assert "could not be read: nothing" in lines and "q_proj" not in done.stdout
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
 def test_inspect_shows_what_a_pattern_made_of_a_parameter(tmp_path):
     rule = "structure={*.c_fc.weight: vector, *.attn.c_proj.weight: {layout: matrix}}"
-    done = command("inspect=true", *OFFLINE, rule, f"results_dir={tmp_path}")
+    done = command("inspect=full", *OFFLINE, rule, f"results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "pattern *.c_fc.weight" in done.stdout
     assert "pattern *.attn.c_proj.weight" in done.stdout
@@ -100,6 +104,9 @@ def test_help_names_the_groups_and_settings():
     done = command("--help")
     for word in ("optimizer", "torch_muon", "gpt2_nano", "target_loss", "inspect=true"):
         assert word in done.stdout
+    assert "  train.clip_norm=1.0          " in done.stdout  # with the comment of its file
+    assert "of the raw gradients; null: no clipping" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     for group in (*schema.GROUPS, "experiment"):
         assert f"\n  {group}: " in done.stdout
     assert "\n  claim: " not in done.stdout

@@ -361,26 +361,25 @@ def test_eight_workers_train_a_grid_once_though_three_are_killed(tmp_path):
     told.sort()
     names = {cell.name(settings) for settings in grid}
     assert len(names) == 24
-    each_trained_once(tmp_path, names, [line for *_, line in told])
+    each_trained_once(tmp_path, names)
+    lines = [line for *_, line in told]
+    ends = [sum(f"finished; record: {tmp_path}/runs/{n}/" in line for line in lines) for n in names]
+    assert max(ends) == 1  # none: killed after it wrote the record, before it said so
+    assert sum(ends) >= len(names) - 3
     for name in names:
         begun = [(when, pid) for when, pid, line in told if line == name]
         for (_, pid), (later, _) in pairwise(begun):
             assert killed[pid] < later  # only after a kill is a cell begun again
 
 
-def each_trained_once(results: Path, names: set[str], said: list[str]) -> None:
-    """All cells have a record, at most one process says it wrote it, and no step is there twice."""
+def each_trained_once(results: Path, names: set[str]) -> None:
+    """All cells have a record, and no step is there twice."""
     assert {file.parent.name for file in results.glob("runs/*/record.json")} == names
-    finished = 0
     for name in names:
         folder = results / "runs" / name
-        ends = sum(f"finished; record: {folder}/" in line for line in said)
-        assert ends <= 1  # none: killed after it wrote the record, before it said so
-        finished += ends
         steps = [x["step"] for x in record.lines(folder / "metrics.jsonl") if "train_loss" in x]
         assert steps == [1, 2, 3, 4, 5, 6]
         assert owner.holder(folder) is None
-    assert finished >= len(names) - 3
 
 
 @pytest.mark.long
@@ -406,6 +405,6 @@ def test_eight_commands_train_a_grid_once_though_three_are_killed(tmp_path):
     said = [line for f in tmp_path.glob("log*") for line in f.read_text().splitlines()]
     names = {file.parent.name for file in tmp_path.glob("runs/*/record.json")}
     assert len(names) == 24
-    each_trained_once(tmp_path, names, said)
-    begun = sum(line.split("] ")[-1] in names for line in said)
-    assert 24 <= begun <= 24 + 3  # only after a kill is a cell begun again
+    each_trained_once(tmp_path, names)
+    ends = [line.split()[1:3] for line in said if "/24 " in line and line.endswith((" s", "left"))]
+    assert len(ends) == len({tuple(one) for one in ends}) >= 24 - 3  # optimizer and seed

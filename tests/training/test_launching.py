@@ -134,6 +134,6 @@ def test_a_sweep_on_a_full_disk_is_refused_in_one_line(tmp_path, monkeypatch, ca
     )
     monkeypatch.setattr(sweep, "began_here", False)
     with pytest.raises(SystemExit) as end:
-        sweep.Summary().on_multirun_start(config)
+        sweep.Failures().on_multirun_start(config)
     line = f"error: results_dir={tmp_path}: No space left on device: {tmp_path}/s"
     assert end.value.code == 1 and capsys.readouterr().err == line + "\n"

@@ -1,0 +1,116 @@
+"""Who trains a cell: nobody where its record is there, and never two processes at a time."""
+
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.records import archive, origin, record
+from bench.records.owner import Held, Ownership
+from bench.settings.errors import UserError
+from bench.settings.schema import Settings
+from bench.training import tables
+from bench.training.launching import Outcome
+
+Say = Callable[[str], None]
+SHOWN = ("status", "val_loss", "test_loss", "train_seconds")
+LEFT_BY_A_RUN = (
+    *("record.json", "metrics.jsonl", "routing.json"),
+    *("config.yaml", "hydra.yaml", "overrides.yaml"),
+)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def claim(
+    settings: Settings, cell: str, owner: Ownership, held: ExitStack, say: Say, tell: Say
+) -> Outcome | None:
+    """Hold the cell; or the outcome, where there is nothing to train.
+
+    tell: for what is of no use in a sweep.
+    """
+    if found := skip(settings, cell, owner.folder, tell):
+        return found
+    try:
+        held.enter_context(owner)
+    except Held as other:
+        tell(f"{cell}: running on {other}")
+        return {"how": "running"}
+    if settings.rerun:
+        for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
+            remove(owner.folder / name)
+    elif found := skip(settings, cell, owner.folder, tell):  # ended since we looked
+        return found
+    goes_on = (owner.folder / "checkpoint").exists()
+    record.join(owner.folder, settings, begins=not goes_on)
+    tell(cell)
+    put_aside(owner.folder, say)
+    return None
+
+
+def put_aside(folder: Path, say: Callable[[str], None]) -> None:
+    """Put aside a record.json that is none of this cell, and say why; nothing is lost."""
+    reason = archive.ended(folder)
+    if isinstance(reason, str) and reason and not reason.startswith("not ended"):
+        (folder / "record.json").replace(folder / "record.left_out.json")
+        say(f"record.json is left out ({reason}); it is kept as record.left_out.json")
+
+
+def skip(settings: Settings, cell: str, folder: Path, say: Say) -> Outcome | None:
+    """The outcome of a cell that need not be trained."""
+    if settings.rerun:
+        return None
+    done = archive.ended(folder)
+    if isinstance(done, str):
+        return None
+    record.join(folder, settings)
+    if (done["config"].get("train") or {}).get("keep_checkpoint") is False:
+        # Left by a run that was killed between its record and the end.
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    say(f"{cell}: {skipped(done)}")
+    return {"how": "skipped", "record": brief(done), "loss": searched(done)}
+
+
+def run_folder(settings: Settings, cell: str) -> Path:
+    folder = Path(settings.results_dir) / "runs" / cell
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"results_dir={settings.results_dir}: {error.strerror}") from None
+    return folder
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def skipped(done: dict[str, Any]) -> str:
+    commit = done["environment"].get("commit")
+    other = commit and commit != origin.commit()
+    by = f" by commit {commit[:10]}" if other else ""
+    return f"{done['status']} before{by}, skipped (rerun=true trains it again)"
+
+
+def brief(done: dict[str, Any]) -> dict[str, Any]:
+    """What a line of a sweep, and its list, show of a record."""
+    found = {key: done[key] for key in SHOWN if done.get(key) is not None}
+    return found | {"train_loss": tables.last_training_loss(done)}
+
+
+def searched(facts: dict[str, Any]) -> float | None:
+    """What a sweeper that searches is told: the validation loss, or None of a run that failed.
+
+    A run that diverged is a result, the worst one: infinity.
+    """
+    return {"finished": facts["val_loss"], "diverged": math.inf}.get(facts["status"])
