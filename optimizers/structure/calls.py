@@ -36,7 +36,15 @@ def as_gate(x: Tensor) -> Tensor:
 
 
 def logits_of(output: Any) -> list[Tensor]:
-    """The tensors that a model gives; of named ones its logits, where it has some."""
+    """The tensors that a model gives; of named ones its logits, where it has some.
+
+    Names are those of a mapping, of a named tuple, or of any object's attributes.
+    """
+    if hasattr(output, "_asdict"):
+        output = output._asdict()
+    elif not isinstance(output, dict | list | tuple | Tensor):
+        logits = {"logits": output.logits} if hasattr(output, "logits") else {}  # also of slots
+        output = getattr(output, "__dict__", {}) | logits
     if isinstance(output, dict):
         named = [k for k in output if k.endswith("logits") and "router" not in k]
         output = [output[k] for k in named] if named else list(output.values())

@@ -1,6 +1,8 @@
 """Tables and heads: by the model's own word and the order of the forward pass, not by type."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -102,6 +104,34 @@ def test_several_heads_are_all_heads():
 
     found = roles(Two())
     assert [n for n, role in found.items() if role == "head"] == ["head.weight", "value.weight"]
+
+
+class Named(NamedTuple):
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass
+class Plain:
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass(slots=True)
+class Slotted(Plain):
+    pass
+
+
+@pytest.mark.parametrize("form", [Named, Plain, Slotted, SimpleNamespace, dict])
+def test_logits_are_found_in_whatever_holds_them(form):
+    """And nothing else that is given: `hidden` is the output of a linear map, too."""
+
+    class Holding(Model):
+        def forward(self, input_ids):
+            x = self.body(self.tokens(input_ids))
+            return form(hidden=x, logits=self.head(x))
+
+    assert roles(Holding()) == roles(Model())
 
 
 def test_heads_of_whose_outputs_the_mean_is_given_are_all_heads():
