@@ -51,6 +51,7 @@ def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> No
     bins = np.geomspace(values.min() * 0.999, values.max() * 1.001, 40).tolist()
     axes[0].hist(values, bins, weights=np.full(len(values), 1 / len(values)), color="0.5")
     axes[0].set(xscale="log", title="before", xlabel="s", ylabel="share")
+    most = max(max(r["histogram"]["counts"]) / sum(r["histogram"]["counts"]) for r in found)
     for i, (ax, one) in enumerate(zip(axes[1:], found, strict=False)):
         histogram = one["histogram"]
         counts = np.array(histogram["counts"])
@@ -58,6 +59,7 @@ def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> No
         ax.stairs(counts / counts.sum(), edges, fill=True, color=colour(i))
         ax.axvline(1, color="0.3", linewidth=0.8)
         ax.set(title=f"{one['method']}: {one['mse']['mean']:.3g}", xlabel="s after")
+        ax.set(ylim=(0, 1.05 * most))  # of all alike, so that heights compare
     n, m = problem.shape
     figure.suptitle(
         f"Singular values of {n}×{m} matrices ({problem.source}) before and after {steps} steps; "

@@ -19,6 +19,7 @@ LEVELS = ("0.05", "0.02", "0.01")
 RESAMPLES = 2000
 COVERAGE = 0.95
 FARTHEST = 2**40  # units a step, where an extrapolation ends
+SHOWN = 10  # times the largest measured batch: how far pictures show it
 
 Array = NDArray[np.float64]
 

@@ -6,14 +6,15 @@ from typing import Any
 import altair as alt
 
 from bench.communication import extrapolation
-from bench.reporting.charts import ROW, looks, shown
+from bench.display.palette import GREY, TEXT
+from bench.reporting import findings
+from bench.reporting.charts import ROW, looks
+from bench.reporting.findings import arms
 from bench.reporting.style import (
     BRIGHT,
     CHOSEN,
-    GREY,
     PALE,
     ROLES,
-    TEXT,
     chart,
     data,
     interval,
@@ -29,14 +30,13 @@ from bench.studies.words import batch
 LEVELS = (0.05, 0.02, 0.01)  # of overhead: those that claims name
 FOOT = 1e-4  # the least overhead on a logarithmic axis
 MB = 1e6
-SHOWN_TOKENS = 2**22  # of a step that is extrapolated to many processes
 
 
 def share(one: Comparison) -> alt.LayerChart | None:
     """The optimizer's share of a step's time, the median over runs."""
     rows: list[dict[str, Any]] = [
         {"arm": arm.name, "to": rounded(value), "text": f"{value:.1%}"}
-        for arm in shown(one)
+        for arm in arms(one)
         if (value := arm.median("optimizer_share")) is not None
     ]
     if not rows:
@@ -51,15 +51,16 @@ def share(one: Comparison) -> alt.LayerChart | None:
     base = alt.Chart(data(rows)).encode(x, alt.Y("arm:N", title=None, sort=None))
     layers = [
         base.mark_bar(height={"band": 0.7}).encode(color),
-        base.mark_text(align="left", dx=4).encode(text="text:N"),
+        base.mark_text(align="left", dx=4, color=TEXT).encode(text="text:N"),
     ]
     notes = f"{one.condition}: median over runs, at {batch(one)} a step"
-    return chart(layers, "Optimizer share", notes, len(rows) * ROW)
+    title = "The optimizer's share of a step"
+    return chart(layers, title, notes, len(rows) * ROW, findings.share(one))
 
 
 def memory(one: Comparison) -> alt.LayerChart | None:
     """The optimizer's state by role, beside the weights; None where all arms keep the same."""
-    states = {arm.name: state(arm) for arm in shown(one)}
+    states = {arm.name: state(arm) for arm in arms(one)}
     if len({tuple(sorted(parts.items())) for parts in states.values()}) < 2:
         return None
     rows: list[dict[str, Any]] = []
@@ -88,13 +89,16 @@ def memory(one: Comparison) -> alt.LayerChart | None:
         alt.Chart(data(rows))
         .mark_bar(height={"band": 0.7}, stroke="white", strokeWidth=0.7)
         .encode(y, x, alt.X2("to:Q"), color, tooltip=tooltip),
-        alt.Chart(data(wide)).mark_text(size=10).encode(y, alt.X("middle:Q"), text="role:N"),
+        alt.Chart(data(wide), name="inside")  # black on a light bar, in the dark theme too
+        .mark_text(size=10, color="black")
+        .encode(y, alt.X("middle:Q"), text="role:N"),
         alt.Chart(data(totals))
-        .mark_text(align="left", dx=4)
+        .mark_text(align="left", dx=4, color=TEXT)
         .encode(y, alt.X("to:Q"), text="text:N"),
     ]
     notes = f"{one.condition}: what the optimizer keeps between steps, by role of the parameters"
-    return chart(layers, "Optimizer state beside the weights", notes, len(totals) * ROW)
+    title, height = "Optimizer state beside the weights", len(totals) * ROW
+    return chart(layers, title, notes, height, findings.memory(one))
 
 
 def state(arm: Arm) -> dict[str, float]:
@@ -112,15 +116,8 @@ def weights(one: Comparison) -> dict[str, float]:
 
 
 def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
-    """Overhead against the batch: solid where measured, dashed by the fit of forward+backward.
-
-    Optimizers that failed, or differ from the reference by no more than the noise, are left out.
-    """
-    names = [
-        name
-        for name, one in step["optimizers"].items()
-        if not one["error"] and not one["difference_ms"]["within_noise"]
-    ]
+    """Overhead over the batch: solid where measured, dashed by the fit of forward+backward, as far
+    as ten times the largest measured batch."""
     rows: list[dict[str, Any]] = [
         {
             "arm": name,
@@ -128,21 +125,24 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
             **interval(Estimate(point["value"], max(point["low"], FOOT), point["high"], n)),
             "measured": point["measured"],
         }
-        for name in names
+        for name, points in findings.drawn(step).items()
         for n in [step["optimizers"][name]["step_ms"]["n"]]
-        for point in step["optimizers"][name]["overhead"]
-        if None not in (point["value"], point["low"], point["high"]) and point["value"] > FOOT
+        for point in points
+        if point["value"] > FOOT
     ]
     if not rows:
         return None
-    encoded = told_apart(styles(names), by=("color", "shape"))
+    encoded = told_apart(styles(findings.drawn(step)), by=("color", "shape"))
     scale = alt.Scale(type="log", nice=False)
     ticks = [ticks_between([row[key] for row in rows]) for key in ("x", "mean")]
-    axes = [alt.Axis(values=at, format=form) for at, form in zip(ticks, ("~s", "~%"), strict=True)]
+    axes = [
+        alt.Axis(values=at, format=form, labelOverlap=True)
+        for at, form in zip(ticks, ("~s", "~%"), strict=True)
+    ]
     x = alt.X("x:Q", title=f"{step['unit']} a step", scale=scale, axis=axes[0])
     y = alt.Y("mean:Q", title="overhead against AdamW, %", scale=scale, axis=axes[1])
     known = [row for row in rows if row["measured"]]
-    joints = {row["arm"]: row for row in known}  # where dashed goes on from solid
+    joints = {row["arm"]: row for row in known}  # where dashed begins
     beyond = [*joints.values(), *(row for row in rows if not row["measured"])]
     color = encoded["color"]
     levels = alt.Chart(data([{"at": level, "text": f"{level:.0%}"} for level in LEVELS]))
@@ -161,9 +161,9 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
     ]
     where = step["environment"].get("gpu") if step.get("device") == "cuda" else step.get("device")
     notes = f"{step['model']} on {where or 'an unknown device'}, {step['precision']}; "
-    notes += "solid: measured; "
-    notes += "dashed: forward + backward by its fit; band: 95 % interval"
-    return chart(layers, "Overhead against the batch", notes, 360)
+    notes += "solid: measured; dashed: extrapolated by the fit of forward + backward; "
+    notes += "band: 95 % interval"
+    return chart(layers, "Overhead over the batch", notes, 360, findings.overhead(step))
 
 
 def ticks_between(values: list[float]) -> list[float]:
@@ -182,7 +182,7 @@ def extrapolated_chart(points: list[extrapolation.Point]) -> alt.LayerChart:
             "mean": rounded(point.share("communication")),
         }
         for point in points
-        if point.tokens == SHOWN_TOKENS
+        if point.tokens == findings.SHOWN_TOKENS
     ]
     names = list(dict.fromkeys(row["arm"] for row in rows))
     scale = alt.Scale(type="log", nice=False)
@@ -207,8 +207,8 @@ def extrapolated_chart(points: list[extrapolation.Point]) -> alt.LayerChart:
         .encode(x, y, color, BRIGHT, tooltip=tooltip)
         .add_params(CHOSEN),
     ]
-    notes = (
-        f"Nothing here was measured: the model of bench/communication/model.py, {SHOWN_TOKENS:,} "
-    )
-    notes += "tokens a step over all GPUs; what is assumed is in conf/communication.yaml"
-    return chart(layers, "Extrapolated: Muon's communication at scale", notes, 360)
+    notes = "Nothing here was measured: the model of bench/communication/model.py, "
+    notes += f"{findings.SHOWN_TOKENS:,} tokens a step over all GPUs; "
+    notes += "what is assumed is in conf/communication.yaml"
+    title = "Extrapolated: Muon's communication at scale"
+    return chart(layers, title, notes, 360, findings.extrapolated(points))

@@ -4,7 +4,8 @@ from typing import Any
 
 import altair as alt
 
-from bench.reporting.style import GREY, data, rounded
+from bench.display.palette import GREY
+from bench.reporting.style import data, rounded
 from bench.studies.lines import Lines
 
 BELOW = 0.35  # of a chart's height: how far below its curves a line is drawn

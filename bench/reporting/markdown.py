@@ -10,7 +10,7 @@ from urllib.parse import quote
 from bench.communication import tables as communication_tables
 from bench.display.cells import Table
 from bench.reporting import communication as report_communication
-from bench.reporting import own_markdown
+from bench.reporting import findings, own_markdown
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
 from bench.reporting.marked import cells, escaped, folded, table
@@ -46,7 +46,8 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         parts += [f"## {name}", *experiment(content, every, shown)]
     for name, one in content.steps.items():
         parts += [f"## A step: {escaped(name)}", table(report_tables.steps(one)), made([one])]
-        parts += [f"![Overhead]({quote(picture(name))})"] if picture(name) in shown else []
+        drawn = image(findings.overhead(one), quote(picture(name)))
+        parts += [drawn] if picture(name) in shown else []
     parts += communication(content, shown)
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
@@ -58,7 +59,7 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
     parts = [f"*{study.question}*", *([f"Limits: {study.limits}."] if study.limits else [])]
     parts += [f"**{one.condition}**: {escaped(words.answer(one))}" for one in every]
     if picture(study.name) in shown:
-        parts.append(f"![Differences]({picture(study.name)})")
+        parts.append(image(findings.differences(every), picture(study.name)))
     for one in every:
         missing = escaped("; ".join(words.missing(one)))
         parts += [f"### {study.name}, {one.condition}", f"{escaped(words.about(one))}."]
@@ -68,7 +69,8 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
         parts += ["What the searches chose:", table(chosen)] if chosen else []
         parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one)))
         drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
-        parts += [f"![{kind}]({place})" for kind, place in drawn.items() if place in shown]
+        alt = {"loss": findings.curve, "tuning": findings.tuning}
+        parts += [image(alt[kind](one), at) for kind, at in drawn.items() if at in shown]
     records = [run.record for one in every for arm in one.arms for run in arm.runs]
     return [*parts, made(records)]
 
@@ -82,8 +84,14 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
     parts.append(made(content.shared.values()))
     parts += ["### Communication at scale, extrapolated", report_communication.lead_extrapolated()]
     place = picture(EXTRAPOLATED)
-    parts += [f"![Extrapolated communication]({place})"] if place in shown else []
+    drawn = image(findings.extrapolated(content.extrapolated), place)
+    parts += [drawn] if place in shown else []
     return [*parts, table(communication_tables.extrapolated(content.extrapolated))]
+
+
+def image(finding: str, place: str) -> str:
+    """A picture, with what it shows for those who do not see it."""
+    return f"![{escaped(finding)}]({place})"
 
 
 def picture(*names: str) -> str:
@@ -108,8 +116,10 @@ def answers(content: Content, experiment: str) -> str:
         ]
         if experiment == HEADLINE:
             drawn = picture(experiment, one.condition, "loss")
-            parts.append(f"![Validation loss](results/{drawn})")
-    parts.append(f"![Differences](results/{picture(experiment)})")
+            parts.append(image(findings.curve(one), f"results/{drawn}"))
+    every = content.comparisons.get(experiment, [])
+    alt = findings.differences(every) if every else "Nothing was run."
+    parts.append(image(alt, f"results/{picture(experiment)}"))
     records = [run.record for run in content.results.archive.of(experiment)]
     return "\n\n".join([*parts, made(records)])
 

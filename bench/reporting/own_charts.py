@@ -53,7 +53,8 @@ def loss(bench: Bench, against: str) -> alt.LayerChart | None:
     tooltip = tips(("step:Q", "step"), ("x:Q", title))
     layers = banded(rows, (least, most), x, y, encoded, tooltip)
     notes = f"{groups.about(bench)}; mean over seeds; band: 95 % interval"
-    return chart(layers, f"{groups.title(bench)}: validation loss over {against}", notes, HEIGHT)
+    title = f"{groups.title(bench)}: validation loss over {against}"
+    return chart(layers, title, notes, HEIGHT, own_runs.finding(bench))
 
 
 def seconds_at(group: Group, step: int) -> float | None:

@@ -18,7 +18,7 @@ def your_runs(content: Content, shown: Collection[str]) -> list[str]:
         parts += [table(own_runs.table(bench)), escaped(own_runs.lead(bench))]
         for against in own_runs.AGAINST:
             place = own_runs.picture(number, against)
-            parts += [f"![Validation loss over {against}]({place})"] if place in shown else []
+            parts += [f"![{escaped(own_runs.finding(bench))}]({place})"] if place in shown else []
     if advice := own_next.advice(content.own):
         parts.append(f"Next ({escaped(advice[0])}):\n\n    {escaped(advice[1])}")
     return parts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.display.cells import NONE, Cell, Table
 from bench.display.numbers import megabytes, short
 from bench.records.archive import Run
-from bench.studies import pairs, words
+from bench.studies import curves, pairs, words
 from bench.studies.groups import mean, throughput
 from bench.studies.pairs import Bench, Group
 
@@ -48,6 +48,18 @@ def lead(bench: Bench) -> str:
     return (
         f"Difference: test loss minus that of {best.name}{chosen}, paired by seed, with its 95 % "
         "interval; below 0 is better."
+    )
+
+
+def finding(bench: Bench) -> str:
+    """Which group ends lowest, on average."""
+    ends = {one.name: found[-1][1] for one in bench.groups if (found := curves.curve(one.runs))}
+    if not ends:
+        return "No run has finished."
+    best = min(ends, key=lambda name: ends[name].mean)
+    runs = f"{ends[best].n} run{'s' * (ends[best].n != 1)}"
+    return (
+        f"{best} ends lowest, at a validation loss of {words.plain(ends[best].mean, 3)} ({runs})."
     )
 
 

@@ -1,17 +1,23 @@
 """The charts that the report's Markdown shows, all that it needs altair for."""
 
 from collections.abc import Callable
-from functools import partial
 
 import altair as alt
 
-from bench.reporting import charts, cost_charts, markdown, own_charts
+from bench.reporting import (
+    charts,
+    cost_charts,
+    difference_charts,
+    markdown,
+    own_charts,
+    tuning_charts,
+)
 from bench.reporting.content import Content
 from bench.studies.comparison import Comparison
 
 DRAW: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
-    "loss": partial(charts.loss, against="steps"),
-    "tuning": charts.tuning,
+    "loss": charts.curve,
+    "tuning": tuning_charts.tuning,
 }
 
 
@@ -22,7 +28,7 @@ def every(content: Content) -> dict[str, alt.LayerChart]:
     """
     found: dict[str, alt.LayerChart | None] = dict(own_charts.every(content.own))
     for name, every in content.comparisons.items():
-        found[markdown.picture(name)] = charts.differences(every)
+        found[markdown.picture(name)] = difference_charts.differences(every)
         for one in every if len(every[0].study.final_seeds) > 1 else []:
             for kind, draw in DRAW.items():
                 found[markdown.picture(name, one.condition, kind)] = draw(one)

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import altair as alt
 
+from bench.display import palette
+from bench.display.palette import GREY
 from bench.studies.stats import Estimate
 
 LINE = 54  # characters of a subtitle's line: it fits a telephone
-GREY, TEXT, WARNING = "#8a8a8a", "#333333", "#b00020"
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,14 @@ class Style:
     shape: str
 
 
-# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
+# Beside its colour an optimizer has a dash and a shape of its own.
 OPTIMIZERS = {
-    "adamw": Style("#0072B2", (1, 0), "circle"),
-    "hybrid": Style("#D55E00", (1, 0), "square"),
-    "muon": Style("#009E73", (8, 3), "triangle-up"),
-    "torch_muon": Style("#CC79A7", (2, 3), "diamond"),
-    "adam": Style("#56B4E9", (5, 3), "cross"),
+    "adamw": ((1, 0), "circle"),
+    "hybrid": ((1, 0), "square"),
+    "muon": ((8, 3), "triangle-up"),
+    "torch_muon": ((2, 3), "diamond"),
+    "adam": ((5, 3), "cross"),
 }
-# The same for nine more: Tol's muted scheme, https://sronpersonalpages.nl/~pault/
-OTHERS = (
-    *("#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE", "#882255", "#44AA99"),
-    *("#999933", "#AA4499"),
-)
 DASHES = ((1, 0), (8, 3), (2, 3), (10, 3, 2, 3), (5, 3))
 SHAPES = (
     *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"),
@@ -53,33 +49,24 @@ ROLES = {
 
 
 def styles(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, Style]:
-    """One for each name.
-
-    An optimizer has its own in every chart, and a variant of it ("hybrid qkv=per_head") a shade
-    of that; other names have theirs by their place among the names. A/A arms (again) are grey.
-    """
+    """One for each name, by the colours of bench/display/palette.py; A/A arms: again."""
+    every = list(names)
     found: dict[str, Style] = {}
     variants: Counter[str] = Counter()
-    for number, name in enumerate(names):
+    for number, (name, color) in enumerate(palette.colors(every, again).items()):
         optimizer = name.split(" ")[0]
         if name in again:
-            found[name] = Style(GREY, (3, 3), "circle")
+            found[name] = Style(color, (3, 3), "circle")
         elif optimizer in OPTIMIZERS:
-            own, count = OPTIMIZERS[optimizer], variants[optimizer]
-            shape = SHAPES[::-1][(count - 1) % len(SHAPES)] if count else own.shape
-            found[name] = Style(shade(own.color, count), own.dash, shape)
+            dash, own = OPTIMIZERS[optimizer]
+            count = variants[optimizer]
+            shape = SHAPES[::-1][(count - 1) % len(SHAPES)] if count else own
+            found[name] = Style(color, dash, shape)
             variants[optimizer] += 1
         else:
-            color, shape = (of[number % len(of)] for of in (OTHERS, SHAPES))
+            shape = SHAPES[number % len(SHAPES)]
             found[name] = Style(color, DASHES[number % len(DASHES)], shape)
     return found
-
-
-def shade(color: str, number: int) -> str:
-    """0: the colour itself; then by turns lighter and darker."""
-    toward, part = (255 if number % 2 else 0), (0, 0.45, 0.45, 0.7, 0.7)[min(number, 4)]
-    mixed = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(c + part * (toward - c)):02X}" for c in mixed)
 
 
 def told_apart(
@@ -90,7 +77,7 @@ def told_apart(
     """Encodings of the field "arm"; their legends merge into one."""
     names = list(style)
     columns = max(1, min(4, 44 // (4 + max(map(len, names), default=1))))
-    box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=250)
+    box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=330)
     kinds: dict[str, tuple[type[alt.Color | alt.StrokeDash | alt.Shape], list]] = {
         "color": (alt.Color, [one.color for one in style.values()]),
         "strokeDash": (alt.StrokeDash, [list(one.dash) for one in style.values()]),
@@ -113,7 +100,7 @@ BRIGHT = alt.OpacityValue(0.12, condition={"param": "chosen", "value": 1})
 PALE = alt.OpacityValue(0.02, condition={"param": "chosen", "value": 0.15})
 CONFIG = alt.Config(
     font="Helvetica, Arial, sans-serif",
-    background="white",
+    background="transparent",
     padding=4,
     view=alt.ViewConfig(stroke=None),
     axis=alt.AxisConfig(
@@ -133,12 +120,17 @@ CONFIG = alt.Config(
 )
 
 
-def chart(layers: list[alt.Chart], title: str, notes: str, height: Any) -> alt.LayerChart:
-    """One chart of layers: a title, notes below it in lines that fit, as wide as its place."""
+def chart(
+    layers: list[alt.Chart], title: str, notes: str, height: Any, finding: str
+) -> alt.LayerChart:
+    """One chart of layers: a title, notes below it in lines that fit, as wide as its place.
+
+    finding: what it shows, in a sentence: the caption, and what a screen reader says.
+    """
     drawn = alt.layer(
         *layers,
         title=alt.Title(title, subtitle=wrap(notes, LINE)),
-        description=f"{title}. {notes}",
+        description=finding,
         width="container",
         height=height,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),

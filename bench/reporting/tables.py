@@ -20,24 +20,27 @@ def arms(one: Comparison) -> Table:
         *(Cell("verdict"), Cell("bits per byte"), Cell("steps to target"), Cell("accuracy")),
         *(Cell("share", "of a step"), Cell("overhead"), Cell("state")),
     ]
-    rows = [arm_row(one, arm) for arm in one.arms] + line_rows(one, len(heads))
+    losses = report_words.common(arm.test_loss for arm in one.arms)
+    gaps = report_words.common(a.difference.estimate for a in one.arms if a.difference)
+    rows = [arm_row(one, arm, losses, gaps) for arm in one.arms] + line_rows(one, len(heads))
     kept = [at for at in range(len(heads)) if at < 5 or any(row[at].text != "–" for row in rows)]
     return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
-def arm_row(one: Comparison, arm: Arm) -> list[Cell]:
+def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int) -> list[Cell]:
+    """losses, gaps: digits after the point of these and of their differences."""
     difference, accuracy = arm.difference, arm.test_accuracy
     kind = "baseline" if arm.name == one.study.baseline else ""
     if arm.noise:
         kind = f"A/A: {one.study.again()[arm.name]} again"
-    loss, interval = report_words.span(arm.test_loss)
+    loss, interval = report_words.span(arm.test_loss, digits=losses)
     lost = f"; {arm.diverged} diverged" if arm.diverged else ""
     peak = f"peak {megabytes(arm.median('peak_memory_bytes'))}"
     return [
         Cell(arm.name, kind),
         Cell(*report_words.rate(arm, one), "bad" if arm.at_edge else ""),
         Cell(loss, interval + lost),
-        Cell(*report_words.span(difference.estimate, "+")) if difference else NONE,
+        Cell(*report_words.span(difference.estimate, "+", digits=gaps)) if difference else NONE,
         verdict(arm),
         bits(one.lines.bits(arm.test_loss.mean) if one.lines and arm.test_loss.n else None),
         Cell(*report_words.to_target(arm)),

@@ -9,11 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.display import charts
+from bench.display import charts, palette
 from bench.display.numbers import short
+from bench.measuring.overhead import SHOWN
 
-# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#6f6f6f"
 LEVELS = (0.05, 0.02, 0.01)
 TICKS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -32,21 +31,22 @@ def write(record: dict[str, Any], path: Path) -> Path:
 
 
 def draw(record: dict[str, Any]) -> Figure:
-    """Solid where forward+backward was measured, dashed where its fit is extended.
+    """Solid where forward+backward was measured, dashed where its fit is extended, up to ten times
+    the largest measured batch.
 
     Optimizers that failed, or differ from the reference by no more than the noise, are left out.
     """
     figure = Figure(figsize=(8.4, 4.8))
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
+    farthest = SHOWN * max(record["batches"]) * record["units_per_example"]
     shown = {
-        label: one
+        label: one | {"overhead": [p for p in one["overhead"] if p["units"] <= farthest]}
         for label, one in record["optimizers"].items()
         if not one["error"] and not one["difference_ms"]["within_noise"]
     }
     labels: list[Label] = []
-    for number, (label, one) in enumerate(shown.items()):
-        color = COLORS[number % len(COLORS)]
+    for (label, one), color in zip(shown.items(), palette.colors(shown).values(), strict=True):
         end = line(axes, one["overhead"], color)
         at = one["units_at"]["0.01"]["units"]
         if end is not None:

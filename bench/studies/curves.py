@@ -36,3 +36,27 @@ def curve(runs: list[Run]) -> list[tuple[int, Estimate]]:
                 by_step.setdefault(line["step"], []).append(line["val_loss"])
     whole = {step: of for step, of in by_step.items() if len(of) == len(finished)}
     return [(step, stats.mean_interval(of)) for step, of in sorted(whole.items())]
+
+
+def gap(ours: list[Run], theirs: list[Run]) -> list[tuple[int, Estimate]]:
+    """Validation loss of ours minus that of theirs, paired by seed, at each evaluated step that
+    all pairs of finished runs have."""
+    own, other = _by_step(ours), _by_step(theirs)
+    pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
+    if not pairs:
+        return []
+    steps = sorted(set.intersection(*(set(a) & set(b) for a, b in pairs)))
+    return [(at, stats.mean_interval([a[at] - b[at] for a, b in pairs])) for at in steps]
+
+
+def _by_step(runs: list[Run]) -> dict[int, dict[int, float]]:
+    """The validation losses of the finished runs, by seed and step."""
+    return {
+        run.record["seed"]: {
+            line["step"]: line["val_loss"]
+            for line in run.record["curve"]
+            if line.get("val_loss") is not None
+        }
+        for run in runs
+        if run.record["status"] == "finished"
+    }

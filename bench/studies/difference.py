@@ -60,7 +60,7 @@ class Difference:
                 return f"equal {within}"
         if self.p < LEVEL:
             return f"{side}, perhaps {within}"
-        needed = f"; {self.seeds:,} seeds would show one of this size" if self.seeds else ""
+        needed = f"; to show one of this size takes {self.seeds:,} seeds" if self.seeds else ""
         return f"no difference shown{needed}"
 
 

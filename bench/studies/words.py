@@ -21,6 +21,11 @@ def decimals(one: Estimate, most: int) -> int:
     return min(most, max(0, digits))
 
 
+def common(every: Iterable[Estimate]) -> int:
+    """How many decimals a column of estimates has: those of the least certain of them."""
+    return min((decimals(one, 4) for one in every if one.n > 1), default=3)
+
+
 def plain(value: float, places: int, sign: str = "") -> str:
     """With a minus that is as wide as a plus."""
     return f"{value:{sign},.{places}f}".replace("-", "−")
@@ -30,11 +35,15 @@ def percent(share: float | None, places: int = 1, sign: str = "") -> str:
     return "–" if share is None else f"{plain(100 * share, places, sign)} %"
 
 
-def span(one: Estimate, sign: str = "", percent: bool = False) -> tuple[str, str]:
-    """The mean, and its 95 % interval with the number of seeds."""
+def span(
+    one: Estimate, sign: str = "", percent: bool = False, digits: int | None = None
+) -> tuple[str, str]:
+    """The mean, and its 95 % interval with the number of seeds; digits: after the point, of a
+    share two fewer, by default as many as its interval bears."""
     if not one.n:
         return "–", "no finished run"
-    scale, places = (100, decimals(one, 4) - 2) if percent else (1, decimals(one, 4))
+    digits = decimals(one, 4) if digits is None else digits
+    scale, places = (100, digits - 2) if percent else (1, digits)
     mean, low, high = (
         plain(scale * end, max(0, places), sign) for end in (one.mean, one.low, one.high)
     )
@@ -120,7 +129,7 @@ def to_target(arm: Arm) -> tuple[str, str]:
     median = stats.censored_median(arm.steps_to_target)
     return (
         "not reached" if median is None else f"{median:,.0f}",
-        f"{never} of {runs} never" if never else "",
+        f"{never} of {runs} runs do not reach it" if never else "",
     )
 
 
@@ -214,12 +223,13 @@ def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
     """The chosen multiple of the base rate, and what has to be known of the choice."""
     if one.study.search is not None:
         return _searched_rate(arm, one)
-    if arm.at_edge:
-        return f"{arm.rate:g}", "edge of the grid"
-    if arm.tuned:
-        return f"{arm.rate:g}", ""
-    source = one.study.rates_of.get(arm.name, arm.name)
-    return f"{arm.rate:g}", "tuning not whole" if source in one.study.tuned() else "not tuned"
+    source = one.study.rates_of.get(arm.name)
+    notes = [f"as {source}"] if source else []
+    notes += ["edge of the grid"] if arm.at_edge else []
+    if not arm.tuned:
+        own = (source or arm.name) in one.study.tuned()
+        notes.append("tuning not whole" if own else "not tuned")
+    return f"{arm.rate:g}", "; ".join(notes)
 
 
 def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def difference(
             continue
         estimate, seeds = pair.estimate, pair.seeds
         nothing = f"no difference shown (p={pair.p:.2g}, n={estimate.n}"
-        nothing += f"; {seeds:,} seeds would show one of this size)" if seeds else ")"
+        nothing += f"; to show one of this size takes {seeds:,} seeds)" if seeds else ")"
         if pair.p < LEVEL:
             nothing = f"{pair.verdict()} (p={pair.p:.2g}, n={estimate.n})"
         small = pair.outcome in (SMALLER, EQUAL)

@@ -8,7 +8,7 @@ import pytest
 
 from bench.communication import tables as communication_tables
 from bench.records import record
-from bench.reporting import cost_charts, markdown, page
+from bench.reporting import cost_charts, markdown, page, sections
 from bench.reporting import tables as report_tables
 from bench.reporting.content import gather
 from bench.stepping import tables as step_tables
@@ -111,7 +111,7 @@ def test_the_readme_has_both_steps_and_both_costs(both):
 
 def test_the_page_has_both_and_calls_no_condition_absent(both):
     content = gather(both)
-    shown = page.experiment(content, content.comparisons["cost"])
+    shown = sections.experiment(content.comparisons["cost"])
     assert [one["name"] for one in shown["conditions"]] == ["gpt2 on cpu", "gpt2 on cuda"]
     assert shown["absent"] == ["vit"]
     text = page.page(content)

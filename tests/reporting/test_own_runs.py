@@ -170,7 +170,7 @@ def test_the_page_has_them_first_with_each_run_and_its_command(mine, monkeypatch
     hostile = "<script>alert(1)</script>"
     fake_results.own(mine, "hybrid", 9, 4.0, data=hostile, command=hostile)
     text = page.page(gather(Results(mine)))
-    assert text.index('id="your-runs"') < text.index('id="verdicts"')
+    assert text.index('id="your-runs"') < text.index('id="answer"')
     assert 'id="your-runs-1-1"' in text and "claims have no records yet" in text
     assert "<script>alert(1)" not in text and "&lt;script&gt;alert(1)" in text
 

@@ -208,7 +208,7 @@ def test_the_chart_of_the_loss_has_the_lines_that_fit_into_it(tmp_path):
         *(tmp_path, declared, "language"), uniform=12.0, unigram=5.0, bigram=4.02, trigram=4.0
     )
     (one,) = gather(Results(tmp_path)).comparisons["optimizers"]
-    for against in ("steps", "units", "seconds"):
+    for against in ("steps", "seconds"):
         drawn = charts.loss(one, against).to_dict()  # validated
         layers = {layer["mark"]["type"]: layer for layer in drawn["layer"]}
         rules, labels = (

@@ -162,7 +162,7 @@ def compile_gain(taken: dict[str, Array]) -> Check:
         n=len(gain),
         unit="eager / compiled time: median and its 95 % interval over rounds",
         verdict=verdict(low > 1.05, high <= 1),
-        condition=f"fp32, {torch.get_num_threads()} threads, by turns; by shape of stack: "
+        condition=f"fp32, {torch.get_num_threads()} threads, in alternation; by shape of stack: "
         f"{figures}; eager against itself {noise[0]:.2f} to {noise[1]:.2f}; the first call, which "
         "compiles, is left out; both do whole products; by pieces of the symmetric ones, as a step "
         f"of ours does, eager code gains {pieces:.2f}; confirmed if the interval is above 1.05, "

@@ -1,0 +1,216 @@
+"""The answer in two sentences: which optimizer ends lower and by how much, and how far that holds.
+
+A pure function of what was compared. It says no more than the tests of the comparisons do, and
+names beside each what weakens it: early training, an earlier protocol, few seeds, missing runs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.records import archive
+from bench.reporting.findings import size
+from bench.studies import standing
+from bench.studies.comparison import Arm, Comparison
+from bench.studies.difference import BEYOND, EQUAL, LEVEL, SMALLER
+from bench.studies.study import Study
+from bench.studies.words import about, plain, unit_of
+
+ADAMW = "adamw"
+CHOICES = ("hybrid", "muon")  # what a user has beside AdamW; other arms are controls
+FEW = 5  # seeds: fewer are named
+TASKS = {"tokens": "text", "images": "images"}
+UNTESTED = ("larger models", "longer training")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """finding: the sentence on the losses; limits: the one on what it rests on."""
+
+    finding: str
+    limits: str
+
+
+def answer(comparisons: dict[str, list[Comparison]]) -> Answer:
+    """By experiment, as a report's Content has them."""
+    every = of_optimizers(comparisons)
+    steps = strongest(one for one in every if not one.study.equal_time_of)
+    times = strongest(one for one in every if one.study.equal_time_of)
+    if not steps + times:
+        return Answer(
+            "Which optimizer reaches the lower loss is not answered yet: no two have been "
+            "compared over two seeds or more.",
+            "experiment=language compares them, at equal steps; experiment=equal_time does, in "
+            "equal time.",
+        )
+    common = shared(steps)
+    said = []
+    for equal, found, known in (("at equal steps", steps, common), ("in equal time", times, [])):
+        clauses = [clause(one, every, known) for one in found]
+        said.append(f"{equal} " + ("; ".join(clauses) or "nothing has been compared yet"))
+        said[-1] += f" – all of it {', '.join(known)}" * bool(known)
+    finding = "; ".join(said)
+    return Answer(f"{finding[0].upper()}{finding[1:]}.", limits(steps + times))
+
+
+def shared(every: list[Comparison]) -> list[str]:
+    """The weaknesses that several comparisons all have."""
+    each = [weaknesses(one) for one in every]
+    return [one for one in each[0] if all(one in of for of in each)] if len(each) > 1 else []
+
+
+def of_optimizers(comparisons: dict[str, list[Comparison]]) -> list[Comparison]:
+    """Those of other optimizers with AdamW, over several seeds."""
+    return [one for every in comparisons.values() for one in every if with_adamw(one)]
+
+
+def with_adamw(one: Comparison) -> bool:
+    others = {arm.runs[0].record["optimizer"] for arm in one.arms if not arm.noise}
+    several = len(one.study.final_seeds) > 1
+    return one.study.baseline == ADAMW and several and bool(others - {ADAMW})
+
+
+def strongest(every: Iterable[Comparison]) -> list[Comparison]:
+    """For each task and kind of device the comparison that shows most.
+
+    One that is judged comes before early training, the present protocol before an earlier one, and
+    among those the one that saw most.
+    """
+    found: dict[tuple[str, str], Comparison] = {}
+    for one in every:
+        if not shown(one):
+            continue
+        key = (unit_of(one), device(one))
+        if key not in found or rank(one) > rank(found[key]):
+            found[key] = one
+    return [found[key] for key in sorted(found, reverse=True)]
+
+
+def rank(one: Comparison) -> tuple[bool, bool, float]:
+    return standing.early(one) is None, one.study.search is not None, seen(one)
+
+
+def shown(one: Comparison) -> list[Arm]:
+    """The arms that the answer speaks of: with an interval, of those that a user chooses from."""
+    tested = [a for a in one.arms if a.difference and a.difference.estimate.n > 1 and not a.noise]
+    return [arm for arm in tested if arm.name in CHOICES] or tested
+
+
+def clause(one: Comparison, every: list[Comparison], known: list[str]) -> str:
+    """on text (gpt2_nano, …) hybrid ends 0.498 nats lower than AdamW (95 % …, n=5), muon …
+
+    known: weaknesses that are named elsewhere.
+    """
+    where = f"on {TASKS[unit_of(one)]} ({about(one)} on {device(one)})"
+    weak = [said for said in weaknesses(one) if said not in known]
+    if why := standing.early(one):
+        return f"{where} which one is better is not judged: {', '.join([why, *weak])}"
+    arms = sorted(shown(one), key=lambda arm: arm.difference.estimate.mean if arm.difference else 0)
+    said = [outcome(arm, one.study) for arm in arms]
+    if len({side_of(arm) for arm in arms}) == 1 and side_of(arms[0]):
+        said = [said[0], *(further(arm) for arm in arms[1:])]  # the same of all, said shorter
+    said += [f"{other} finds the contrary" for other in contrary(one, every)]
+    return f"{where} {', '.join(said)}" + (f" – {', '.join(weak)}" if weak else "")
+
+
+def further(arm: Arm) -> str:
+    """Of an arm that lies on the side of the one before it."""
+    assert arm.difference is not None
+    number, interval = size(arm.difference.estimate)
+    return f"{arm.name} {number.lstrip('+−')} ({interval})"
+
+
+def outcome(arm: Arm, study: Study) -> str:
+    """What is shown of an arm, in the words that its tests allow."""
+    found = arm.difference
+    assert found is not None
+    number, interval = size(found.estimate)
+    side = "lower" if found.estimate.mean < 0 else "higher"
+    within = f"{study.margin:g} nats" if study.margin else "nothing"
+    tail = f"(95 % {interval})"
+    if found.outcome == BEYOND:
+        return f"{arm.name} ends {number.lstrip('+−')} nats {side} than AdamW {tail}"
+    if found.outcome == SMALLER:
+        return f"{arm.name} ends {side} than AdamW, but by less than {within} {tail}"
+    if found.outcome == EQUAL:
+        return f"{arm.name} and AdamW end equal, within {within} {tail}"
+    if found.p < LEVEL:
+        return (
+            f"{arm.name} ends {side} than AdamW, but whether by more than {within} is open {tail}"
+        )
+    return f"no difference between {arm.name} and AdamW is shown {tail}"
+
+
+def contrary(one: Comparison, every: list[Comparison]) -> list[str]:
+    """Other comparisons of this task in which an arm lies beyond the margin on the other side."""
+    sides = {a.name: side for a in shown(one) if (side := side_of(a))}
+    return [
+        f"{other.study.name} ({other.condition})"
+        for other in every
+        if other is not one and unit_of(other) == unit_of(one) and not standing.early(other)
+        if bool(other.study.equal_time_of) == bool(one.study.equal_time_of)
+        if any(side_of(arm) == -sides.get(arm.name, 0) != 0 for arm in shown(other))
+    ]
+
+
+def side_of(arm: Arm) -> int:
+    """-1: shown to be lower, 1: higher, 0: neither."""
+    found = arm.difference
+    if found is None or found.outcome != BEYOND:
+        return 0
+    return -1 if found.estimate.mean < 0 else 1
+
+
+def weaknesses(one: Comparison) -> list[str]:
+    """What a reader has to know before a difference is believed."""
+    arms = [one.arm(ADAMW), *shown(one)]
+    own = [arm for arm in arms if arm is not None]
+    seeds = min((a.difference.estimate.n for a in shown(one) if a.difference), default=0)
+    edges = [arm.name for arm in own if arm.at_edge]
+    lost = sum(arm.diverged for arm in own)
+    return [
+        *(["by an earlier protocol that tuned each arm once"] if one.study.search is None else []),
+        *(["early training not ruled out"] if one.early is None else []),
+        *([f"{seeds} seeds only"] if seeds < FEW else []),
+        *([f"rate of {' and '.join(edges)} at the edge of what was tried"] if edges else []),
+        *([f"{lost} runs diverged"] if lost else []),
+        *([f"{one.missing} runs missing"] if one.missing > 0 else []),
+        *one.left_out,
+    ]
+
+
+def limits(found: list[Comparison]) -> str:
+    """The size of what was compared, and what was not tested."""
+    sizes = sorted(of for one in found for arm in one.arms if (of := arm.median("parameters")))
+    millions = [plain(of / 1e6, 1) for of in (sizes[0], sizes[-1])]
+    models = " to ".join(dict.fromkeys(millions))
+    most = [
+        f"{max(seen(one) for one in found if unit_of(one) == unit):,.0f} {unit}"
+        for unit in TASKS
+        if any(unit_of(one) == unit for one in found)
+    ]
+    devices = {device(one) for one in found}
+    missing = [*UNTESTED, *(["other tasks"] if len(most) > 1 else [])]
+    missing += [f"{lacking} models" for unit, lacking in NAMES.items() if unit_absent(unit, found)]
+    missing += [name for kind, name in DEVICES.items() if kind not in devices]
+    return (
+        f"That is for models of {models} M parameters and runs of up to {' or '.join(most)}; "
+        f"not tested: {', '.join(missing)}."
+    )
+
+
+NAMES = {"tokens": "language", "images": "image"}
+DEVICES = {"cpu": "CPUs", "cuda": "GPUs"}
+
+
+def unit_absent(unit: str, found: list[Comparison]) -> bool:
+    return all(unit_of(one) != unit for one in found)
+
+
+def seen(one: Comparison) -> float:
+    """Tokens or images that a run trains on."""
+    steps = max(run.record["steps"] for arm in one.arms for run in arm.runs)
+    return steps * (one.arms[0].median(f"{unit_of(one)}_per_step") or 0)
+
+
+def device(one: Comparison) -> str:
+    return str(archive.setup(one.arms[0].runs[0].record).device)
