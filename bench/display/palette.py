@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 GREY, TEXT, WARNING = "#8a8a8a", "#333333", "#b00020"
-DIM = 0.13  # of luminance: what is darker is not seen on a dark ground
+# Of luminance: what is darker than that is not seen, or not read, on a dark ground.
+SEEN, READ = 0.13, 0.5
 
 # Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
 OPTIMIZERS = {
@@ -61,6 +62,7 @@ def luminance(color: str) -> float:
 
 
 def on_dark(color: str) -> str:
-    """The colour itself, or so much lighter that it is seen on a dark ground."""
+    """The colour itself, or so much lighter that it is seen on a dark ground, of text read."""
+    least = READ if color in (TEXT, WARNING) else SEEN
     shades = (mixed(color, 255, part / 20) for part in range(21))
-    return next(one for one in shades if luminance(one) >= DIM)
+    return next(one for one in shades if luminance(one) >= least)

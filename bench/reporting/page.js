@@ -23,6 +23,10 @@ async function draw(figure, without = new Set()) {
       actions: { export: true, source: false, compiled: false, editor: false },
       downloadFileName: figure.id,
     });
+    // A layer without data is a symbol that has no text.
+    for (const one of all('[role="graphics-symbol"]:not([aria-label])', place)) {
+      one.setAttribute("aria-hidden", "true");
+    }
     place.querySelector("summary")?.setAttribute("aria-label", `Save the chart ${figure.id}`);
   } catch (error) {
     place.textContent = "This chart cannot be drawn.";

@@ -88,13 +88,13 @@ def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
 
 
 def experiment(every: list[Comparison], forest: bool = False) -> dict[str, Any]:
-    """forest: its differences are drawn there."""
+    """forest: its differences are drawn and said there."""
     study = every[0].study
     there = {one.declared_as for one in every}
     return {
         "study": study,
         "title": VARIANTS.get(study.name, study.name),
-        "finding": findings.differences(every) if len(study.final_seeds) > 1 else "",
+        "finding": "" if forest or len(study.final_seeds) < 2 else findings.differences(every),
         "answers": [(one.condition, words.answer(one)) for one in every],
         "chart": None if forest else spec(difference_charts.differences(every)),
         "conditions": [condition(one) for one in every],

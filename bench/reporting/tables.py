@@ -22,13 +22,15 @@ def arms(one: Comparison) -> Table:
     ]
     losses = report_words.common(arm.test_loss for arm in one.arms)
     gaps = report_words.common(a.difference.estimate for a in one.arms if a.difference)
-    rows = [arm_row(one, arm, losses, gaps) for arm in one.arms] + line_rows(one, len(heads))
+    shares = report_words.common(arm.test_accuracy for arm in one.arms if arm.test_accuracy)
+    rows = [arm_row(one, arm, losses, gaps, shares) for arm in one.arms]
+    rows += line_rows(one, len(heads))
     kept = [at for at in range(len(heads)) if at < 5 or any(row[at].text != "–" for row in rows)]
     return Table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
-def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int) -> list[Cell]:
-    """losses, gaps: digits after the point of these and of their differences."""
+def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int, shares: int) -> list[Cell]:
+    """losses, gaps, shares: digits of these, their differences and accuracies."""
     difference, accuracy = arm.difference, arm.test_accuracy
     kind = "baseline" if arm.name == one.study.baseline else ""
     if arm.noise:
@@ -44,7 +46,7 @@ def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int) -> list[Cell]:
         verdict(arm),
         bits(one.lines.bits(arm.test_loss.mean) if one.lines and arm.test_loss.n else None),
         Cell(*report_words.to_target(arm)),
-        Cell(*report_words.span(accuracy, percent=True)) if accuracy else NONE,
+        Cell(*report_words.span(accuracy, percent=True, digits=shares)) if accuracy else NONE,
         Cell(report_words.percent(arm.median("optimizer_share"))),
         Cell(*report_words.overhead(arm, one)),
         Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),

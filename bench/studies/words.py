@@ -129,7 +129,7 @@ def to_target(arm: Arm) -> tuple[str, str]:
     median = stats.censored_median(arm.steps_to_target)
     return (
         "not reached" if median is None else f"{median:,.0f}",
-        f"{never} of {runs} runs do not reach it" if never else "",
+        f"not by {never} of {runs} runs" if never else "",
     )
 
 

@@ -29,6 +29,8 @@ def test_on_a_dark_ground_every_colour_stands_out():
         lighter = palette.luminance(palette.on_dark(color))
         assert (lighter + 0.05) / (ground + 0.05) >= 3  # WCAG 2.2, 1.4.11
     assert palette.on_dark("#D55E00") == "#D55E00"
+    text = palette.luminance(palette.on_dark(palette.TEXT))
+    assert (text + 0.05) / (ground + 0.05) >= 4.5  # 1.4.3
 
 
 def test_luminance_is_that_of_the_standard():

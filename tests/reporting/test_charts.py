@@ -155,10 +155,10 @@ def test_steps_to_the_target_count_the_runs_that_never_reach_it(content):
     arm = content.comparisons["optimizers"][0].arms[0]
     assert report_words.to_target(replace(arm, steps_to_target=[100, None, 200])) == (
         "200",
-        "1 of 3 runs do not reach it",
+        "not by 1 of 3 runs",
     )
     late = replace(arm, steps_to_target=[100, None, None])
-    assert report_words.to_target(late) == ("not reached", "2 of 3 runs do not reach it")
+    assert report_words.to_target(late) == ("not reached", "not by 2 of 3 runs")
     assert report_words.to_target(replace(arm, steps_to_target=[])) == ("–", "")
 
 
