@@ -169,13 +169,19 @@ def weaknesses(one: Comparison) -> list[str]:
     lost = sum(arm.diverged for arm in own)
     return [
         *(["by an earlier protocol that tuned each arm once"] if one.study.search is None else []),
-        *(["early training not ruled out"] if one.early is None else []),
+        *([early_open(one.study)] if one.early is None else []),
         *([f"{seeds} seeds only"] if seeds < FEW else []),
         *([f"rate of {' and '.join(edges)} at the edge of what was tried"] if edges else []),
         *([f"{lost} runs diverged"] if lost else []),
         *([f"{one.missing} runs missing"] if one.missing > 0 else []),
         *one.left_out,
     ]
+
+
+def early_open(study: Study) -> str:
+    """Where no reference lines tell: what the experiment says of itself."""
+    said = "early training" in (study.limits or "")
+    return "in early training, as its design says" if said else "early training not ruled out"
 
 
 def limits(found: list[Comparison]) -> str:

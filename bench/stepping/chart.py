@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from bench.display import charts, palette
 from bench.display.numbers import short
@@ -50,7 +51,8 @@ def draw(record: dict[str, Any]) -> Figure:
         end = line(axes, one["overhead"], color)
         at = one["units_at"]["0.01"]["units"]
         if end is not None:
-            labels.append((end, f"{label}: 1 % at {short(at)}" if at else label, color))
+            text = f"{label}: 1 % at {short(at)}" if at else label
+            labels.append((end, text, palette.mixed(color, 0, 0.3)))  # darker, to be read
     labels += theory(axes, shown, record["rows_per_unit"])
     for level in LEVELS:
         axes.axhline(level, color=GREY, linewidth=0.8, alpha=0.5, zorder=1)
@@ -124,6 +126,7 @@ def dress(axes: Axes, record: dict[str, Any]) -> None:
     axes.set_ylabel("overhead against AdamW")
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in TICKS if low < tick < high])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.xaxis.set_major_formatter(lambda value, _: short(value))

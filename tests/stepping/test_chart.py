@@ -23,3 +23,5 @@ def test_it_ends_at_ten_times_the_largest_measured_batch(tmp_path):
         max(line.get_xdata()) for line in drawn.axes[0].get_lines() if len(line.get_xdata()) > 2
     ]
     assert ends and max(ends) <= 10 * 512
+    low, high = drawn.axes[0].get_xlim()
+    assert len([at for at in drawn.axes[0].get_xticks() if low <= at <= high]) >= 3
