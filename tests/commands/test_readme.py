@@ -10,6 +10,7 @@ import yaml
 
 from bench import report
 from bench.settings import command
+from bench.settings.schema import GROUPS, choices_of
 from bench.studies import request, study
 from bench.verdicts import claims
 from models import gpt2
@@ -188,6 +189,13 @@ def test_a_page_has_a_title_and_opens_with_a_command_and_the_index_lists_it():
         assert text.startswith("# "), page.name
         if page.name != pages.GENERATED:
             assert re.match(r"# .+\n\n```(sh|python)\n", text), page.name
+
+
+def test_every_file_that_can_be_chosen_is_named_on_a_page():
+    code = {word for page in pages.PAGES for line in pages.code(page) for word in
+            re.findall(r"\w+", line)}  # fmt: skip
+    for group in (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper"):
+        assert set(choices_of(group)) <= code, group
 
 
 def test_the_citation_names_the_version_and_the_licence_of_the_package():
