@@ -201,7 +201,7 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
     }
     if published and folder == ROOT / "results":
         readme = ROOT / "README.md"
-        texts[readme] = markdown.filled(readme.read_text(encoding="utf-8"), content)
+        texts[readme] = markdown.filled(readme.read_text(encoding="utf-8"), content, pictures)
     return texts
 
 

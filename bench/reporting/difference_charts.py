@@ -31,8 +31,8 @@ def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
     )
 
 
-def forest(comparisons: list[Comparison], finding: str) -> alt.LayerChart | None:
-    """The differences of all experiments that share a baseline, a group each."""
+def forest(comparisons: list[Comparison]) -> alt.LayerChart | None:
+    """The differences of all experiments that share a baseline, a group each; None of none."""
     groups, margins = {}, {}
     for one in comparisons:
         name = f"{one.study.name}, {one.condition}"
@@ -44,6 +44,7 @@ def forest(comparisons: list[Comparison], finding: str) -> alt.LayerChart | None
     style: dict[str, Style] = {}
     for one in comparisons:
         style |= looks(one, _named(groups))
+    finding = findings.experiments(comparisons)
     return drawn(groups, margins, style, comparisons[0].study.baseline, finding)
 
 

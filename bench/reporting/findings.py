@@ -53,6 +53,13 @@ def differences(every: list[Comparison]) -> str:
     return " ".join(said) or "No difference was tested: that takes two seeds of both arms."
 
 
+def experiments(every: list[Comparison]) -> str:
+    """The same of several experiments, each with its name."""
+    names = dict.fromkeys(one.study.name for one in every)
+    of = {name: [one for one in every if one.study.name == name] for name in names}
+    return " ".join(f"{name}: {differences(found)}" for name, found in of.items())
+
+
 def size(difference: Estimate) -> tuple[str, str]:
     """A difference with three digits after the point at most, and its interval."""
     return span(difference, "+", digits=decimals(difference, 3))

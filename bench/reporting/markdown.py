@@ -2,15 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from typing import Any
 from urllib.parse import quote
 
 from bench.communication import tables as communication_tables
 from bench.display.cells import Table
+from bench.reporting import answer, findings, front, own_markdown
 from bench.reporting import communication as report_communication
-from bench.reporting import findings, own_markdown
 from bench.reporting import tables as report_tables
 from bench.reporting.content import Content
 from bench.reporting.marked import cells, escaped, folded, table
@@ -20,9 +19,8 @@ from bench.verdicts import waiting
 from bench.verdicts.claims import TOPICS
 from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 
-HEADLINE = "optimizers"  # the experiment that README.md leads with
-SHOWN = (HEADLINE, "qkv", "orthogonalizer", "cost")  # those with a part of README.md to themselves
-STEP = "gpt2-"  # with what the names of the step benchmarks begin that it shows
+FOREST = "forest"  # a picture
+COST = "cost"  # the experiment on time and memory
 EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = ("loss", "tuning")  # pictures of one condition
 
@@ -39,16 +37,17 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         "[`records.csv`](records.csv) has one line a run, [`verdicts.json`](verdicts.json) the "
         "verdicts with their numbers and records.",
         *own_markdown.your_runs(content, shown),
-        f"## Verdicts\n\n{tally(tested(content.verdicts))}",
-        *claims_tables(content.verdicts),
+        f"## The answer\n\n{opening(content, shown)}",
     ]
     for name, every in content.comparisons.items():
         parts += [f"## {name}", *experiment(content, every, shown)]
+        parts += [table(report_tables.memory(every))] if name == COST else []
     for name, one in content.steps.items():
         parts += [f"## A step: {escaped(name)}", table(report_tables.steps(one)), made([one])]
         drawn = image(findings.overhead(one), quote(picture(name)))
         parts += [drawn] if picture(name) in shown else []
     parts += communication(content, shown)
+    parts += [f"## Claims\n\n{tally(tested(content.verdicts))}", *claims_tables(content.verdicts)]
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
 
@@ -98,94 +97,25 @@ def picture(*names: str) -> str:
     return f"pictures/{'-'.join(names).replace(' ', '-')}.svg"
 
 
-# the parts of README.md --------------------------------------------------------------------------
+# README.md -----------------------------------------------------------------------------------
 
 
-def answers(content: Content, experiment: str) -> str:
-    """What an experiment found: a sentence and a table a condition, and the differences drawn.
-
-    Of the main one the curves of the loss are drawn, too: elsewhere they lie on one another.
-    """
-    parts = []
-    for one in content.comparisons.get(experiment, []):
-        missing = escaped("; ".join(words.missing(one)))
-        parts += [
-            f"**{one.condition}** ({escaped(words.about(one))}): {escaped(words.answer(one))}",
-            table(report_tables.arms(one)),
-            *([f"Missing: {missing}."] if missing else []),
-        ]
-        if experiment == HEADLINE:
-            drawn = picture(experiment, one.condition, "loss")
-            parts.append(image(findings.curve(one), f"results/{drawn}"))
-    every = content.comparisons.get(experiment, [])
-    alt = findings.differences(every) if every else "Nothing was run."
-    parts.append(image(alt, f"results/{picture(experiment)}"))
-    records = [run.record for run in content.results.archive.of(experiment)]
-    return "\n\n".join([*parts, made(records)])
+def opening(content: Content, shown: Collection[str], below: str = "") -> str:
+    """The answer, its table and its picture; below: the folder of results, seen from the page."""
+    found = answer.answer(content.comparisons)
+    parts = [f"{escaped(found.finding)} {escaped(found.limits)}", table(front.table(content))]
+    parts.append(front.NOTE)
+    every = answer.of_optimizers(content.comparisons)
+    if picture(FOREST) in shown:
+        parts.append(image(findings.experiments(every), below + picture(FOREST)))
+    return "\n\n".join(parts)
 
 
-def cost(content: Content) -> str:
-    records = [run.record for run in content.results.archive.of("cost")]
-    shown = table(report_tables.memory(content.comparisons.get("cost", [])))
-    return f"{shown}\n\n{made(records)}"
-
-
-def step(content: Content) -> str:
-    """A table each, named where there are several."""
-    shown = {name: one for name, one in content.steps.items() if name.startswith(STEP)}
-    parts = []
-    for name, one in shown.items():
-        noise = one["noise"]["difference_ms"]["ms"]
-        parts += [f"**{escaped(name)}**"] if len(shown) > 1 else []
-        parts += [
-            table(report_tables.steps(one)),
-            f"AdamW against itself differs by up to {noise:.{0 if noise >= 1 else 2}f} ms; ~: "
-            f"extrapolated. {made([one])}",
-        ]
-    return "\n\n".join(parts) or f"There is no whole results/steps/{STEP}*.json."
-
-
-def others(content: Content) -> str:
-    """What the experiments found that have no part of their own: a line a condition."""
-    lines = []
-    for name, every in content.comparisons.items():
-        if name not in SHOWN:
-            lines.append(f"- **{every[0].study.question}** (`{name}`)")
-            lines += [
-                f"  - {one.condition} ({escaped(words.about(one))}): {escaped(words.answer(one))}"
-                for one in every
-            ]
-    return "\n".join(lines)
-
-
-def verdicts(content: Content) -> str:
-    """How many came out how, and folded away a line a claim."""
-
-    def listed(found: list[Verdict]) -> str:
-        rows = [(one.claim.statement, one.verdict) for one in found]
-        return table(Table(cells(("claim", "verdict")), [cells(row) for row in rows]))
-
-    every, apart = tested(content.verdicts), by_theorem(content.verdicts)
-    inside = "\n\n".join([listed(every), f"{BY_THEOREM}:", listed(apart)])
-    summary = f"All {len(every)} claims, and {len(apart)} theorems"
-    return f"{tally(every)}\n\n{folded(summary, inside)}"
-
-
-PARTS: dict[str, Callable[[Content], str]] = {
-    "finding": partial(answers, experiment=HEADLINE),
-    "qkv": partial(answers, experiment="qkv"),
-    "orthogonalizer": partial(answers, experiment="orthogonalizer"),
-    "others": others,
-    "verdicts": verdicts,
-    "cost": cost,
-    "step": step,
-}
-
-
-def filled(readme: str, content: Content) -> str:
-    """README.md, each part from `<!-- NAME: from results -->` to `<!-- end -->` made anew."""
-    pattern = rf"(<!-- ({'|'.join(PARTS)}): from results[^>]*-->\n).*?(<!-- end -->)"
-    return re.sub(pattern, lambda m: f"{m[1]}{PARTS[m[2]](content)}\n{m[3]}", readme, flags=re.S)
+def filled(readme: str, content: Content, shown: Collection[str]) -> str:
+    """README.md, with what stands below `<!-- answer: from results -->` made anew."""
+    pattern = r"(<!-- answer: from results[^>]*-->\n).*?(<!-- end -->)"
+    whole = opening(content, shown, "results/")
+    return re.sub(pattern, lambda m: f"{m[1]}{whole}\n{m[2]}", readme, flags=re.S)
 
 
 # tables and lists --------------------------------------------------------------------------------

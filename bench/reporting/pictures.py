@@ -5,6 +5,7 @@ from collections.abc import Callable
 import altair as alt
 
 from bench.reporting import (
+    answer,
     charts,
     cost_charts,
     difference_charts,
@@ -27,6 +28,8 @@ def every(content: Content) -> dict[str, alt.LayerChart]:
     Of one run an arm a curve would show nothing but noise.
     """
     found: dict[str, alt.LayerChart | None] = dict(own_charts.every(content.own))
+    compared = answer.of_optimizers(content.comparisons)
+    found[markdown.picture(markdown.FOREST)] = difference_charts.forest(compared)
     for name, every in content.comparisons.items():
         found[markdown.picture(name)] = difference_charts.differences(every)
         for one in every if len(every[0].study.final_seeds) > 1 else []:

@@ -67,12 +67,7 @@ def your_runs(content: Content) -> dict[str, Any]:
 def opening(content: Content) -> dict[str, Any]:
     """The answer, and every difference to AdamW that it rests on."""
     every = answer.of_optimizers(content.comparisons)
-    names = dict.fromkeys(one.study.name for one in every)
-    said = [
-        f"{name}: {findings.differences([one for one in every if one.study.name == name])}"
-        for name in names
-    ]
-    forest = difference_charts.forest(every, " ".join(said)) if every else None
+    forest = difference_charts.forest(every)
     return {"answer": answer.answer(content.comparisons), "forest": spec(forest)}
 
 

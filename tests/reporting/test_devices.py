@@ -8,7 +8,7 @@ import pytest
 
 from bench.communication import tables as communication_tables
 from bench.records import record
-from bench.reporting import cost_charts, markdown, page, sections
+from bench.reporting import cost_charts, front, page, sections
 from bench.reporting import tables as report_tables
 from bench.reporting.content import gather
 from bench.stepping import tables as step_tables
@@ -100,13 +100,12 @@ def test_the_markdown_has_both_and_its_pictures_are_there(both):
     assert columns.count("cpu") == columns.count("cuda") > 0
 
 
-def test_the_readme_has_both_steps_and_both_costs(both):
-    content = gather(both)
-    step = markdown.step(content)
-    assert step.count("| hybrid |") == 2 and "**gpt2-cpu**" in step and "**gpt2-cuda**" in step
-    assert "| gpt2 on cpu | muon |" in markdown.cost(content)
-    assert "| gpt2 on cuda | muon |" in markdown.cost(content)
-    assert "**language on cuda**" in markdown.answers(content, "optimizers")
+def test_the_front_has_the_time_of_a_step_on_both(both):
+    rows = front.table(gather(both)).rows
+    longer = [row for row in rows if "extra time" in row[0].text]
+    assert {row[0].small for row in longer} == {GPU, fake_results.ENVIRONMENT["cpu"]}
+    assert all(row[2].text.lstrip("~").startswith(("+", "−", "none")) for row in longer)
+    assert sum("optimizer state" in row[0].text for row in rows) == 1
 
 
 def test_the_page_has_both_and_calls_no_condition_absent(both):

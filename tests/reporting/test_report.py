@@ -8,7 +8,7 @@ import pytest
 
 from bench import report
 from bench.records import ledger
-from bench.reporting import charts, line_layers, markdown, marked, tables
+from bench.reporting import answer, charts, line_layers, markdown, marked, tables
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
 from bench.studies.lines import Lines
@@ -104,22 +104,17 @@ def test_text_of_records_cannot_end_a_cell_or_a_line():
     assert marked.text(Cell("a|b\nc", "<d>")) == "a\\|b c (&lt;d>)"
 
 
-def test_the_readme_leads_with_the_main_experiment_and_names_what_is_missing(tmp_path):
-    fake_results.fill(tmp_path, "optimizers", ["language"], seeds=[0, 1, 2])
-    content = gather(Results(tmp_path))
-    text = markdown.filled("<!-- finding: from results -->\nold\n<!-- end -->\n", content)
-    assert "old" not in text and "**language**" in text
-    assert "Missing: adamw with seed 3, 4" in text
-    assert markdown.filled(text, content) == text
-
-
-def test_the_readme_has_a_line_for_each_experiment_without_a_part_of_its_own(tmp_path):
+def test_the_readme_opens_with_the_answer_its_table_and_its_picture(tmp_path):
     fake_results.fill(tmp_path, "optimizers", ["language"])
-    fake_results.fill(tmp_path, "aux_lr", ["language"])
     content = gather(Results(tmp_path))
-    text = markdown.filled("<!-- others: from results -->\n<!-- end -->\n", content)
-    assert "(`aux_lr`)\n  - language (" in text and "equal reaches a test loss of" in text
-    assert "optimizers" not in text
+    old = "<!-- answer: from results -->\nold\n<!-- end -->\nthe rest\n"
+    text = markdown.filled(old, content, [markdown.picture(markdown.FOREST)])
+    assert "old" not in text and text.endswith("<!-- end -->\nthe rest\n")
+    found = answer.answer(content.comparisons)
+    assert found.finding in text and found.limits in text
+    assert "](results/pictures/forest.svg)" in text
+    assert "](results" not in markdown.filled(old, content, [])
+    assert markdown.filled(text, content, [markdown.picture(markdown.FOREST)]) == text
 
 
 def verdict(name: str, word: str, **more) -> Verdict:
@@ -132,11 +127,10 @@ NOTE = "rule younger than its records"
 def test_theorems_are_listed_apart_and_stand_outside_the_tally(tmp_path):
     found = [verdict("so", CONFIRMED), verdict("always", THEOREM, theorem=True)]
     content = replace(gather(Results(tmp_path)), verdicts=found)
-    for text in (markdown.verdicts(content), markdown.results_page(content, ())):
-        assert "| all | 1 | 0 | 0 | 0 |" in text
-        counted, apart = text.split("True by a theorem; checked numerically")
-        assert "so it is" in counted and "always it is" not in counted and "always it is" in apart
-    assert "All 1 claims, and 1 theorems" in markdown.verdicts(content)
+    text = markdown.results_page(content, ())
+    assert "| all | 1 | 0 | 0 | 0 |" in text
+    counted, apart = text.split("True by a theorem; checked numerically")
+    assert "so it is" in counted and "always it is" not in counted and "always it is" in apart
 
 
 def test_a_verdict_whose_rule_is_younger_than_its_records_says_so_where_it_is_shown(tmp_path):
@@ -169,8 +163,7 @@ def test_text_of_records_reaches_no_paragraph_unescaped(tmp_path):
     changes = dict(model=hostile, precision=hostile, environment=environment)
     fake_results.fill(tmp_path, "optimizers", ["language"], **changes)
     content = gather(Results(tmp_path))
-    text = markdown.results_page(content, ()) + markdown.others(content)
-    text += markdown.answers(content, "optimizers")
+    text = markdown.results_page(content, ())
     assert "alert(1)" in text
     assert "<script" not in text and "\n## title" not in text and "](javascript" not in text
 

@@ -1,0 +1,82 @@
+"""The front of README.md: the answer in one table of losses, time and memory, from records."""
+
+from typing import Any
+
+from bench.display.cells import NONE, Cell, Table
+from bench.display.numbers import megabytes
+from bench.reporting import answer, findings
+from bench.reporting.answer import ADAMW, CHOICES, TASKS
+from bench.reporting.content import Content
+from bench.stepping import tables
+from bench.studies import standing
+from bench.studies.comparison import Comparison
+from bench.studies.words import about, span, unit_of
+
+NAMES = {ADAMW: "AdamW", "hybrid": "`hybrid`: Muon and AdamW", "muon": "`muon`: pure Muon"}
+STEP = "gpt2-"  # with what the names of GPT-2 small's step benchmarks begin
+AT = 8192  # tokens of a step, of which the extra time is shown
+
+
+def table(content: Content) -> Table:
+    """A column an optimizer; rows of losses, then of GPT-2 small's memory and time."""
+    every = answer.of_optimizers(content.comparisons)
+    rows = []
+    for timed, words in ((False, "equal steps"), (True, "equal time")):
+        found = [one for one in every if bool(one.study.equal_time_of) == timed]
+        rows += [losses(one, words) for one in answer.strongest(found)]
+    shown = [one for name, one in content.steps.items() if name.startswith(STEP)]
+    rows += [row for number, one in enumerate(shown) for row in costs(one, state=number == 0)]
+    return Table([Cell(""), *map(Cell, NAMES.values())], rows)
+
+
+def losses(one: Comparison, words: str) -> list[Cell]:
+    """AdamW's test loss, and the differences to it."""
+    early = "; early training, not judged" if standing.early(one) else ""
+    head = Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{early}", about(one))
+    arms = {name: one.arm(name) for name in (ADAMW, *CHOICES)}
+    base = arms.pop(ADAMW)
+    cells = [Cell(*span(base.test_loss)) if base and base.test_loss.n else NONE]
+    for arm in arms.values():
+        found = arm.difference if arm else None
+        cells.append(Cell(*findings.size(found.estimate)) if found else NONE)
+    return [head, *cells]
+
+
+def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
+    """The state, which hangs on no device, and how much longer a step is than with AdamW."""
+    device = record["environment"]["gpu"] or record["environment"]["cpu"]
+    base = record["optimizers"][record["reference"]]["state_bytes"]["total"]
+    columns = [cost(record, name, base) for name in CHOICES]
+    held, extra, under = (list(row) for row in zip(*columns, strict=True))
+    rows = [[Cell("GPT-2 small: optimizer state"), Cell(megabytes(base)), *held]] if state else []
+    unit = record["unit"]
+    return [
+        *rows,
+        [Cell(f"GPT-2 small: extra time of a step of {AT:,} {unit}", device), NONE, *extra],
+        [Cell(f"that is under 5 % from so many {unit} on", device), NONE, *under],
+    ]
+
+
+def cost(record: dict[str, Any], name: str, base: float) -> list[Cell]:
+    """An optimizer's state, extra time, and the batch from which that is small."""
+    one = record["optimizers"].get(name)
+    if one is None or one["error"]:
+        return [NONE] * 3
+    least = record["batches"][0] * record["units_per_example"]
+    point = next((p for p in one["overhead"] if p["units"] == AT), None)
+    extra = f"{'' if point['measured'] else '~'}{point['value']:+.0%}" if point else "–"
+    texts = [extra, tables.reached(one["units_at"]["0.05"], least)]
+    state = f"{one['state_bytes']['total'] / base - 1:+.0%}"
+    return [minus(text) for text in (state, *tables.compared(record, name, texts))]
+
+
+def minus(text: str) -> Cell:
+    """With what is in brackets below; typographic signs."""
+    main, _, small = text.replace("-", "−").replace("%", " %").partition(" (")
+    return Cell(main, small.removesuffix(")"))
+
+
+NOTE = (
+    "Losses in nats; differences to AdamW with 95 % intervals, paired by seed, below 0 is better. "
+    "~: fitted beyond the batches that were measured."
+)
