@@ -188,7 +188,9 @@ def extrapolated_chart(points: list[extrapolation.Point]) -> alt.LayerChart:
     scale = alt.Scale(type="log", nice=False)
     gpus = sorted({row["x"] for row in rows})
     ticks = ticks_between([row["mean"] for row in rows])
-    x = alt.X("x:Q", title="GPUs", scale=scale, axis=alt.Axis(values=gpus, format=",d"))
+    x = alt.X(
+        "x:Q", title="GPUs", scale=scale, axis=alt.Axis(values=gpus, format=",d", labelOverlap=True)
+    )
     title = "communication of Muon's step / forward + backward, %"
     y = alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(values=ticks, format="~%"))
     tooltip = [alt.Tooltip("arm:N"), alt.Tooltip("x:Q", title="GPUs")]

@@ -77,7 +77,7 @@ def told_apart(
     """Encodings of the field "arm"; their legends merge into one."""
     names = list(style)
     columns = max(1, min(4, 44 // (4 + max(map(len, names), default=1))))
-    box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=330)
+    box = alt.Legend(title=None, orient="bottom", columns=columns, labelLimit=290)
     kinds: dict[str, tuple[type[alt.Color | alt.StrokeDash | alt.Shape], list]] = {
         "color": (alt.Color, [one.color for one in style.values()]),
         "strokeDash": (alt.StrokeDash, [list(one.dash) for one in style.values()]),

@@ -222,6 +222,16 @@ def test_a_batch_is_typed_and_its_overhead_read(opened, content):
     assert form.locator("tbody tr").first.locator("td").first.inner_text() == "reference"
 
 
+def test_on_a_telephone_a_row_is_a_card_without_what_is_empty(opened):
+    table = "#optimizers-language > .scroll table"
+    tab = opened(400)
+    assert not tab.locator(f"{table} td.empty").first.is_visible()
+    cell = tab.locator(f"{table} td[data-head='test loss']").first
+    assert cell.evaluate("one => getComputedStyle(one, '::before').content") == '"test loss"'
+    tab.set_viewport_size({"width": 1200, "height": 900})
+    assert tab.locator(f"{table} td.empty").first.is_visible()
+
+
 def test_print_leaves_out_what_only_a_screen_can_do(opened):
     tab = opened()
     tab.emulate_media(media="print")
