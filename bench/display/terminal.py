@@ -33,7 +33,11 @@ def show(*things: Table | str) -> None:
     for thing in things:
         if isinstance(thing, str):
             write(wrapped(thing, out.width))
-        elif thing.box is not None and natural(out, thing) > out.width:
+            continue
+        if thing.title:  # rich would wrap it at the width of the table
+            write(wrapped(str(thing.title), out.width))
+            thing.title = None
+        if thing.box is not None and natural(out, thing) > out.width:
             write(row_by_row(thing, out.width))
         else:
             out.print(thing)
@@ -50,8 +54,7 @@ def write(lines: Iterable[str]) -> None:
 
 
 def row_by_row(table: Table, width: int) -> Iterator[str]:
-    """Its title, and of each row the first cell with the others below it by their headings."""
-    yield from wrapped(str(table.title), width)
+    """Of each row the first cell, with the others below it by their headings."""
     heads = [" ".join(str(column.header).split()) for column in table.columns]
     for first, *others in zip(*(column.cells for column in table.columns), strict=True):
         yield from wrapped(f"{first}", width)

@@ -51,14 +51,16 @@ class Forecast:
                 tick(f"timing {STEPS} steps of {condition}, {arm}")
                 self.costs[condition, arm] = cost(sample(first[condition, arm], condition, arm))
 
-    def summary(self) -> str:
+    def summary(self) -> list[str]:
+        """How many runs, how long, how much disk: in lines."""
         runs = sum(self.left.values())
-        said = f"{runs} runs are left, about {duration(self._of(self.left))} on this machine"
+        said = f"plan: {runs} runs are left, about {duration(self._of(self.left))} on this machine"
         if not runs:
-            return said
+            return [said]
         kept = sum(n * self.costs[key[1:]].kept for key, n in self.left.items())
         beside = max(one.beside for one in self.costs.values())
-        return f"{said}; they leave {short(kept)}B, and take {short(beside)}B more on their way"
+        disk = f"disk: they leave {short(kept)}B, and take {short(beside)}B more on their way"
+        return [said, disk]
 
     def after(self, key: Key, trained: list[bool]) -> list[float]:
         """The seconds of the study that are left after each run of a sweep.

@@ -63,7 +63,8 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     say(f"experiment={request.experiment}: {campaign.study.question}")
     ready = campaign.ready()
     clock = Forecast(campaign.to_come(ready), campaign.sample, world.rank() == 0)
-    say(f"plan: {clock.summary()}")
+    for line in clock.summary():
+        say(line)
     if campaign.settings.inspect:
         terminal.show(tables.plan(clock))
         return
@@ -85,8 +86,8 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     for condition in campaign.study.conditions:
         found = comparison.compare(records, campaign.study, condition, setups.get(condition))
         if found.arms:
-            terminal.show(f"{condition}:", tables.arms(found))
-            say(f"{condition}: {answer(lines.beside(found, known))}")
+            said = f"{condition}: {answer(lines.beside(found, known))}"
+            terminal.show("", said, tables.arms(found), "")
     running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
     if running:
         ended = f"{running} runs are running elsewhere"
@@ -297,11 +298,13 @@ class Campaign:
         if left:
             trained = [settings in left for settings in planned.cells.values()]
             before, key = self.done - trained.count(False), planned.sweep.key
+            widths = (max(map(len, names)) for names in zip(*self.study.counts(), strict=True))
+            called = " ".join(map(str.ljust, key, widths))
             clocked = clock.after(key, trained)
             self.done += len(left)
             sys.argv[1:] = planned.sweep.arguments(self.study.name, planned.values)
             GlobalHydra.instance().clear()
-            with telling.within(Part(before, self.total, " ".join(key), clocked)):
+            with telling.within(Part(before, self.total, called, clocked)):
                 job()
 
     def best(self, asked: bool) -> dict[Key, Best]:

@@ -144,7 +144,7 @@ def test_help_names_every_setting_and_the_page():
     done = commands.command("--help", entry="advise")
     for key in yaml.safe_load((ROOT / "conf" / "advise.yaml").read_text()):
         if key not in ("defaults", "hydra"):
-            assert f"{key}:" in done.stdout, key
+            assert re.search(rf"^  {key}[.=]", done.stdout, flags=re.M), key
     assert "docs/advice.md" in done.stdout
 
 
