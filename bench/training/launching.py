@@ -130,15 +130,15 @@ class Launches:
     def plan(self, jobs: Sequence, first: int) -> None:
         """Say what is to come, and note it where the jobs, in whatever process, find it."""
         own = [filter_overrides(words) for words in jobs]
+        alike = set.intersection(*map(set, own)) if len(own) > 1 else set()
+        told = [[w for w in words if w not in alike and w not in self.typed] for words in own]
         total = max(self.trials or 0, first + len(jobs))
         if not first and not self.part:
-            swept = [word for word in self.typed if any(word not in words for words in own)]
+            keys = {word.partition("=")[0] for words in told for word in words}
+            swept = [word for word in self.typed if word.partition("=")[0] in keys]
             runs = f"{total} run{'s' * (total > 1)}"
             self.say(f"plan: {runs}" + f" ({' '.join(swept)})" * bool(swept))
-        names = {
-            n: short_name(w for w in words if w not in self.typed)
-            for n, words in enumerate(own, first)
-        }
+        names = {n: short_name(words) for n, words in enumerate(told, first)}
         part = self.part or Part(0, total, "", [])
         with suppress(OSError):  # a full disk
             self.outcomes.plan(asdict(part) | {"began": self.began, "names": names})

@@ -122,9 +122,9 @@ def line(place: str, name: str, outcome: dict[str, Any], left: str, width: int) 
     if outcome["how"] not in ("finished", "skipped") or not found:
         why = (outcome.get("error") or "").strip().splitlines()
         return shortened(f"{head}  {': '.join([outcome['how'], *why[-1:]])}", width)
-    took = f"{duration(found['train_seconds']):>6}"
-    if outcome["how"] == "skipped":
-        took = f"{found['status']} before"
+    took = f"{found['status']} before"
+    if outcome["how"] == "finished":
+        took = f"{duration(found['train_seconds']):>6}"
     words = (("val", "val_loss"), ("test", "test_loss"), ("train", "train_loss"))
     losses = [f"  {word} {number(found.get(key))}" for word, key in words]
     end = f"  {took}{left}"

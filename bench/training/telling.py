@@ -30,6 +30,8 @@ def within(whole: launching.Part) -> Iterator[None]:
 
 def end(outcome: Outcome) -> None:
     """One line on a job that has ended: which of how many, what it reached, what is left."""
+    if world.rank():
+        return
     from bench.display import terminal
     from bench.training import tables
 

@@ -76,6 +76,14 @@ def test_the_plan_comes_first_and_names_what_is_swept(planned):
     assert noted["total"] == 4 and noted["names"]["2"] == "hybrid s0"
 
 
+def test_what_hydra_spells_otherwise_or_was_typed_twice_is_not_swept(planned):
+    typed = ["train.steps=6", "train.compile=true", "train.steps=10", "seed=range(2)"]
+    jobs = [["train.steps=10", "train.compile=True", f"seed={s}"] for s in (0, 1)]
+    said, noted = planned(typed, jobs)
+    assert said == ["plan: 2 runs (seed=range(2))"]
+    assert noted["names"] == {"0": "s0", "1": "s1"}
+
+
 def test_a_search_has_as_many_runs_as_trials(planned):
     said, noted = planned(["seed=0"], [["seed=0", "train.steps=5"]], sweeper={"n_trials": 20})
     assert said == ["plan: 20 runs"] and noted["total"] == 20
