@@ -24,7 +24,7 @@ def published(tmp_path, monkeypatch):
             one = json.loads(file.read_text())
             one["environment"]["dirty"] = False
             file.write_text(json.dumps(one) if text is None else text)
-        monkeypatch.setattr("sys.argv", ["publish.py", "smoke", "--results", str(tmp_path)])
+        monkeypatch.setattr("sys.argv", ["publish.py", "smoke", f"results_dir={tmp_path}"])
         status = publish.main()
         return status, sorted(file.name for file in target.iterdir())
 

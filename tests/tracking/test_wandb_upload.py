@@ -41,14 +41,14 @@ def test_an_upload_is_the_run_that_w_and_b_would_have_had_live(tmp_path, logged,
     name = cell.name(settings)
     run.run(settings, name, print)
     capsys.readouterr()
-    assert upload("--results", tmp_path / "live") == (
+    assert upload(f"results_dir={tmp_path / 'live'}") == (
         0,
         "1 logged before (offline)\n"
         f"send what is offline: wandb sync {tmp_path}/live/wandb/offline-run-*\n",
         "",
     )
     folder = shutil.copytree(tmp_path / "live" / "runs" / name, tmp_path / "quiet" / "runs" / name)
-    status, out, err = upload("--results", tmp_path / "quiet")
+    status, out, err = upload(f"results_dir={tmp_path / 'quiet'}")
     assert (status, err) == (0, "") and out.startswith(f"{name}: logged\n1 logged\n")
     live, later = logged
     assert len(live["rows"]) == 8 and live["summary"]["run/status"] == "finished"
@@ -57,13 +57,13 @@ def test_an_upload_is_the_run_that_w_and_b_would_have_had_live(tmp_path, logged,
 
     metrics = folder / "metrics.jsonl"  # a part of them is no longer the record's run
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:3]))
-    upload("--results", tmp_path / "quiet", "--project", "another")
+    upload(f"results_dir={tmp_path / 'quiet'}", "--project", "another")
     assert logged[2]["rows"] == live["rows"]
 
 
 def test_a_second_call_logs_nothing_and_a_record_made_anew_is_logged(tmp_path, logged, upload):
     records = publish(tmp_path / "records", *RECORDS[:2])
-    call = ("--results", tmp_path, "--records", records)
+    call = (f"results_dir={tmp_path}", "--records", records)
     assert "2 logged\n" in upload(*call)[1]
     assert "2 logged before (offline)\n" in upload(*call)[1]
     anew = json.loads(RECORDS[0].read_text()) | {"train_seconds": 1.5}
@@ -76,7 +76,7 @@ def test_a_second_call_logs_nothing_and_a_record_made_anew_is_logged(tmp_path, l
 
 def test_without_its_metrics_a_record_gives_its_curve(tmp_path, logged, upload):
     one = json.loads(RECORDS[0].read_text())
-    upload("--results", tmp_path, "--records", publish(tmp_path / "records", RECORDS[0]))
+    upload(f"results_dir={tmp_path}", "--records", publish(tmp_path / "records", RECORDS[0]))
     (found,) = logged
     assert len(found["rows"]) == len(one["curve"])
     assert found["group"] == one["experiment"]
@@ -92,7 +92,7 @@ def test_the_broken_are_named_and_left_out(tmp_path, logged, upload):
     (records / "poorer.json").write_text(json.dumps(whole | {"config": None}))
     (records / "torn.json").write_text(json.dumps(whole | {"curve": [None]}))
     (records / "unfinished.json").write_text(json.dumps(whole | {"status": "failed"}))
-    status, out, err = upload("--results", tmp_path, "--records", records)
+    status, out, err = upload(f"results_dir={tmp_path}", "--records", records)
     assert status == 0 and "6 left out, 1 logged\n" in out and len(logged) == 1
     named = err.splitlines()
     assert len(named) == 6 and all("left out" in text for text in named)
@@ -101,7 +101,7 @@ def test_the_broken_are_named_and_left_out(tmp_path, logged, upload):
 
 
 def test_trouble_stops_and_the_same_command_goes_on(tmp_path, logged, upload, monkeypatch):
-    call = ("--results", tmp_path, "--records", publish(tmp_path / "records", *RECORDS[:3]))
+    call = (f"results_dir={tmp_path}", "--records", publish(tmp_path / "records", *RECORDS[:3]))
     finish = tracking.Tracker.finish
 
     def full_after_one(tracker, record, failed=False):
@@ -119,5 +119,5 @@ def test_trouble_stops_and_the_same_command_goes_on(tmp_path, logged, upload, mo
 
 
 def test_an_empty_folder_is_one_line(tmp_path, upload):
-    status, out, err = upload("--results", tmp_path)
+    status, out, err = upload(f"results_dir={tmp_path}")
     assert (status, out) == (1, "") and err == f"{tmp_path}/runs: no record there (*/record.json)\n"

@@ -104,6 +104,12 @@ def test_what_is_left_follows_from_the_runs_that_were_trained():
     assert telling.seconds_left(plan, 5, [{"how": "finished"}] * 6) == 0
 
 
+def test_of_many_processes_only_the_leading_one_tells_of_a_run(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    telling.end({"how": "finished", "error": None, "record": {"val_loss": 4.0}})
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_sweep_on_the_screen_is_a_plan_a_line_a_run_and_a_table(tmp_path):
     words = ["-m", "optimizer=adamw,hybrid", "seed=0,1", *TINY, "tracker=none"]
     done = command(*words, f"results_dir={tmp_path}")
