@@ -33,7 +33,7 @@ def test_a_session_shows_a_table_and_leaves_records(tmp_path):
     """One of the methods diverges: a result like another, without a warning on the screen."""
     status, out, err = command("methods=[keller,[4,5,1]]", *SMALL, f"results_dir={tmp_path}")
     assert status == 0, err
-    assert "keller" in out and "diverged" in out and "at step 3" in out
+    assert "keller" in out and "diverged at step" in " ".join(out.split())
     assert "arning" not in out + err and "4 records" in err
     names = {f.stem for f in tmp_path.glob("ortho/*.json")}
     assert "keller-T3-recursion-fp64-16x24-gaussian" in names and len(names) == 4
