@@ -12,7 +12,7 @@ from bench.studies import standing
 from bench.studies.comparison import Comparison
 from bench.studies.words import about, span, unit_of
 
-NAMES = {ADAMW: "AdamW", "hybrid": "`hybrid`: Muon and AdamW", "muon": "`muon`: pure Muon"}
+NAMES = {ADAMW: "AdamW", "hybrid": "hybrid", "muon": "muon"}
 STEP = "gpt2-"  # with what the names of GPT-2 small's step benchmarks begin
 AT = 8192  # tokens of a step, of which the extra time is shown
 
@@ -32,7 +32,7 @@ def table(content: Content) -> Table:
 def losses(one: Comparison, words: str) -> list[Cell]:
     """AdamW's test loss, and the differences to it."""
     early = "; early training, not judged" if standing.early(one) else ""
-    head = Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{early}", about(one))
+    head = Cell(f"{TASKS[unit_of(one)]}, {words}{early}", about(one))
     arms = {name: one.arm(name) for name in (ADAMW, *CHOICES)}
     base = arms.pop(ADAMW)
     cells = [Cell(*span(base.test_loss)) if base and base.test_loss.n else NONE]
@@ -52,8 +52,8 @@ def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
     unit = record["unit"]
     return [
         *rows,
-        [Cell(f"GPT-2 small: extra time of a step of {AT:,} {unit}", device), NONE, *extra],
-        [Cell(f"that is under 5 % from so many {unit} on", device), NONE, *under],
+        [Cell(f"its extra time a step of {AT:,} {unit}", device), NONE, *extra],
+        [Cell(f"under 5 % from so many {unit} on", device), NONE, *under],
     ]
 
 
@@ -77,6 +77,7 @@ def minus(text: str) -> Cell:
 
 
 NOTE = (
-    "Losses in nats; differences to AdamW with 95 % intervals, paired by seed, below 0 is better. "
-    "~: fitted beyond the batches that were measured."
+    "Test losses in nats; differences to AdamW with 95 % intervals, paired by seed, below 0 is "
+    "better. ~: fitted beyond the batches that were measured. hybrid: Muon on hidden matrices, "
+    "AdamW on all else, what most people call Muon; muon: Muon on everything."
 )
