@@ -25,7 +25,7 @@ class Summary(sweep.Failures):
             if bench.baseline is None:
                 terminal.show("No finished AdamW run among these: nothing to compare with.")
         if config.tracker.name == "wandb":
-            terminal.show(f"W&B: {config.results_dir}/wandb")
+            print(f"W&B: {config.results_dir}/wandb")  # a path stays whole
         counts: dict[str, int] = {}
         for outcome in found:
             counts[outcome["how"]] = counts.get(outcome["how"], 0) + 1

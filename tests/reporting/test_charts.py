@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from bench.display.palette import GREY
-from bench.reporting import charts, difference_charts, tuning_charts
+from bench.reporting import charts, difference_charts, findings, tuning_charts
 from bench.reporting import page as report_page
 from bench.reporting.style import styles
 from bench.studies import study
@@ -201,13 +201,13 @@ def test_the_forest_has_a_group_an_experiment_and_a_margin_each(tmp_path):
     fake_results.fill(tmp_path, "language", ["short"])
     found = gather(tmp_path).comparisons
     every = [*found["optimizers"], *found["language"]]
-    drawn = difference_charts.forest(every, "so it is.")
+    drawn = difference_charts.forest(every)
     alt.LayerChart.validate(drawn.to_dict())
     rows = {row["row"]: row for row in values(drawn) if "row" in row}
     assert list(rows)[:2] == ["#|optimizers, language", "optimizers, language|hybrid"]
     assert rows["optimizers, vision|hybrid"]["right"] == 0.02
     assert rows["language, short|muon"]["left"] == -0.036
-    assert drawn.to_dict()["description"] == "so it is."
+    assert drawn.to_dict()["description"] == findings.experiments(every)
 
 
 def test_the_page_draws_on_its_own_ground_and_a_file_on_white(content, tmp_path):

@@ -138,12 +138,12 @@ def test_a_rate_that_was_only_tried_lacks_no_seeds(mine):
 
 def test_the_markdown_opens_with_them_and_folds_claims_without_records(mine):
     text = markdown.results_page(gather(Results(mine)), ["pictures/your-runs-1-steps.svg"])
-    assert text.index("## Your runs") < text.index("## Verdicts")
-    own = text[text.index("## Your runs") : text.index("## Verdicts")]
+    assert text.index("## Your runs") < text.index("## The answer")
+    own = text[text.index("## Your runs") : text.index("## The answer")]
     assert "### gpt2_nano on fake" in own and "| hybrid |" in own
     assert "(pictures/your-runs-1-steps.svg)" in own and "seconds.svg" not in own
     assert "\n\n    python bench/report.py 'compare=[" in own
-    verdicts = text[text.index("## Verdicts") :]
+    verdicts = text[text.index("## Claims") :]
     folded = verdicts.index("<details><summary>")
     assert "claims have no records yet: bench/train.py experiment=" in verdicts[folded:]
     assert "**not enough evidence**" not in verdicts[:folded]

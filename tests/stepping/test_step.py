@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -392,12 +391,3 @@ def test_the_picture_is_the_same_file_for_the_same_record(default, tmp_path):
     for one in record["optimizers"].values():
         one["difference_ms"]["within_noise"] = True
     assert b"none costs more" in chart.write(record, tmp_path / "none.svg").read_bytes()
-
-
-def test_the_readmes_commands_are_accepted():
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    lines = re.findall(r"bench/step\.py ([^\n`#]+)", text)
-    assert len(lines) >= 3
-    for line in lines:
-        words = [word for word in shlex.split(line) if word not in ("-m", "--help")]
-        settle(*(word if "[" in word else word.split(",")[0] for word in words))

@@ -75,7 +75,7 @@ def test_orthogonalization_is_told_apart_and_streams_are_for_a_gpu(tmp_path):
     assert found["torch_muon"]["orthogonalization_gemm_share"] is None
 
     own |= dict(span_ms=own["step_ms"], marginal_ms=own["step_ms"])
-    assert tables.in_stream(record).row_count == 3
+    assert tables.in_stream(record)[1].row_count == 3
 
 
 def test_a_gpu_measures_them(tmp_path, monkeypatch):
