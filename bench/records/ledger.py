@@ -9,7 +9,7 @@ before it: one that was written with the result at hand could have been made to 
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,12 +180,19 @@ class History:
 
         Where one of them is not known here, by their dates; without these it is not shown.
         """
-        old, new = self.whole(rule["commit"]), self.whole(environment.get("commit"))
+        known = {key: text for key, text in environment.items() if isinstance(text, str)}
+        old, new = self.whole(rule["commit"]), self.whole(known.get("commit"))
         if old and new:
             return self.leads_to(old, new)
-        made = self.dates.get(new or "") or environment.get("commit_date")
-        return made is not None and _time(rule["date"]) <= _time(made)
+        made = _time(self.dates.get(new or "") or known.get("commit_date"))
+        stands = _time(rule["date"])
+        return made is not None and stands is not None and stands <= made
 
 
-def _time(date: str) -> datetime:
-    return datetime.fromisoformat(date)
+def _time(date: str | None) -> datetime | None:
+    """None where a record has no date, or what is none; without an offset it is UTC."""
+    try:
+        found = datetime.fromisoformat(date or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

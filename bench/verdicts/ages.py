@@ -47,7 +47,9 @@ class Ages:
         record = runs[0].record if runs else self.results.json(file) or {}
         wanted = {studies[run.experiment] for run in runs if run.experiment in studies}
         wanted -= {record.get("study")}  # it was noted when the run began
-        name, environment = f"{record.get('cell')}.json", record.get("environment") or {}
+        name, environment = f"{record.get('cell')}.json", record.get("environment")
+        if not isinstance(environment, dict):
+            environment = {}
         return all(self._known(one, name, environment) for one in {rule} | wanted)
 
     def _known(self, rule: str | None, name: str, environment: dict[str, Any]) -> bool:

@@ -104,7 +104,7 @@ def test_a_study_trains_by_a_launcher(tmp_path):
     words = ["experiment=smoke", "stage=tune", "condition=text", "arm=adamw", "tracker=none"]
     words += ["train.steps=4", "hydra/launcher=joblib_local", f"results_dir={tmp_path}"]
     done = command(*words)
-    assert done.returncode == 0 and "3 finished" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "3/3 tune" in done.stderr, done.stdout + done.stderr
     assert "all runs asked for have ended" in done.stderr
     assert len(records(tmp_path)) == 3
 

@@ -9,8 +9,9 @@ STEPS = [word for word in TINY if word.startswith(("model.", "orthogonalizer."))
 STEPS += ["train.precision=fp32", "train.device=cpu", "train.sequence_length=32"]
 
 
-def test_a_step_benchmark_and_a_run_of_two_processes_are_reported(tmp_path):
+def test_a_step_benchmark_and_a_run_of_two_processes_are_reported(tmp_path, monkeypatch):
     """torch's Muon is among the optimizers: it shares no work, so that nothing is predicted."""
+    monkeypatch.setenv("COLUMNS", "200")
     results = f"results_dir={tmp_path}"
     done = torchrun(2, *STEPS, "parallel=ddp", "batches=[2,4,6]", "rounds=3", results, entry="step")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

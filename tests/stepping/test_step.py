@@ -358,6 +358,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr.readline() == "loading torch\n"
     assert process.stderr.readline().startswith("gpt2_nano-cpu: adamw, torch_muon")
     time.sleep(1)
     process.send_signal(signal.SIGINT)
