@@ -141,7 +141,7 @@ _OVERHEAD = mapping(
 _MOVED = mapping(
     dict.fromkeys(
         ("collectives_by_rank", "predicted_by_rank"),
-        each(named(mapping({"sent_bytes": amount}, {"calls": count})), least=1),
+        each(named(mapping({"sent_bytes": amount, "calls": count})), least=1),
     )
 )
 
