@@ -1,4 +1,4 @@
-"""`hybrid(model)`: Muon and AdamW as one optimizer. All else is imported from its module."""
+"""`hybrid(model)`: Muon and AdamW as one optimizer. Import everything else from its own module."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["hybrid"]
 
 
 def __getattr__(name: str) -> Any:
-    """Looked up when it is asked for: whoever wants one module imports no more than that."""
+    """Import `hybrid` only when it is asked for: a single module then imports nothing else."""
     if name != "hybrid":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from optimizers.recipe import hybrid

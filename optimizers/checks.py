@@ -1,4 +1,4 @@
-"""The settings, tensors and state of one of Muon's param groups, checked."""
+"""Checks of the settings, tensors and state of Muon's param groups."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check(group: dict[str, Any]) -> None:
-    """Raise ValueError, naming the setting, where a group's settings make no sense."""
+    """Raise ValueError, naming the setting, if a group's settings make no sense."""
     for name in ("lr", "weight_decay"):
         if not 0 <= number(name, group[name]) < math.inf:
             raise ValueError(f"optimizer {name}={group[name]}: must be a number, 0 or above")
@@ -54,7 +54,7 @@ def check(group: dict[str, Any]) -> None:
 
 
 def number(name: str, value: object) -> float:
-    """A setting as a float; a tensor counts if it has one element."""
+    """A setting as a float; a tensor is accepted if it has one element."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return float(value)
     if isinstance(value, Real) and not isinstance(value, bool):
@@ -80,15 +80,15 @@ def check_orthogonalizer(settings: object) -> None:
 
 
 def called(group: dict[str, Any], member: int) -> str:
-    """What a message calls a tensor: by its name where the group has names, and its shape."""
+    """A tensor's name in messages: its own name, if the group has names, and its shape."""
     names = group.get("param_names")
     name = names[member] if names and member < len(names) else f"tensor {member}"
     return f"{name} of shape {tuple(group['params'][member].shape)}"
 
 
 def check_tensors(group: dict[str, Any]) -> None:
-    """Raise ValueError, naming the tensor, where one that is trained, or its gradient, is of a
-    kind that has no polar factor here. What is frozen may be of any."""
+    """Raise ValueError, naming the tensor, if a trained tensor or its gradient is of a kind that
+    has no polar factor here. Frozen tensors may be of any kind."""
     for member, p in enumerate(group["params"]):
         integer = not (p.is_floating_point() or p.is_complex())
         if not p.requires_grad and not (integer and p.grad is not None):
@@ -107,7 +107,7 @@ def check_tensors(group: dict[str, Any]) -> None:
 
 
 def check_processes(group: dict[str, Any]) -> None:
-    """What several processes can do together with tensors that lie as these."""
+    """Raise ValueError if several processes cannot step tensors with this placement together."""
     params, sharding = group["params"], group["sharding"]
     if not params:
         return
@@ -141,7 +141,7 @@ def check_processes(group: dict[str, Any]) -> None:
 
 
 def check_views(group: dict[str, Any], views: list[View]) -> None:
-    """Raise ValueError, naming the tensor, unless each is read once and whole."""
+    """Raise ValueError, naming the tensor, unless the views read each tensor once and whole."""
     cuts: dict[int, list[tuple[int, int]]] = {k: [] for k in range(len(group["params"]))}
     readings: dict[int, tuple[str, int]] = {}
     for view in views:
@@ -177,7 +177,7 @@ def check_views(group: dict[str, Any], views: list[View]) -> None:
 
 
 def _check_cover(name: str, p: Tensor, cuts: list[tuple[int, int]], length: int, across: int):
-    """The pieces of a tensor follow each other from 0 to its `length`."""
+    """Check that the pieces of a tensor follow each other from 0 to its `length`."""
     end = 0
     for start, stop in cuts:
         if start < end:
@@ -197,7 +197,7 @@ def _check_cover(name: str, p: Tensor, cuts: list[tuple[int, int]], length: int,
 def check_state(
     group: dict[str, Any], member: int, state: dict[str, Any], views: list[View]
 ) -> None:
-    """Raise ValueError, naming the tensor, where its state is not of the shape that it needs."""
+    """Raise ValueError, naming the tensor, if its state does not have the shape that it needs."""
     p = group["params"][member]
     wanted = {"momentum_buffer": local(p).shape, "element_moment": local(p).shape}
     if "neuron_moment" in state:

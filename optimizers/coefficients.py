@@ -1,9 +1,9 @@
 """Every Newton-Schulz coefficient set, by name, with its source.
 
 One triple (a, b, c) stands for the step X <- a X + b (X X^T) X + c (X X^T)^2 X, which maps each
-singular value s to a s + b s^3 + c s^5. A set is one triple for all steps, or one a step; when
-more steps are asked for than it has, its last triple repeats. A set need not have a name here: a
-list of triples serves as well.
+singular value s to a s + b s^3 + c s^5. A set is one triple for all steps or one triple per step.
+If there are more steps than triples, the last triple repeats. A set need not have a name here: a
+list of triples works as well.
 """
 
 import functools
@@ -25,12 +25,12 @@ TAYLOR: Triple = (15 / 8, -5 / 4, 3 / 8)
 # Source: Higham, Functions of Matrices (2008), section 8.3.
 CUBIC: Triple = (3 / 2, -1 / 2, 0.0)
 
-# Keller Jordan's baseline before the search; the optimizer benchmark of modded-nanogpt takes
-# 12 steps of it. Source: https://kellerjordan.github.io/posts/muon/.
+# Keller Jordan's baseline before the search; modded-nanogpt's optimizer benchmark takes 12 steps
+# of it. Source: https://kellerjordan.github.io/posts/muon/.
 BASELINE: Triple = (2.0, -1.5, 0.5)
 
-# Minimises the mean of the 50 largest |s - 1| on a grid of 10,001 inputs, one triple, five steps.
-# Source: Su Jianlin, https://kexue.fm/archives/10922.
+# One triple for five steps: it minimises the mean of the 50 largest |s - 1| on a grid of 10,001
+# inputs. Source: Su Jianlin, https://kexue.fm/archives/10922.
 SU: Triple = (3.3748, -4.6969, 2.1433)
 
 # Jiacheng You's sets: five steps (modded-nanogpt track 2, record of 2025-02-14), and six steps,
@@ -64,7 +64,7 @@ CANS: tuple[Triple, ...] = (
     (2.2737, -1.6447, 0.4162),
 )
 
-# Cubics, two products a step instead of three, fitted for inputs from 7e-3 up.
+# Cubics: two products per step instead of three, fitted for inputs from 7e-3 up.
 # Source: arXiv 2606.00371.
 CUBIC5: tuple[Triple, ...] = (
     (3.3656576, -3.3420992, 0.0),
@@ -78,8 +78,9 @@ CUBIC5: tuple[Triple, ...] = (
 def best_quintic(low: float, high: float) -> Triple:
     """The odd quintic closest to 1 on [low, high] in the maximum norm, by Remez's algorithm.
 
-    Source: Polar Express, arXiv 2505.16932, section 3. As low approaches high it becomes the
-    Taylor quintic, which is returned where the equations would no longer be solvable in fp64.
+    Source: Polar Express, arXiv 2505.16932, section 3. As low approaches high, the quintic
+    approaches the Taylor quintic, which is returned if the equations are no longer solvable in
+    fp64.
     """
     if low / high >= 1 - 2e-5:
         a, b, c = TAYLOR
@@ -109,11 +110,11 @@ def _equioscillate(points: list[float]) -> tuple[float, float, float, float]:
 def polar_express(
     steps: int, low: float = 1e-3, cushion: float = 0.02407327424182761, safety: float = 1.01
 ) -> tuple[Triple, ...]:
-    """Polar Express: at each step the best quintic for where the singular values then lie.
+    """Polar Express: each step takes the best quintic for the present range of singular values.
 
-    low: the smallest singular value to serve; cushion: the interval is not taken smaller than
-    this share of its top, so that no step becomes too steep; safety: in all but the last step
-    the polynomial is applied to s / safety, so that rounding above 1 does not blow up.
+    low: the smallest singular value to serve; cushion: the interval's lower end is at least this
+    share of its top, so that no step becomes too steep; safety: all steps but the last apply the
+    polynomial to s / safety, so that rounding above 1 does not blow up.
     Source: arXiv 2505.16932, its code's defaults.
     """
     triples, high = [], 1.0

@@ -1,6 +1,6 @@
-"""The packages of other people's optimizers: extras of this project, none of them required.
+"""The packages of other people's optimizers, which are optional extras of this project.
 
-Where `optimizers/` was copied somewhere else there are no such extras.
+A copy of `optimizers/` in another project has no such extras.
 """
 
 import re
@@ -11,9 +11,9 @@ PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def missing(error: Exception) -> str | None:
-    """What to do about an import that failed; None unless one of the extras has the package.
+    """What to do about a failed import; None unless one of the extras has the package.
 
-    A requirement and the package that it installs bear the same name, but for - and _.
+    A requirement and the package that it installs have the same name, except for - and _.
     """
     if not isinstance(error, ModuleNotFoundError):
         return None

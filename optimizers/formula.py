@@ -12,22 +12,22 @@ from optimizers.orthogonalize.workspace import Workspace
 def polar(
     X_bnm: Tensor, group: dict[str, Any], orthogonalizer: Orthogonalizer, workspace: Workspace
 ) -> Tensor:
-    """The stack of directions orthogonalized; X is overwritten."""
+    """Orthogonalize a stack of directions; X is overwritten."""
     if group["sign"]:
         X_bnm.sign_()
     return orthogonalizer(X_bnm, orthogonalizer.iteration_dtype(X_bnm.device.type), workspace)
 
 
 def accumulate_into(target: Tensor, buffer: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-    """Take the gradient into the momentum buffer; write the direction of the step to `target`.
+    """Add the gradient to the momentum buffer and write the step's direction to `target`.
 
-    In the wider dtype of the two; what classical momentum sums up leaves the range of fp16, which
-    its buffer then ends at.
+    Computed in the wider of the two dtypes. The sums of classical momentum can leave the range of
+    fp16; an fp16 buffer is clamped to that range.
     """
     wide = torch.promote_types(buffer.dtype, grad.dtype)
     summed = group["momentum_form"] == "classical" and wide == torch.float16
     wide = torch.float32 if summed else wide
-    moment, grad = buffer.to(wide), grad.to(wide)  # themselves, where they have it
+    moment, grad = buffer.to(wide), grad.to(wide)  # no copies if they have that dtype
     momentum, start = group["momentum"], grad
     if group["momentum_form"] == "ema":
         moment.lerp_(grad, 1 - momentum)

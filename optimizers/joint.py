@@ -1,4 +1,4 @@
-"""Several optimizers as one, for training loops that take no more."""
+"""Several optimizers as one, for training loops that accept only one."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -10,22 +10,22 @@ from torch import Tensor
 
 
 class Joint(torch.optim.Optimizer):
-    """Several optimizers, each with parameters of its own, as one torch.optim.Optimizer.
+    """Several optimizers, each with its own parameters, as one torch.optim.Optimizer.
 
-    parts: by role (any name) an optimizer, of whatever class. Each group bears its part's role
-    under the key `role`; a group that is added later must say one.
-    table: one row a parameter, as optimizers.routing shows it; only kept here.
+    parts: a mapping from role (any name) to an optimizer of any class. Each group has its part's
+    role under the key `role`; a group that is added later must name one.
+    table: one row per parameter, as optimizers.routing shows it; only stored here.
 
-    `param_groups` and `state` are those of the parts: the same dicts. What is done to them here
-    (rates, a group removed, a state cleared) holds in the parts from their next step on. A state
-    dict is that of one optimizer over all groups, each part's share written and read by itself.
-    Raises ValueError where two parts share a parameter, and for groups without a part.
+    `param_groups` and `state` are the same dicts as those of the parts. A change here (to rates, a
+    group removed, a state cleared) takes effect in the parts at their next step. A state dict is
+    that of one optimizer over all groups; each part writes and reads its own share.
+    Raises ValueError if two parts share a parameter, and for groups without a part.
     """
 
     def __init__(
         self, parts: Mapping[str, torch.optim.Optimizer], table: list[dict[str, Any]] | None = None
     ) -> None:
-        self.parts: dict[str, torch.optim.Optimizer] = {}  # none yet: the groups are in them
+        self.parts: dict[str, torch.optim.Optimizer] = {}  # empty until the groups are added
         self.table = table or []
         for role, part in parts.items():
             for group in part.param_groups:
@@ -38,7 +38,7 @@ class Joint(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Give each part its groups, and all of them the one state."""
+        """Give each part its groups, and give all parts the one state."""
         by_role: dict[str, list[dict[str, Any]]] = {role: [] for role in self.parts}
         for number, group in enumerate(self.param_groups):
             role = group.get("role")
@@ -64,7 +64,7 @@ class Joint(torch.optim.Optimizer):
             self.parts[role].add_param_group(param_group)
             super().add_param_group(param_group)
         finally:
-            self._share()  # what was refused is in no part either
+            self._share()  # also removes the refused group from its part
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -107,7 +107,7 @@ class Joint(torch.optim.Optimizer):
         return {"state": state, "param_groups": [groups[id(g)] for g in self.param_groups]}
 
     def _alone(self, part: torch.optim.Optimizer, own: list[Tensor]) -> dict[str, Any]:
-        """A part's own state dict, of a state without anyone else's parameters."""
+        """A part's own state dict, without the state of other parts' parameters."""
         mine = {id(p) for p in own}
         part.state = defaultdict(
             dict,
@@ -119,7 +119,7 @@ class Joint(torch.optim.Optimizer):
             part.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError, and stays as it was, where the groups are not those of this one."""
+        """Raises ValueError, and changes nothing, if the groups do not match this optimizer's."""
         state_dict = dict(state_dict)
         for prepare in self._optimizer_load_state_dict_pre_hooks.values():
             changed = prepare(self, state_dict)
@@ -134,7 +134,7 @@ class Joint(torch.optim.Optimizer):
         before = self._packed()
         try:
             self._take(state_dict)
-        except Exception:  # a part refused its share; others may have taken theirs
+        except Exception:  # other parts may have loaded theirs already
             self._take(before)
             raise
         for after in self._optimizer_load_state_dict_post_hooks.values():

@@ -1,4 +1,4 @@
-"""A state dict made ready for Muon: whose it is, whether it fits, and nothing cast."""
+"""Prepares a state dict for Muon: checks its origin and shapes, and casts nothing."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ THEIRS = ("ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")  # settings of t
 
 
 class AsSaved:
-    """A parameter's state, which torch passes on as it is: what it opens it casts to the
-    parameter's dtype."""
+    """Wraps a parameter's state so that torch passes it on unchanged: torch casts the states that
+    it can open to the parameter's dtype."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
@@ -26,7 +26,7 @@ class AsSaved:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """A state's value with its tensors on a device; what is no tensor stays."""
+    """A state's value with its tensors moved to a device; other values stay as they are."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
@@ -39,11 +39,11 @@ def moved(value: Any, device: torch.device) -> Any:
 def prepared(
     state_dict: dict[str, Any], groups: list[dict[str, Any]], views: list[list[View]]
 ) -> dict[str, Any]:
-    """The state dict as torch's load should find it, for these param groups, read by `views`.
+    """The state dict as torch's load needs it, for these param groups, which `views` read.
 
-    Raises ValueError where it is of an optimizer that Muon cannot go on from, or a setting makes
-    no sense here, or a state has another shape than its parameter needs. That the number of groups
-    and of their parameters is right torch says itself.
+    Raises ValueError if the state is from an optimizer that Muon cannot continue from, if a setting
+    makes no sense here, or if a state has a different shape than its parameter needs. torch itself
+    checks the numbers of groups and of their parameters.
     """
     saved = state_dict["param_groups"]
     if [len(g["params"]) for g in saved] != [len(g["params"]) for g in groups]:
@@ -61,10 +61,10 @@ def prepared(
 
 
 def settings(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """A saved group's settings for one of ours.
+    """The settings of a saved group, for one of this optimizer's groups.
 
-    How tensors are read, and by which processes, is of this optimizer and not of the saved one.
-    torch.optim.Muon's settings become ours, but for its iteration.
+    How tensors are read, and by which processes, comes from this optimizer, not from the saved one.
+    torch.optim.Muon's settings are converted to ours, except for those of its iteration.
     """
     if "orthogonalizer" in saved:
         kept = {name: value for name, value in saved.items() if name != "views"}
@@ -82,7 +82,7 @@ def settings(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpacked(state: dict[Any, Any]) -> None:
-    """Each parameter's state in the place of what `prepared` made of it."""
+    """Replace each wrapper that `prepared` made by the parameter's state in it."""
     for p, values in state.items():
         if isinstance(values, AsSaved):
             state[p] = values.on(p.device)

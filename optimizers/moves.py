@@ -1,7 +1,8 @@
-"""Between tensors and stacks: directions gathered, updates applied.
+"""Moves between tensors and stacks: gathers directions and applies updates.
 
-Strip by strip, or on a GPU all strips of a round of stacks in one launch, by the kernels of
-kernels/moves.py. Either way is Muon's formula (formula.py); a kernel computes in fp32 throughout.
+It works strip by strip or, on a GPU, on all strips of a round of stacks in one launch of the
+kernels in kernels/moves.py. Both compute Muon's formula (formula.py); a kernel computes in fp32
+throughout.
 """
 
 from collections.abc import Sequence
@@ -16,17 +17,17 @@ from optimizers.stacks import Stack
 from optimizers.views import strips
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# A CPU takes the operators in Triton's interpreter alone, for tests.
+# On a CPU the operators run only in Triton's interpreter, for tests.
 DEVICES = ("cuda", "cpu")
 Tensors = dict[int, Tensor]  # by position in the group
 
 
 class Table(NamedTuple):
-    """How the kernels reach the strips of a round.
+    """How the kernels find the strips of a round.
 
-    made_for: strides and dtypes of the tensors; fields: a row a move, as kernels/moves.py has it,
-    but in bytes from where its tensors and its stack begin; owners: which of each those are;
-    tiles, scales: on the device.
+    made_for: strides and dtypes of the tensors; fields: one row per move, with the columns of
+    kernels/moves.py, but with addresses as offsets in bytes from the start of its tensors and its
+    stack; owners: which tensors and stack those are; tiles, scales: on the device.
     """
 
     made_for: tuple
@@ -44,9 +45,9 @@ def gather(
     group: dict[str, Any],
     tables: dict[Any, Table],
 ) -> None:
-    """Take the gradients into the momentum; write the directions of the step to the stacks.
+    """Add the gradients to the momentum; write the step's directions to the stacks.
 
-    tables: of all rounds of the group, kept from step to step.
+    tables: the tables of all rounds of the group, kept from step to step.
     """
     if _one_launch(Xs, grads, buffers, group):
         table = _table("gather", Xs, stacks, grads, buffers, tables)
@@ -80,8 +81,8 @@ def scatter(
 
 
 def _one_launch(Xs: list[Tensor], first: Tensors, second: Tensors, group: dict[str, Any]) -> bool:
-    """Whether a kernel reads them: on one GPU, each kind of one dtype that it knows; rates are
-    numbers, as only they can be told without waiting for the device."""
+    """Whether a kernel can read them: all on one GPU, each kind of one dtype that the kernel knows,
+    and rates that are numbers, since reading a tensor's value would wait for the device."""
     if not Xs[0].is_cuda or isinstance(group["lr"], Tensor) or not kernels.installed():
         return False
     kinds = Xs, [*first.values()], [*second.values()]
@@ -118,7 +119,7 @@ def _built(
         parts = [strips(t, move.view, move.segment) for t in wholes[:2]]
         parts.append(stack.part(Xs[round_], move))
         if parts[0].stride(-1) > parts[0].stride(-2) or parts[0].shape[-1] == 1:
-            parts = [part.mT for part in parts]  # along the memory of what is read in fp32
+            parts = [part.mT for part in parts]  # follow the memory order of what is read in fp32
         starts = [
             (part.storage_offset() - t.storage_offset()) * t.element_size()
             for part, t in zip(parts, wholes, strict=True)
@@ -191,7 +192,8 @@ def _(Us, params, fields, owners, tiles, scales, lr, decay, cautious) -> None:
 def _addressed(
     fields: Tensor, owners: Tensor, kinds: Sequence[Sequence[Tensor]], device: torch.device
 ) -> Tensor:
-    """The table on the device, with addresses for distances: gradients are made anew each step."""
+    """The table on the device, offsets turned into addresses: gradients are new tensors each
+    step."""
     table = fields.clone()
     for column, tensors in enumerate(kinds):
         table[:, column] += torch.tensor([t.data_ptr() for t in tensors])[owners[:, column]]

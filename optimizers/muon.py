@@ -1,4 +1,4 @@
-"""Muon: momentum, orthogonalized. A thin class on stacks.py and orthogonalize/."""
+"""Muon: orthogonalized momentum. A thin class on stacks.py and orthogonalize/."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,11 +24,11 @@ from optimizers.step import hold, step_held
 from optimizers.views import View, only, whole
 
 LAYOUTS = {0: "vector", 1: "vector", 2: "matrix"}  # of tensors without views, by dimensions
-PLANS = 8  # kept for a group: its tensors' gradients may come and go
+PLANS = 8  # plans kept per group: which tensors have gradients may vary
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are replaced by their polar factor before each step.
+    """Momentum whose matrices are replaced by their polar factors before each step.
 
         M <- momentum M + (1 - momentum) G        (EMA, as torch.optim.Muon)
         U <- msign(momentum M + (1 - momentum) G) (nesterov; otherwise msign(M))
@@ -36,30 +36,29 @@ class Muon(torch.optim.Optimizer):
 
     Source: https://kellerjordan.github.io/posts/muon/; scales: `stacks.update_scale`.
 
-    params: tensors, named tensors or param groups. A group may carry `views` (see views.py) that
-    say how its tensors are read as matrices; without them each is one matrix (vectors n x 1,
-    kernels out x rest). They are this optimizer's own (`Muon.views`), neither shown nor saved.
-    `p.grad` is only read. A parameter without a gradient stays as it is, and so does one that
-    requires none, whatever gradient it still has: zeros would do for a step of full size from the
-    momentum. A matrix that views join of several is then that of the others. lr may be a tensor,
-    which torch.compile needs. All but params and lr by keyword: torch's Muon has another order.
+    params: tensors, named tensors or param groups. A group may carry `views` (see views.py), which
+    say how its tensors are read as matrices; without views each is one matrix (vectors n x 1,
+    kernels out x rest). Views stay in the optimizer (`Muon.views`); they are not shown or saved.
+    `p.grad` is only read. A parameter without a gradient stays as it is, and so does one with
+    requires_grad=False, even if it still has a gradient: a gradient of zeros would cause a
+    full-size step from the momentum. Views that join several tensors then join the others. lr may
+    be a tensor, which torch.compile needs. All arguments but params and lr are keyword-only.
 
     momentum_form: ema, or classical (M <- momentum M + G, as Keller Jordan's), which differs by
         a factor that msign removes.
     momentum_dtype: fp32 or bf16; None: the parameter's.
-    second_moment, beta2: neuron, the running mean square of each row of U divides it (NorMuon,
-        arXiv 2510.05491); element, that of each entry (AdaMuon, arXiv 2507.11005). Either keeps
+    second_moment, beta2: neuron divides each row of U by its running root mean square (NorMuon,
+        arXiv 2510.05491); element does so for each entry (AdaMuon, arXiv 2507.11005). Both keep
         U's norm.
     sign: orthogonalize the signs of the momentum, as AdaMuon does.
     cautious: decay only weights that the update shrinks too (arXiv 2510.12402).
-    shards, period: orthogonalize each matrix in `shards` pieces of its rows, and whole at every
-        `period`-th step only, the first among them (MuonBP, arXiv 2510.16981); scale follows.
-    sharding: replicate, distribute, gather, or blockwise (which is NOT exact), for parameters that
-        several processes hold: plain tensors, equal on all (replicate, distribute), or DTensors of
-        one mesh (the other three). See sharding.py. With one process all are the same.
-
-    State: `momentum_buffer`, one value a weight; `neuron_moment`, one fp32 number a row of a
-    block; `element_moment`, one value a weight in the parameter's dtype. A DTensor where the
+    shards, period: orthogonalize each matrix in `shards` pieces of its rows, and whole only at
+        every `period`-th step, first at the first (MuonBP, arXiv 2510.16981); scale follows.
+    sharding: replicate, distribute, gather, or blockwise (which is NOT exact), for parameters on
+        several processes: plain tensors, equal on all processes (replicate, distribute), or
+        DTensors of one mesh (the other three). See sharding/plan.py. One process: all the same.
+    State: `momentum_buffer`, one value per weight; `neuron_moment`, one fp32 number per row of a
+    block; `element_moment`, one value per weight in the parameter's dtype. Each is a DTensor if the
     parameter is one.
     """
 
@@ -105,20 +104,20 @@ class Muon(torch.optim.Optimizer):
         )
         self._views: list[tuple[dict[str, Any], list[View], int]] = []
         self._plans: dict[tuple[int, frozenset[int] | None], list[tuple[tuple, Work]]] = {}
-        self._ahead: dict[int, frozenset[int]] = {}  # by group what this step has done already
+        self._ahead: dict[int, frozenset[int]] = {}  # by group: members stepped ahead of `step`
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; a group that is refused is not left behind."""
+        """As torch's; a group that is refused is removed again."""
         super().add_param_group(param_group)
         number, group = len(self.param_groups) - 1, self.param_groups[-1]
         try:
-            if "views" in group:  # the caller's dict keeps them
+            if "views" in group:  # the caller's dict keeps its views
                 group = self.param_groups[-1] = dict(group)
                 self._take_views(group)
             check(group)
             group["orthogonalizer"] = dict(group["orthogonalizer"])
-            if count_processes(group["params"]) > 1:  # refuse what cannot be before work starts
+            if count_processes(group["params"]) > 1:  # refuse what is impossible before work starts
                 self._work(number, group)
         except Exception:
             self.param_groups.pop()
@@ -127,8 +126,8 @@ class Muon(torch.optim.Optimizer):
             raise
 
     def views(self, group: dict[str, Any]) -> list[View]:
-        """How the tensors of a param group are read as matrices: as was given, and each that is
-        not spoken of, as one matrix."""
+        """How the tensors of a param group are read as matrices: by the given views, and each
+        tensor that they do not mention as one matrix."""
         given, spoken_of = [], 0
         for known, views, count in self._views:
             if known is group:
@@ -143,7 +142,7 @@ class Muon(torch.optim.Optimizer):
         return [*given, *(whole(i, outline(p), LAYOUTS.get(p.ndim, "kernel")) for i, p in rest)]
 
     def _take_views(self, group: dict[str, Any]) -> None:
-        """Out of the group, which is saved, shown and compared as torch does with all groups."""
+        """Take the views out of the group, because torch saves, shows and compares groups."""
         views = group.pop("views")
         self._views = [entry for entry in self._views if entry[0] is not group]
         if views is not None:
@@ -161,23 +160,23 @@ class Muon(torch.optim.Optimizer):
         self._views = self.__dict__.get("_views", [])
         self.defaults.pop("views", None)
         for number, group in enumerate(self.param_groups):
-            if "views" in group:  # a copy made when they were there
+            if "views" in group:  # a copy made while the group had views
                 self._take_views(group)
             elif number < len(before):  # loaded: torch made new groups of the same parameters
                 known = [(g, v, count) for g, v, count in self._views if g is before[number]]
                 self._views += [(group, v, count) for _, v, count in known]
-            for name, value in self.defaults.items():  # saved before a setting was there
-                if name != "differentiable":  # torch's own, which is in no group
+            for name, value in self.defaults.items():  # saved by a version without this setting
+                if name != "differentiable":  # torch's own, which no group has
                     group.setdefault(name, value)
         self._views = [e for e in self._views if any(e[0] is g for g in self.param_groups)]
         unpacked(self.state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which casts a state to its parameter's dtype; here each keeps its own.
+        """As torch's, but each state keeps its dtype; torch casts it to the parameter's.
 
-        `sharding` and views stay: they are of these processes and tensors, not of those that
-        saved. Takes torch.optim.Muon's state too. Raises ValueError for any other's, and where a
-        state is of another shape than its parameter needs; nothing is changed then.
+        `sharding` and views stay: they describe these processes and tensors, not the saved ones.
+        torch.optim.Muon's state is accepted too. Raises ValueError, and changes nothing, for
+        another optimizer's state and if a state has a different shape than its parameter needs.
         """
 
         def last(_: torch.optim.Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
@@ -208,8 +207,8 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step_ahead(self, number: int, members: frozenset[int]) -> None:
-        """Step these tensors of a group, by position, ahead of `step`, which leaves them out (see
-        overlap.py). Views join them with no others."""
+        """Step these tensors of a group, given by position, ahead of `step`, which then skips them
+        (see overlap.py). No view joins them with other tensors."""
         group = self.param_groups[number]
         self._step_group(group, self._work(number, group, members))
         self._ahead[number] = self._ahead.get(number, frozenset()) | members
@@ -217,11 +216,11 @@ class Muon(torch.optim.Optimizer):
     def _work(
         self, number: int, group: dict[str, Any], among: frozenset[int] | None = None
     ) -> Work:
-        """What this step does, planned anew where tensors, gradients or settings are others.
+        """What this step does; planned anew if tensors, gradients or settings have changed.
 
-        among: of these tensors only.
+        among: restricts the work to these tensors.
         """
-        if "views" in group:  # given since
+        if "views" in group:  # given since the last step
             self._take_views(group)
         in_shards = group["shards"] > 1 and group["steps"] % group["period"] > 0
         settings = group["scale"], group["shards"], group["sharding"], group["second_moment"]
@@ -263,13 +262,13 @@ class Muon(torch.optim.Optimizer):
             original.copy_(copy)
 
     def _is_trial(self, group: dict[str, Any], work: Work) -> bool:
-        """Whether this is the step at rate 0 by which torch's distributed checkpoint makes an
-        optimizer fill its state; it counts for nothing."""
+        """Whether this is the step at rate 0 with which torch's distributed checkpoint makes an
+        optimizer create its state; such a step does not count."""
         stepped = any(self.state.get(group["params"][k]) for k in work.active)
         return not stepped and bool(group["lr"] == 0)
 
     def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
-        """The tensors that the step needs of a parameter's state, made where they are not there."""
+        """The state tensors that the step needs for a parameter, created if missing."""
         p = group["params"][member]
         state, second = self.state[p], group["second_moment"]
         if "momentum_buffer" not in state:
@@ -288,7 +287,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _seen(p: Tensor) -> tuple | None:
-    """What a plan depends on of a parameter."""
-    if not p.requires_grad:  # an integer has a gradient by mistake only
+    """The properties of a parameter that a plan depends on."""
+    if not p.requires_grad:  # an integer tensor has a gradient only by mistake
         return None if p.grad is None or p.is_floating_point() else (p.dtype,)
     return p.grad is not None, p.shape, p.stride(), getattr(p, "placements", None)

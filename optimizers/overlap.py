@@ -1,6 +1,6 @@
-"""Muon's step of what has its gradients already, while the backward pass goes on.
+"""Starts Muon's step for parameters that have their gradients while backward still runs.
 
-On a GPU it runs on a stream of its own, on a CPU in a thread of its own.
+On a GPU the step runs on a stream of its own, on a CPU in a thread of its own.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,30 +14,31 @@ from torch import Tensor
 from optimizers.muon import Muon
 from optimizers.sharding.plan import count_processes
 
-# Weights that are stepped together: enough to fill the device, few enough to begin early.
+# Weights stepped together: enough to fill the device, few enough to start early.
 ELEMENTS = {"cpu": 2**22, "cuda": 2**24}
 
 
 class Overlap:
-    """Makes a Muon begin its step in backward passes that run `with` it; `step` does the rest.
+    """Makes a Muon start its step in backward passes inside its `with`; `step` does the rest.
 
         overlap = Overlap(muon)
         with overlap:
-            loss.backward()  # of several, the last one before the step
+                loss.backward()  # if there are several, only the last before the step
         muon.step()
 
-    The updates are those of `step` alone, but for rounding. Rates and all else that the step needs
-    have to be set before; gradients may not be changed after, so that clipping by the norm of all
-    of them is out. Parameters without a gradient, and those that come late, are `step`'s.
-    Raises ValueError for parameters that several processes hold.
+    The updates equal those of `step` alone, except for rounding. Set rates and everything else that
+    the step needs before; do not change gradients afterwards, which rules out clipping by the norm
+    of all gradients. `step` handles parameters without a gradient and those whose gradients come
+    late.
+    Raises ValueError for parameters on several processes.
     """
 
     def __init__(self, muon: Muon, elements: int | None = None) -> None:
-        """elements: the weights of a bundle that is stepped together."""
+        """elements: the number of weights in a bundle that is stepped together."""
         self.muon = muon
-        self.bundles: list[tuple[int, frozenset[int]]] = []  # number of the group, members
+        self.bundles: list[tuple[int, frozenset[int]]] = []  # group number, members
         self.bundle_of: dict[int, int] = {}
-        self.late: list[set[int]] = []  # of each bundle the parameters without a gradient yet
+        self.late: list[set[int]] = []  # per bundle: parameters still without a gradient
         self.jobs: list[Future] = []
         self.hooks: list[Any] = []
         self.running = False
@@ -67,11 +68,11 @@ class Overlap:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.running = False
-        if kind is not None:  # the step will not come
+        if kind is not None:  # after an error `step` will not be called
             self.wait()
 
     def remove(self) -> None:
-        """Leave the parameters and the Muon as they were before."""
+        """Remove all hooks from the parameters and the Muon."""
         self.wait()
         for hook in self.hooks:
             hook.remove()
@@ -96,7 +97,7 @@ class Overlap:
         self.jobs.append(done)
 
     def wait(self) -> None:
-        """For all that has begun. Raises what a step raised."""
+        """Wait for all started steps. Raises the error of a step that failed."""
         jobs, self.jobs = self.jobs, []
         if self.stream is not None:
             torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
@@ -105,13 +106,13 @@ class Overlap:
 
 
 def overlaps(optimizers: Iterable[torch.optim.Optimizer], chosen: str) -> list[Overlap]:
-    """Of each Muon among the optimizers where `chosen` (optimizer.overlap) is backward."""
+    """One Overlap per Muon among the optimizers if `chosen` (optimizer.overlap) is backward."""
     return [Overlap(one) for one in optimizers if type(one) is Muon and chosen == "backward"]
 
 
 @contextmanager
 def begun(overlaps: Iterable[Overlap]) -> Iterator[None]:
-    """Around a backward pass in which all of them begin."""
+    """Wraps a backward pass in which all of them start their steps."""
     with ExitStack() as stack:
         for overlap in overlaps:
             stack.enter_context(overlap)
@@ -119,8 +120,8 @@ def begun(overlaps: Iterable[Overlap]) -> Iterator[None]:
 
 
 def bundles(muon: Muon, group: dict[str, Any], elements: int | None) -> Iterable[frozenset[int]]:
-    """The group's tensors, the last first as their gradients come, those that views join
-    together."""
+    """The group's tensors in bundles, the last tensors first because their gradients come first.
+    Tensors that views join stay together."""
     params = group["params"]
     limit = elements or ELEMENTS.get(params[0].device.type if params else "cpu", ELEMENTS["cpu"])
     joined: dict[int, set[int]] = {}

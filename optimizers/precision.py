@@ -1,4 +1,4 @@
-"""Which dtype the matrix products of a device run fastest in."""
+"""Which dtype a device's matrix products run fastest in."""
 
 import functools
 import time
@@ -8,12 +8,12 @@ import torch
 
 @functools.cache
 def bf16_pays(device_type: str) -> bool:
-    """True where bf16 products are done in hardware and that hardware beats fp32.
+    """True if the hardware computes bf16 products and they are faster than fp32's.
 
-    Tensor cores and AMX settle it by their flag. AVX512-BF16 does not: it doubles the rate on
-    some processors and halves it on others (measured on a Sapphire Rapids machine whose AMX was
-    masked: 0.17 TFLOP/s in bf16, 0.31 in fp32), so there a product of each kind is timed. The
-    two rates differ by about a factor of two one way or the other, far beyond the timing noise.
+    Tensor cores and AMX are known from their flag. AVX512-BF16 is not enough: it doubles the rate
+    on some processors and halves it on others (measured on a Sapphire Rapids machine whose AMX was
+    masked: 0.17 TFLOP/s in bf16, 0.31 in fp32), so there one product of each kind is timed. The two
+    rates differ by about a factor of two in either direction, far beyond the timing noise.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -25,14 +25,14 @@ def bf16_pays(device_type: str) -> bool:
 
 
 def _cpu_flag(name: str) -> bool:
-    flag = getattr(torch.cpu, name, None)  # private in torch 2.9-2.13, hence the care
+    flag = getattr(torch.cpu, name, None)  # private in torch 2.9-2.13, so it may be missing
     return bool(flag and flag())
 
 
 def _bf16_beats_fp32(size: int = 512, rounds: int = 9) -> bool:
-    """Least processor time of `rounds` interleaved products, about 30 ms in all.
+    """Compares the least processor time of `rounds` interleaved products, about 30 ms in all.
 
-    Not the time on the clock: on a busy machine the answer must be the same.
+    Processor time, not clock time: on a busy machine the answer must be the same.
     """
     operands = {d: torch.ones(size, size, dtype=d) for d in (torch.float32, torch.bfloat16)}
     best = dict.fromkeys(operands, float("inf"))

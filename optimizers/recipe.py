@@ -1,4 +1,4 @@
-"""`hybrid`: the recipe of Muon and AdamW, for any model, as one optimizer."""
+"""`hybrid`: the recipe of Muon and AdamW for any model, as one optimizer."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,25 +22,25 @@ def hybrid(
     forward: Callable[[], Any] | None = None,
     strict: bool = False,
 ) -> Joint:
-    """Muon on a model's hidden matrices and AdamW on all else, as one optimizer.
+    """Muon on a model's hidden matrices and AdamW on everything else, as one optimizer.
 
-    The recipe that Muon's author recommends (https://kellerjordan.github.io/posts/muon/), with
-    update scales under which one rate serves both (arXiv 2502.16982).
+    Muon's author recommends this recipe (https://kellerjordan.github.io/posts/muon/). The update
+    scales let one rate serve both (arXiv 2502.16982).
 
-    lr, weight_decay: of every role; vectors and positions do not decay.
+    lr, weight_decay: for every role; vectors and positions do not decay.
     qkv: how attention's weights are read: split (Q, K and V each a matrix), fused, per_head, or a
         mapping {name: ..., output: whole | per_head, heads_per_group: ...}.
-    roles: settings that differ, by role (hidden, conv, embedding, position, head, vector) or for
-        all that is AdamW's (default): {"head": {"lr": 1e-3}}. With a `_target_`, a class or its
-        dotted name, another optimizer takes the role, with the settings given beside it.
-    structure: patterns on parameter names that say what those are (structure.describe).
-    forward: a call of the model on a small input, `lambda: model(idx)`, by which its attention is
-        seen; models of transformers need none.
-    strict: refuse a model with parameters whose structure is not known.
+    roles: different settings by role (hidden, conv, embedding, position, head, vector) or for
+        everything that AdamW takes (default): {"head": {"lr": 1e-3}}. With a `_target_`, a class or
+        its dotted name, another optimizer takes the role, with the settings given beside it.
+    structure: patterns on parameter names that say what these parameters are (structure.describe).
+    forward: a call of the model on a small input, `lambda: model(idx)`, which shows how its
+        attention works; transformers models need none.
+    strict: refuse a model with any parameter of unknown structure.
 
-    The result's `table` says for each parameter who takes it and why; what could not be read in
-    full is warned of. Frozen parameters are left out. Raises ValueError, naming the parameter or
-    the setting, for what cannot be.
+    The result's `table` says for each parameter which optimizer takes it and why; parameters that
+    could not be read in full cause a warning. Frozen parameters are left out. Raises ValueError,
+    naming the parameter or the setting, for what is impossible.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"hybrid: takes the model (an nn.Module), not a {type(model).__name__}")
@@ -66,7 +66,7 @@ def hybrid(
     parts = {}
     for part in routing.optimizers:
         for group in part.param_groups:
-            del group["initial_lr"]  # a schedule's: torch's schedulers put their own
+            del group["initial_lr"]  # for the schedule of a run; torch's schedulers set their own
         parts[part.param_groups[0]["role"]] = part
     return Joint(parts, routing.table)
 
@@ -77,7 +77,7 @@ def recipe(
     qkv: str | Mapping[str, Any],
     changes: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """The rule of each role (routing.route), as in conf/optimizer/hybrid.yaml, and `changes`."""
+    """The rule of each role (routing.route), as in conf/optimizer/hybrid.yaml, with `changes`."""
     common = {"lr": lr, "weight_decay": weight_decay}
     muon = {
         "_target_": "optimizers.muon.Muon",
@@ -97,5 +97,5 @@ def recipe(
 
 
 def _changed(usual: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Another optimizer's settings stand alone."""
+    """The rule after a change; settings of another optimizer replace the rule as a whole."""
     return dict(change) if "_target_" in change else usual | dict(change)

@@ -22,10 +22,10 @@ from optimizers.views import View, block_shapes
 
 @dataclass
 class Routing:
-    """The optimizers of a run and the table that says who takes what (routing.json).
+    """The optimizers of a run and the table of each parameter's optimizer (routing.json).
 
-    They stay apart: a step's time is measured, and a checkpoint written, for each by itself.
-    joint.Joint makes one optimizer of them, for training loops that take no more than one.
+    The optimizers stay separate so that each one's step is timed, and its state saved, on its own.
+    joint.Joint combines them into one, for training loops that accept only one optimizer.
     """
 
     optimizers: list[torch.optim.Optimizer]
@@ -41,13 +41,13 @@ class Routing:
             optimizer.zero_grad(set_to_none=True)
 
     def scale_rates(self, factor: float) -> None:
-        """Set every group's rate to its base rate times the schedule's factor."""
+        """Set every group's rate to its base rate times the factor of the schedule."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
     def rates(self) -> dict[str, float]:
-        """The present rate of each role."""
+        """The current rate of each role."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         return {group["role"]: group["lr"] for group in groups}
 
@@ -63,16 +63,17 @@ def route(
     """Build the optimizers that an optimizer's YAML asks for.
 
     block: the resolved `optimizer` block: roles, a mapping of each role (or `default`) to
-    {_target_: ..., ...}, where the target is a class or its dotted name; without lr it has the
-    class's own. qkv is a name or {name: split, output: whole}. Further strict (false), and what
-    rates are multiplied by (1.0): lr_scale all, aux_lr_scale those that are not Muon's,
+    {_target_: ..., ...}, where the target is a class or its dotted name; a rule without lr uses the
+    class's default. qkv is a name or {name: split, output: whole}. Further keys: strict (false) and
+    factors on rates (1.0): lr_scale for all, aux_lr_scale for those that are not Muon's,
+    embedding_lr_scale for those of embeddings and heads.
     embedding_lr_scale those of embeddings and heads.
-    structure: patterns on parameter names that say what those are (structure.describe).
-    shard: puts the model on many processes, in place: its parameters become new ones of the same
-    names and shapes. Called when it is known how the whole model is read, with what was found.
+    structure: patterns on parameter names that say what these parameters are (structure.describe).
+    shard: distributes the model over processes, in place: its parameters become new ones with the
+    same names and shapes. Called with the parameters found, once the whole model has been read.
     sharding: how every Muon of ours works over processes (muon.Muon).
     forward: a call of the model on the smallest input (structure.describe).
-    Raises ValueError, naming the parameter or setting, where the partition is not exact.
+    Raises ValueError, naming the parameter or setting, if the partition is not exact.
     """
     rules = read_rules(block.get("roles"))
     parameters = describe(model, forward, structure)
@@ -125,7 +126,7 @@ def refuse_unseen_heads(parameters: list[Parameter], rules: dict[str, dict[str, 
 
 
 def assert_exact(model: nn.Module, routing: Routing) -> None:
-    """Every trainable parameter is taken by one group of one optimizer, and nothing else is."""
+    """Raise ValueError unless each trainable parameter is in exactly one group, and no other is."""
     taken = [p for o in routing.optimizers for g in o.param_groups for p in g["params"]]
     wanted = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     if len({id(p) for p in taken}) != len(taken) or {id(p) for p in taken} != wanted.keys():
@@ -135,7 +136,7 @@ def assert_exact(model: nn.Module, routing: Routing) -> None:
 
 
 def _views(members: list[Parameter], rule: dict[str, Any]) -> list[View] | None:
-    """How our Muon reads the members of a role; None for other optimizers."""
+    """How our Muon reads the parameters of a role; None for other optimizers."""
     ours = issubclass(locate(rule["_target_"]), Muon)
     return build_views(members, rule.get("qkv")) if ours else None
 
@@ -155,11 +156,11 @@ def _build(
     rate = base_rate(role, cls, rule.pop("lr", None)) * _rate_scale(role, cls, block)
     tensors = [p.tensor for p in members]
     group: dict[str, Any] = {"params": tensors, "lr": rate, "initial_lr": rate, "role": role}
-    group |= rule.pop("group", {})  # options that an optimizer reads from its groups only
+    group |= rule.pop("group", {})  # options that an optimizer reads only from its groups
     cut = any(mesh_of(p) is not None for p in tensors)
     if views is not None:
         group["views"] = views
-        # What tensor parallelism leaves whole on every process is neither gathered nor in blocks.
+        # Parameters that tensor parallelism leaves whole are neither gathered nor blocks.
         whole = not cut and sharding in ("gather", "blockwise")
         rule = {"sharding": "replicate" if whole else sharding} | rule
     elif cls is torch.optim.Muon and cut:
@@ -168,11 +169,11 @@ def _build(
             "use optimizer=hybrid"
         )
     try:
-        build: Callable[..., torch.optim.Optimizer] = cls  # each takes settings of its own
+        build: Callable[..., torch.optim.Optimizer] = cls  # each class takes different settings
         optimizer = build([group], lr=rate, **rule)
     except (TypeError, ValueError) as error:
         if isinstance(error, ValueError) and issubclass(cls, Muon):
-            raise  # it names its setting
+            raise  # the message names the setting
         raise ValueError(f"optimizer.roles ({role}): {target}: {error}") from None
     decay = optimizer.param_groups[0].get("weight_decay", 0.0)
     rows = {
@@ -213,13 +214,13 @@ def _show_view(rows: dict, members: list[Parameter], view: View, tensors: list[T
 
 
 def locate(target: Any, setting: str = "optimizer _target_") -> type[torch.optim.Optimizer]:
-    """The optimizer class that `_target_` names, or is. Raises ValueError where it is none."""
+    """The optimizer class that `_target_` is or names. Raises ValueError if it is none."""
     cls, reason = target, None
     if isinstance(target, str):
         module, _, name = target.rpartition(".")
         try:
             cls = getattr(importlib.import_module(module), name)
-        except Exception as error:  # whatever the code of a user's own module raises
+        except Exception as error:  # a user's own module may raise anything
             if advice := missing(error):
                 raise ValueError(f"{setting}={target}: {advice}") from None
             reason = " ".join(str(error).split()) or type(error).__name__

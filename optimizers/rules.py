@@ -1,4 +1,4 @@
-"""What an optimizer block says of each role, read so that a mistake is named."""
+"""Reads what an optimizer block says of each role, and names mistakes."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from optimizers.structure.qkv import QKV_MODES
 
 
 def read_rules(rules: Any) -> dict[str, dict[str, Any]]:
-    """The rule of each role, with what is left out of `qkv`.
+    """The rule of each role, with the defaults of `qkv` filled in.
 
-    Raises ValueError, naming the role, for what is no rule.
+    Raises ValueError, naming the role, for an invalid rule.
     """
     if not isinstance(rules, Mapping) or not rules:
         raise ValueError(
@@ -43,7 +43,7 @@ def read_rules(rules: Any) -> dict[str, dict[str, Any]]:
 
 
 def as_dtype(value: Any) -> Any:
-    """The dtype that a text such as torch.bfloat16 names, as settings files have texts only."""
+    """The dtype that a text such as torch.bfloat16 names, because settings files have only text."""
     if isinstance(value, str) and value.startswith("torch."):
         found = getattr(torch, value.removeprefix("torch."), None)
         return found if isinstance(found, torch.dtype) else value
@@ -51,7 +51,7 @@ def as_dtype(value: Any) -> Any:
 
 
 def base_rate(role: str, cls: type[torch.optim.Optimizer], rate: Any) -> float | Tensor:
-    """The rate of a rule, where it has none the one that the optimizer begins with."""
+    """The rate of a rule or, if it has none, the optimizer's initial rate."""
     if rate is None:
         own = inspect.signature(cls).parameters.get("lr")
         rate = own.default if own is not None else None

@@ -1,4 +1,4 @@
-"""Running mean squares of orthogonalized updates, by which NorMuon and AdaMuon divide them."""
+"""Running mean squares of orthogonalized updates, the divisors of NorMuon and AdaMuon."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from optimizers.stacks import Move, Stack
 from optimizers.views import View, block_shapes, strips
 
 KINDS = ("none", "neuron", "element")
-EPSILON = 1e-8  # as both papers have it
+EPSILON = 1e-8  # as in both papers
 
 
 def normalized(
@@ -23,7 +23,7 @@ def normalized(
     size = torch.linalg.vector_norm(U, dim=(-2, -1), keepdim=True)
     squares = U.square()
     if kind == "neuron":
-        turned = stack.moves[0].transposed  # as all of them, see `plan`
+        turned = stack.moves[0].transposed  # the same for all moves of a stack, see `plan`
         squares = squares.mean(-2 if turned else -1, keepdim=True)
     for move in stack.moves:
         moment = _moment(states, move, kind)
@@ -53,7 +53,7 @@ def _rows(squares: Tensor, move: Move) -> Tensor:
 
 
 def neurons(views: list[View], params: list[Tensor], member: int) -> int:
-    """Rows of all blocks that a parameter has a part in."""
+    """Number of rows in all blocks that include a part of a parameter."""
     total = 0
     for view in views:
         if member not in view["members"]:

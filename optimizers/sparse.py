@@ -1,4 +1,4 @@
-"""Sparse gradients: which parameters have one, and which optimizers take it."""
+"""Sparse gradients: which parameters have them, and which optimizers accept them."""
 
 import torch
 from torch import nn
@@ -7,7 +7,8 @@ TAKE_SPARSE = (torch.optim.SparseAdam, torch.optim.SGD, torch.optim.Adagrad)
 
 
 def sparse_parameters(model: nn.Module) -> set[int]:
-    """The ids of the parameters that only sparse embeddings use; a tie to a head adds up dense."""
+    """The ids of parameters that only sparse embeddings use; tied to a head, gradients are
+    dense."""
     sparse: set[int] = set()
     dense: set[int] = set()
     for module in model.modules():
@@ -17,9 +18,10 @@ def sparse_parameters(model: nn.Module) -> set[int]:
 
 
 def refuse_other_gradients(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Raise ValueError, naming the parameter, where an optimizer would at its first step.
+    """Raise ValueError, naming the parameter, if an optimizer would fail at its first step.
 
-    SparseAdam takes sparse gradients only; of all others torch's SGD and Adagrad take them too.
+    SparseAdam accepts only sparse gradients; among all others only torch's SGD and Adagrad do so
+    too.
     """
     sparse = sparse_parameters(model)
     names = {id(p): name for name, p in model.named_parameters()}

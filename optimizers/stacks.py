@@ -1,4 +1,4 @@
-"""Views sorted into stacks of equal matrices that are orthogonalized together."""
+"""Sorts views into stacks of matrices of one shape, which are orthogonalized together."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from optimizers.views import Segment, View, block_shapes, segments, strips
 
-# Elements of one stack. On a CPU it should stay near the cache and yet give each core a matrix,
-# and its workspace counts as the step's peak memory; on a GPU it should fill the device.
+# Elements per stack. On a CPU a stack should stay near the cache yet give each core a matrix, and
+# its workspace counts in the step's peak memory; on a GPU it should fill the device.
 ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
 
 SCALES = ("original", "match_rms_adamw", "spectral", "none")
@@ -36,10 +36,10 @@ def update_scale(rule: str, rows: int, columns: int) -> float:
 
 
 class Move(NamedTuple):
-    """One copy between a parameter's strips and a run of slots of a stack.
+    """One copy between a parameter's strips and a range of slots of a stack.
 
-    transposed: fan-out along the stack's columns; neuron: where the strips' rows begin among all
-    rows of the parameter, in the order of moves.
+    transposed: fan-out lies along the stack's columns; neuron: the first of the strips' rows among
+    all rows of the parameter, in the order of moves.
     """
 
     view: View
@@ -58,7 +58,7 @@ class Stack(NamedTuple):
     moves: list[Move]
 
     def part(self, X_bnm: Tensor, move: Move) -> Tensor:
-        """What a move reads or writes, in the orientation of its strips."""
+        """The part that a move reads or writes, in the orientation of its strips."""
         part = X_bnm.narrow(0, move.slot, move.segment.count)
         part = part.mT if move.transposed else part
         axis = 1 + move.view["axis"]
@@ -72,10 +72,10 @@ def plan(
     device_type: str | None = None,
     one_way: bool = False,
 ) -> list[Stack]:
-    """Sort all blocks by shape and orientation and cut them into stacks.
+    """Sort all blocks by shape and orientation, and cut them into stacks.
 
-    device_type: where the stacks will be, if not where `params` are; one_way: no stack has
-    matrices with the fan-out along rows and others with it along columns.
+    device_type: the device of the stacks, if not that of `params`; one_way: no stack mixes matrices
+    with fan-out along rows and matrices with fan-out along columns.
     """
     device = device_type or params[0].device.type
     buckets: dict[tuple, list[Move]] = {}
@@ -104,12 +104,12 @@ def plan(
     for key, moves in buckets.items():
         n, m, _ = key
         stacks += _cut(moves, filled[key], n, m, most=max(1, limit // (n * m)))
-    # The largest first: a workspace that they share need not grow.
+    # The largest first, so that a shared workspace need not grow.
     return sorted(stacks, key=lambda stack: -prod(stack.shape))
 
 
 def rounds(stacks: list[Stack], device_type: str) -> list[list[Stack]]:
-    """Stacks that are gathered together: on a GPU as many as fill it, elsewhere each by itself."""
+    """Stacks that are gathered together: on a GPU enough to fill it, elsewhere one at a time."""
     found: list[list[Stack]] = []
     filled = 0
     for stack in stacks:
@@ -125,8 +125,8 @@ def rounds(stacks: list[Stack], device_type: str) -> list[list[Stack]]:
 def _transposed(
     tensor: Tensor, view: View, segment: Segment, rows: int, columns: int, device_type: str
 ) -> bool:
-    """Whether a block lies so in its stack: as in memory, so that it is copied in a stream; on a
-    GPU with n <= m, so that stacks are fewer and larger."""
+    """Whether a block is transposed in its stack: on a CPU as in memory, so that it is copied
+    contiguously; on a GPU so that n <= m, which gives fewer and larger stacks."""
     if device_type == "cuda" and rows != columns:
         return rows > columns
     part = strips(tensor, view, segment)
@@ -134,7 +134,7 @@ def _transposed(
 
 
 def _cut(moves: list[Move], slots: int, n: int, m: int, most: int) -> list[Stack]:
-    """Stacks of at most `most` slots, as equal as can be; a run of strips may be cut in two."""
+    """Stacks of at most `most` slots, as equal as possible; a run of strips may be cut in two."""
     pieces = -(-slots // most)
     edges = [slots * i // pieces for i in range(pieces + 1)]
     stacks = []
@@ -157,7 +157,7 @@ def _cut(moves: list[Move], slots: int, n: int, m: int, most: int) -> list[Stack
 
 
 def shards(view: View, params: list[Tensor], pieces: int) -> View:
-    """The view with each block cut in `pieces` along its axis, as a device would hold them.
+    """The view with each block cut in `pieces` along its axis, as sharding would cut it.
 
     Vectors stay whole.
     """
@@ -172,7 +172,7 @@ def shards(view: View, params: list[Tensor], pieces: int) -> View:
 
 
 def _range(block: list[list[int]], low: int, high: int) -> list[list[int]]:
-    """The part low..high of a block, counted along its pieces."""
+    """The part low..high of a block, as indices along its pieces."""
     part, begin = [], 0
     for member, start, stop in block:
         end = begin + stop - start

@@ -1,4 +1,4 @@
-"""How many bytes an optimizer keeps between steps: measured, and predicted."""
+"""How many bytes an optimizer keeps between steps, measured and predicted."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def state_bytes(optimizers: list[torch.optim.Optimizer]) -> dict:
-    """Bytes of all state tensors: total, predicted (None where not known), by role, optimizer
-    class and dtype. Of DTensors what this process holds counts."""
+    """Bytes of all state tensors: total, predicted (None if unknown), and by role, optimizer class
+    and dtype. A DTensor counts with the part on this process."""
     by_role: Counter[str] = Counter()
     by_optimizer: Counter[str] = Counter()
     by_dtype: Counter[str] = Counter()
@@ -49,10 +49,9 @@ def state_bytes(optimizers: list[torch.optim.Optimizer]) -> dict:
 
 
 def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
-    """What the algorithms say: two values a parameter for Adam, one for Muon, more for its
-    variants.
+    """Bytes by the algorithms: two values per parameter for Adam, one for Muon, more for variants.
 
-    Adam also counts its steps in one fp32 number a tensor; SparseAdam in a plain number.
+    Adam also counts its steps in one fp32 number per tensor; SparseAdam uses a plain number.
     """
     total = 0
     for optimizer in optimizers:
@@ -75,7 +74,7 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
 
 
 def predicted_muon_bytes(optimizer: Muon, group: dict, member: int) -> int:
-    """Our Muon's state of one parameter: the momentum, and second moments where it keeps them."""
+    """Bytes of our Muon's state for one parameter: the momentum, and second moments if any."""
     p = group["params"][member]
     dtype = MOMENTUM_DTYPES[group["momentum_dtype"]] or p.dtype
     held = local(p).numel()
@@ -88,7 +87,7 @@ def predicted_muon_bytes(optimizer: Muon, group: dict, member: int) -> int:
 
 
 def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """By parameter name the first moment that its optimizer keeps, of the parameter's shape."""
+    """By parameter name the first moment that its optimizer keeps, in the parameter's shape."""
     names = {id(p): name for name, p in model.named_parameters()}
     found = {}
     for optimizer in optimizers:
@@ -100,8 +99,8 @@ def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[
 
 
 def views(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> list[dict[str, Any]]:
-    """How Muon reads the model as matrices: for each view the `names` of its tensors, and the
-    `view` itself, its members numbered by their place among the names."""
+    """How Muon reads the model as matrices: for each view the `names` of its tensors and the `view`
+    itself, whose members are indices into the names."""
     names = {id(p): name for name, p in model.named_parameters()}
     found = []
     for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""One step of a group of parameters, as its plan (sharding/plan.py) says."""
+"""One step of a group of parameters, following its plan (sharding/plan.py)."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,10 +22,10 @@ from optimizers.views import readable, reordered, strips
 
 
 class Held(NamedTuple):
-    """By position in the group what this process holds, each as its views can read it.
+    """By position in the group, the tensors on this process, each as its views can read it.
 
-    copies: those that this takes where memory is laid out in another way, after what they are to
-    be written back to.
+    copies: for tensors whose memory layout needs a copy, the copy, after the tensor that it is
+    written back to.
     """
 
     params: dict[int, Tensor]
@@ -45,7 +45,7 @@ def hold(group: dict[str, Any], work: Work, states: dict[int, dict[str, Tensor]]
             held.copies.append((param, held.params[k]))
     for k, state in states.items():
         grad = local(gradient(group, k))
-        if k not in held.params:  # without elements
+        if k not in held.params:  # without elements on this process
             continue
         strides, layout = held.params[k].stride(), work.layouts[k]
         if grad.stride() != strides and not readable(grad, layout):
@@ -60,7 +60,7 @@ def hold(group: dict[str, Any], work: Work, states: dict[int, dict[str, Tensor]]
 
 
 def gradient(group: dict[str, Any], member: int) -> Tensor:
-    """Of the parameter's placements, which backward does not promise."""
+    """The gradient with the parameter's placements, which backward does not guarantee."""
     p: Tensor = group["params"][member]
     assert p.grad is not None
     if p.grad.layout is not torch.strided:
@@ -82,10 +82,10 @@ def step_held(
     orthogonalizer: Orthogonalizer,
     workspace: Workspace,
 ) -> None:
-    """What lies whole with this process, and batch by batch what travels.
+    """Step the matrices that lie whole on this process, and those that travel batch by batch.
 
-    The first batch arrives while the former is stepped. Each of the others arrives while the one
-    before it is orthogonalized, and leaves while the one after it is.
+    The first batch arrives while the local matrices are stepped. Each other batch arrives while the
+    batch before it is orthogonalized, and leaves while the batch after it is.
     """
     batches = []
     for batch in work.batches:
@@ -97,8 +97,8 @@ def step_held(
     for stacks in rounds(work.stacks, workspace.device.type):
         step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
     for turn in range(1, len(batches) + 2):
-        # One sets out, the one before is orthogonalized, the one before that applied, so that
-        # its memory is free when the one that was orthogonalized leaves.
+        # One batch sets out, the one before it is orthogonalized, and the one before that is
+        # applied. Its memory is then free when the orthogonalized one leaves.
         for number in (turn, turn - 1, turn - 2, turn - 1):
             if 0 <= number < len(batches):
                 next(batches[number], None)
@@ -112,7 +112,7 @@ def step_stacks(
     workspace: Workspace,
     tables: dict[Any, Table],
 ) -> None:
-    """Matrices that lie whole with this process; a workspace that keeps memory takes one stack."""
+    """Step matrices whole on this process; a workspace that keeps memory takes one stack."""
     dtype = orthogonalizer.input_dtype(workspace.device.type)
     Xs = [workspace.empty("X", stack.shape, dtype) for stack in stacks]
     buffers = {k: state["momentum_buffer"] for k, state in held.states.items()}
@@ -133,10 +133,10 @@ def step_batch(
     workspace: Workspace,
     processes: dist.ProcessGroup,
 ) -> Iterator[None]:
-    """The same of matrices that lie with several: directions and updates travel.
+    """The same for matrices that lie on several processes: directions and updates travel.
 
-    In four parts: it sets out, is orthogonalized, leaves, is applied. From the second to the third
-    the workspace is its own.
+    It has four parts: set out, orthogonalize, leave, apply. Between the second and the third it
+    owns the workspace.
     """
     dtype = orthogonalizer.input_dtype(workspace.device.type)
     params = [held.params[member] for member in batch.members]
@@ -149,7 +149,7 @@ def step_batch(
     shards = {t: shards[t] for t in own(batch, dist.get_rank(processes))}
     yield
     wholes = fetched(batch, flight, shards, dtype, processes, workspace)
-    del flight  # and what it keeps
+    del flight  # frees the tensors that it keeps
     for stack in batch.stacks:
         X = workspace.empty("X", stack.shape, dtype)
         for move in stack.moves:

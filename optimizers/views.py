@@ -1,11 +1,11 @@
-"""Parameters read as batches of matrices, and written back: both ways exact, without copies.
+"""Reads parameters as batches of matrices and writes them back, exactly and without copies.
 
 A view says how one or more tensors of a parameter group are read as matrices (rows = fan-out,
-columns = fan-in). It is plain data, so that it travels in a param group and through a checkpoint:
+columns = fan-in). It is plain data, so it can be kept in a param group and in a checkpoint:
 
-    members   positions in the group of the tensors it reads
-    layout    how each is laid out: one of LAYOUTS
-    axis      0 where blocks are cut from the rows, 1 where from the columns
+    members   positions in the group of the tensors that it reads
+    layout    how each tensor is laid out: one of LAYOUTS
+    axis      0 if blocks are cut from the rows, 1 if from the columns
     blocks    for each matrix its pieces [member, start, stop], stacked along the axis
 """
 
@@ -17,8 +17,8 @@ from typing import TypedDict
 
 from torch import Tensor
 
-# channels_last orders a kernel's columns (a transposed one's rows) differently from kernel. msign
-# is equivariant under permutations of either, so an update is the same for both.
+# channels_last orders a kernel's columns (a transposed kernel's rows) differently than kernel.
+# msign commutes with permutations of both, so the update is the same for either order.
 LAYOUTS = {
     "matrix": "stored (out, in)",
     "transposed": "stored (in, out)",
@@ -32,9 +32,9 @@ LAYOUTS = {
     "vector": "read as (n, 1)",
     "vectors": "stored (count, n), each read as (n, 1)",
 }
-# Layouts with their matrices side by side: in such a reading blocks are cut from the columns.
+# Layouts whose matrices lie side by side: their blocks are cut from the columns.
 SIDE_BY_SIDE = ("batch_transposed", "kernel_transposed", "channels_last_transposed")
-ACROSS = ("transposed", "table", *SIDE_BY_SIDE)  # whose outer dimensions are the columns
+ACROSS = ("transposed", "table", *SIDE_BY_SIDE)  # layouts whose outer dimensions are the columns
 
 
 class View(TypedDict):
@@ -46,9 +46,9 @@ class View(TypedDict):
 
 @dataclass(frozen=True)
 class Segment:
-    """`count` equal strips of one tensor, next to each other, each a part of its own block.
+    """`count` equal adjacent strips of one tensor, each a part of a different block.
 
-    block: the first block it belongs to; offset: where in the block a strip begins.
+    block: the block of the first strip; offset: where in its block a strip begins.
     """
 
     member: int
@@ -60,7 +60,7 @@ class Segment:
 
 
 def fits(tensor: Tensor, layout: str) -> bool:
-    """Whether a tensor has the dimensions that a layout speaks of."""
+    """Whether a tensor has the dimensions that a layout needs."""
     if layout == "vector":
         return True
     if layout == "table":
@@ -71,9 +71,9 @@ def fits(tensor: Tensor, layout: str) -> bool:
 
 
 def as_stored(tensor: Tensor, layout: str) -> str:
-    """The layout of a kernel by its memory format: channels_last where its channels are innermost.
+    """A kernel's layout by its memory format: channels_last if its channels are innermost.
 
-    A kernel's columns are permuted by that, which msign does not mind (see LAYOUTS).
+    That permutes a kernel's columns, which does not affect msign (see LAYOUTS).
     """
     if not layout.startswith("kernel") or tensor.is_contiguous():
         return layout
@@ -82,7 +82,7 @@ def as_stored(tensor: Tensor, layout: str) -> str:
 
 
 def axes(layout: str, ndim: int) -> tuple[list[int], list[int]]:
-    """The dimensions that make the rows and those that make the columns, outermost first."""
+    """The dimensions that form the rows and those that form the columns, outermost first."""
     dims = list(range(ndim))
     if layout in ("vector", "vectors"):
         return dims, []
@@ -94,7 +94,7 @@ def axes(layout: str, ndim: int) -> tuple[list[int], list[int]]:
 
 
 def matrix_shape(shape: Sequence[int], layout: str) -> tuple[int, int]:
-    """(rows, columns) of a tensor of this shape, whatever its strides and wherever it lies."""
+    """(rows, columns) of a tensor of this shape; strides and position do not matter."""
     rows, columns = axes(layout, len(shape))
     return prod(shape[d] for d in rows), prod(shape[d] for d in columns)
 
@@ -103,7 +103,7 @@ def as_matrix(tensor: Tensor, layout: str) -> Tensor:
     """The tensor as one matrix (rows, columns), sharing its storage.
 
     A batch is read as one matrix too: "batch" and "vectors" stack its matrices, "batch_transposed"
-    sets them side by side. Raises ValueError where that takes a copy.
+    sets them side by side. Raises ValueError if that needs a copy.
     """
     try:
         if layout in ("vector", "vectors"):
@@ -125,8 +125,8 @@ def as_matrix(tensor: Tensor, layout: str) -> Tensor:
 
 
 def readable(tensor: Tensor, layout: str) -> bool:
-    """Whether as_matrix takes no copy: the dimensions of its rows, and of its columns, lie in
-    memory as one."""
+    """Whether as_matrix needs no copy: the dimensions of its rows are contiguous in memory as one,
+    and so are those of its columns."""
     shape, strides = tensor.shape, tensor.stride()
     for dims in axes(layout, tensor.ndim):
         long = [d for d in dims if shape[d] != 1]
@@ -136,18 +136,18 @@ def readable(tensor: Tensor, layout: str) -> bool:
 
 
 def reordered(tensor: Tensor, layout: str) -> Tensor:
-    """A copy that lies in memory as the layout speaks of."""
+    """A copy whose memory order is that of the layout."""
     if layout.startswith("channels_last"):
         return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
     return tensor.contiguous()
 
 
 def whole(member: int, tensor: Tensor, layout: str, groups: int = 1, axis: int = 0) -> View:
-    """The view that reads one tensor as one matrix, a batch as one matrix an entry.
+    """The view that reads one tensor as one matrix, or a batch as one matrix per entry.
 
-    groups: the equal groups of a convolution, or maps stored one after another, each of which is
-    a linear map of its own; axis: 1 where such maps lie side by side. A tensor without elements
-    has no matrices.
+    groups: the number of equal groups of a convolution, or of maps stored one after another; each
+    is a separate linear map; axis: 1 if such maps lie side by side. A tensor without elements has
+    no matrices.
     """
     if tensor.numel() == 0:
         return View(members=[member], layout=layout, axis=0, blocks=[])
@@ -160,7 +160,7 @@ def whole(member: int, tensor: Tensor, layout: str, groups: int = 1, axis: int =
 
 
 def only(views: Sequence[View], members: Collection[int]) -> list[View]:
-    """The views without the pieces of other tensors: a joined matrix is that of those left."""
+    """The views without the pieces of other tensors: a joined matrix consists of those left."""
     found = []
     for view in views:
         blocks = [[piece for piece in block if piece[0] in members] for block in view["blocks"]]
@@ -180,7 +180,7 @@ def block_shapes(view: View, tensors: list[Tensor]) -> list[tuple[int, int]]:
 
 
 def segments(view: View) -> list[Segment]:
-    """The view's pieces, runs of equal neighbours put together so that one copy moves them all."""
+    """The view's pieces; runs of equal neighbours are merged so that one copy moves them all."""
     found: list[Segment] = []
     for number, block in enumerate(view["blocks"]):
         offset = 0
@@ -211,7 +211,7 @@ def strips(tensor: Tensor, view: View, segment: Segment) -> Tensor:
 
 
 def gather(view: View, tensors: list[Tensor]) -> list[Tensor]:
-    """Every block as a matrix of its own (copied): the obvious form, which tests compare with."""
+    """Every block as a separate matrix (copied): the simple form, which tests compare with."""
     shapes = block_shapes(view, tensors)
     blocks = [tensors[0].new_empty(shape) for shape in shapes]
     for segment in segments(view):
@@ -223,7 +223,7 @@ def gather(view: View, tensors: list[Tensor]) -> list[Tensor]:
 
 
 def scatter(view: View, blocks: list[Tensor], tensors: list[Tensor]) -> None:
-    """Write blocks back where gather read them."""
+    """Write the blocks back to where gather read them."""
     for segment in segments(view):
         part = strips(tensors[segment.member], view, segment)
         for i in range(segment.count):

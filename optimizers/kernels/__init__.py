@@ -1,4 +1,4 @@
-"""Triton kernels, imported only where they are launched: torch brings Triton for GPUs alone."""
+"""Triton kernels, imported only where they are launched: torch installs Triton only for GPUs."""
 
 import contextlib
 import functools
@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-FIELDS = 14  # that a table says of a move, see moves.py
-ROWS, COLUMNS = 32, 128  # of a tile of a strip; 32 entries a thread
+FIELDS = 14  # columns of a row in the table of moves, see moves.py
+ROWS, COLUMNS = 32, 128  # size of a tile of a strip; 32 entries per thread
 
 
 @functools.cache
@@ -18,5 +18,5 @@ def installed() -> bool:
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager:
-    """Where a kernel is launched; on a CPU only Triton's interpreter takes one."""
+    """The device to launch a kernel on; on a CPU only Triton's interpreter runs one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -1,8 +1,8 @@
-"""All strips of several stacks in one launch, by tables of addresses.
+"""All strips of several stacks in one kernel launch, by tables of addresses.
 
-A row of `table` is a move: where its strips begin in two tensors (`apply` reads one) and in X,
-three strides each (strip, row, column) of both and of X, and how many rows and columns a strip
-has. A row of `tiles` is a program: move, strip, first row, first column.
+A row of `table` is a move. It holds where the move's strips begin in two tensors (`apply` reads
+one) and in X, three strides (strip, row, column) for each of the three, and the numbers of rows and
+columns of a strip. A row of `tiles` is a program: move, strip, first row, first column.
 """
 
 import torch
@@ -17,7 +17,8 @@ _FIELDS = tl.constexpr(FIELDS)
 
 @triton.jit
 def _place(table, tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The move's row in the table, its number, strip, rows, columns, and what lies inside."""
+    """The move's row in the table, its number, strip, rows, columns, and the mask of valid
+    entries."""
     tile = tiles + 4 * tl.program_id(0)
     move = tl.load(tile).to(tl.int64)
     at = table + _FIELDS * move
@@ -49,7 +50,7 @@ def gather(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Stacks <- the directions of the step; the gradient goes into the momentum, in fp32."""
+    """Write the step's directions to the stacks; add the gradient to the momentum, in fp32."""
     at, _, strip, row, column, inside = _place(table, tiles, ROWS, COLUMNS)
     grads = tl.load(at).to(tl.pointer_type(GRAD)) + _offset(at + 3, strip, row, column)
     buffers = tl.load(at + 1).to(tl.pointer_type(BUFFER)) + _offset(at + 6, strip, row, column)
@@ -84,8 +85,8 @@ def apply(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """param <- (1 - decay) param - lr scale U, in fp32, U from the stacks; cautious: decay only
-    what U shrinks too."""
+    """param <- (1 - decay) param - lr scale U, in fp32, with U from the stacks; cautious: decay
+    only the weights that U shrinks too."""
     at, move, strip, row, column, inside = _place(table, tiles, ROWS, COLUMNS)
     params = tl.load(at).to(tl.pointer_type(PARAM)) + _offset(at + 3, strip, row, column)
     source = tl.load(at + 2).to(tl.pointer_type(STACK)) + _offset(at + 9, strip, row, column)
@@ -110,7 +111,7 @@ def launch_gather(
     classical: bool,
     nesterov: bool,
 ) -> None:
-    """dtypes: of gradients, buffers and stacks."""
+    """dtypes: those of gradients, buffers and stacks."""
     clamped = classical and dtypes[1] == torch.float16
     with device_of(tiles):
         gather[(len(tiles),)](
@@ -128,7 +129,7 @@ def launch_apply(
     decay: float,
     cautious: bool,
 ) -> None:
-    """dtypes: of parameters and stacks."""
+    """dtypes: those of parameters and stacks."""
     with device_of(tiles):
         apply[(len(tiles),)](
             *(table, tiles, scales, lr, decay),

@@ -1,4 +1,4 @@
-"""alpha A B + beta C + gamma I where it is symmetric: tiles on and below the diagonal."""
+"""alpha A B + beta C + gamma I for a symmetric result: computes tiles on and below the diagonal."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optimizers.kernels import device_of
 
-# Side of a tile, depth of a step, warps, stages: which is fastest is measured where it is used.
+# Side of a tile, depth of a step, warps, stages. The fastest shape is measured at run time.
 SHAPES = ((128, 64, 8, 3), (128, 32, 4, 4), (64, 64, 4, 4))
 
 
@@ -66,7 +66,7 @@ def _symmetric(
     found = total.to(D.dtype.element_ty)
     D += matrix * d_stack
     tl.store(D + rows[:, None] * d_row + columns[None, :], found, mask=inside)
-    if i != j:  # the mirror
+    if i != j:  # mirror the tile
         mirror = D + columns[:, None] * d_row + rows[None, :]
         tl.store(mirror, tl.trans(found), mask=(columns < n)[:, None] & (rows < n)[None, :])
 
@@ -81,7 +81,8 @@ def launch(
     out_bnn: Tensor,
     shape: Sequence[int],
 ) -> None:
-    """Into `out`, which may be none of the others. Rows of `added` and `out` are contiguous."""
+    """Write the result to `out`, which must not be an operand. Rows of `added`, `out` are
+    contiguous."""
     b, n, k = A_bnk.shape
     side, depth, warps, stages = shape
     tiles = -(-n // side)

@@ -1,6 +1,6 @@
-"""Symmetric products on a GPU: our kernel where it was measured to be faster than torch's product.
+"""Symmetric products on a GPU: our kernel where it measured faster than torch's product.
 
-The kernel is an operator of torch, `muon::symmetric`, so that tensors without data, the compiler
+The kernel is a torch operator, `muon::symmetric`, so that tensors without data, the compiler
 and FLOP counters know it.
 """
 
@@ -15,16 +15,16 @@ from torch.utils.flop_counter import register_flop_formula
 
 from optimizers import kernels
 
-# Rows from which half the work can pay: public kernels of this kind break even near 1,024 rows and
-# gain 1.5 to 1.7 times from 2,048 on; one that is tuned for it gains at 768.
+# Rows from which half the work can pay off: public kernels of this kind break even near 1,024 rows
+# and are 1.5 to 1.7 times as fast from 2,048 on; one that is tuned for it gains at 768.
 SMALLEST = 512
-WARM_UP, CALLS = 3, 20  # of a kernel before, and while, it is timed
+WARM_UP, CALLS = 3, 20  # untimed and timed calls of a kernel
 Shape = tuple[int, int, int, int]  # of tiles: side, depth, warps, stages
 FIRST: Shape = (128, 64, 8, 3)
 
 
 def takes(n: int, X: Tensor) -> bool:
-    """Whether the kernel is one to try: tensor cores of half precision, large matrices."""
+    """Whether to try the kernel: tensor cores with half precision, and large matrices."""
     half = X.dtype in (torch.float16, torch.bfloat16)
     if not half or n < SMALLEST or not kernels.installed():
         return False
@@ -32,10 +32,10 @@ def takes(n: int, X: Tensor) -> bool:
 
 
 def fastest(X_bnk: Tensor) -> Shape | None:
-    """The kernel's fastest shape of tiles for X X^T, None where torch's product is faster.
+    """The kernel's fastest tile shape for X X^T; None if torch's product is faster.
 
-    Measured once for a device, dtype and shape. Where nothing can be (a tensor without data, the
-    compiler, a graph in the making) it is the first.
+    Measured once per device, dtype and shape. If nothing can be measured (a tensor without data,
+    under the compiler, during graph capture) it is the first shape.
     """
     unknown = isinstance(X_bnk, FakeTensor) or torch.compiler.is_compiling()
     if unknown or torch.cuda.is_current_stream_capturing():
@@ -62,7 +62,7 @@ def _measured(where: torch.device, dtype: torch.dtype, b: int, n: int, k: int) -
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """Of one call, in a row of many, by events: what the device takes, not what it waits for."""
+    """Time of one call among many in a row, by events: the device's work without its waiting."""
     for _ in range(WARM_UP):
         call()
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -30,13 +30,13 @@ DTYPES = {
 }
 METHODS = ("auto", "newton_schulz", "gram", "exact")
 
-# The Gram form forms X again after `first` steps and then after every second one. Its G carries
+# The Gram form computes X again after `first` steps and then after every second step. Its G carries
 # a rounding error of one unit relative to its largest eigenvalue, which each step multiplies by
 # a^2 (12 for Keller's set), so steep spectra need restarts. Measured against the plain form (four
-# sets; Gaussian, steep to condition 1e6, low rank): at most 2.5 times its error by these rules,
-# 70 times in fp32 and without bound in bf16 when X is formed once.
-LARGE = 256  # rows from which rounding averages out enough for a third step in fp32
-SMALLEST_HALF = 128  # rows below which half precision is 3 times worse whatever the restarts
+# sets; Gaussian, steep with condition number 1e6, low rank): with these rules at most 2.5 times its
+# error; with X formed only once, 70 times in fp32 and unbounded in bf16.
+LARGE = 256  # rows from which errors average out enough for a third step in fp32
+SMALLEST_HALF = 128  # below this many rows half precision is 3 times worse, even with restarts
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Orthogonalizer:
     """How msign is approximated; the settings of conf/orthogonalizer/*.yaml.
 
     coefficients: a named set, or a list of triples; steps: iterations; dtype: of the iteration
-    (fp64, fp32, bf16, fp16, or auto: bf16 where its products are faster than fp32's); method:
-    newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (whichever takes fewer
-    FLOPs for the shape), or exact (SVD, the slow reference); norm: by which matrices are divided
-    first: frobenius, or schatten4; singular_values: (low, high), only with exact: each is drawn
-    anew between them, uniformly, in the place of 1 (what a result as inexact as that does to
-    training); rounding: fp16 or fp8, only with newton_schulz in fp32: to which the operands of all
-    products are rounded first (what products of that precision would do to training).
+    (fp64, fp32, bf16, fp16, or auto: bf16 if its products are faster than fp32's); method:
+    newton_schulz, gram (the same polynomial on the n x n Gram matrix), auto (the one of these two
+    with fewer FLOPs for the shape), or exact (SVD, the slow reference); norm: the norm that each
+    matrix is first divided by: frobenius, or schatten4; singular_values: (low, high), only with
+    exact: each singular value is drawn uniformly from this range instead of being 1 (shows what
+    such an inexact result does to training); rounding: fp16 or fp8, only with newton_schulz in
+    fp32: rounds the operands of all products first (shows what that precision does to training).
     """
 
     name: str = "keller"
@@ -89,8 +89,8 @@ class Orthogonalizer:
             )
 
     def input_dtype(self, device_type: str) -> torch.dtype:
-        """What a stack is best gathered in: fp16 lacks the range for gradients before scaling, and
-        half precision would fill a null space with its rounding, which exact must see."""
+        """The best dtype to gather a stack in. fp16 lacks the range for gradients before scaling.
+        Half precision would fill a null space with rounding errors, which exact must see."""
         dtype = self.iteration_dtype(device_type)
         wide = dtype.itemsize > 2 or (dtype == torch.bfloat16 and self.method != "exact")
         return dtype if wide else torch.float32
@@ -101,7 +101,7 @@ class Orthogonalizer:
         return torch.bfloat16 if bf16_pays(device_type) else torch.float32
 
     def multiplications(self, rows: int, columns: int, device: torch.device) -> float:
-        """What the iteration of one matrix on this device takes; in proportion for exact."""
+        """Multiplications to iterate one matrix on this device; for exact, in proportion."""
         n, m = sorted((rows, columns))
         if n == 1:
             return 0.0
@@ -119,7 +119,7 @@ class Orthogonalizer:
     ) -> Tensor:
         """msign of each matrix of a stack, iterated in `dtype` (default: the stack's own).
 
-        Norms are taken before the stack is cast; workspace: see `orthogonalize`.
+        Norms are computed before the stack is cast; workspace: see `orthogonalize`.
         """
         dtype = dtype or X_bnm.dtype
         if self.method == "exact":
@@ -143,14 +143,14 @@ def _is_range(pair: Any) -> bool:
 
 
 def msign(X_bnm: Tensor, singular_values: tuple[float, float] | None = None) -> Tensor:
-    """The polar factor by SVD: the reference. Directions of zero singular value give zero, NaN or
-    infinity gives NaN in its own matrix only.
+    """The polar factor by SVD: the reference. Directions with zero singular value give zero; NaN or
+    infinity gives NaN, only in its own matrix.
 
-    singular_values: between which each is drawn, in the place of 1, by torch's global generator.
+    singular_values: the range that each is drawn from, instead of 1, by torch's global generator.
     """
     wide = X_bnm.double() if X_bnm.dtype == torch.float64 else X_bnm.float()
     finite = wide.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    if not finite.all():  # of which the decomposition would raise
+    if not finite.all():  # the decomposition would raise an error
         wide = wide.where(finite, 0.0)
     U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
     tolerance = S[..., :1] * max(X_bnm.shape[-2:]) * torch.finfo(S.dtype).eps
@@ -172,9 +172,9 @@ def orthogonalize(
 ) -> Tensor:
     """Newton-Schulz iteration on a stack of matrices (b, n, m), in `dtype` (default: X's own).
 
-    A single row or column has msign x / |x|: no iteration. A zero matrix gives zero, NaN or
-    infinity gives NaN in its own matrix only. With a workspace X is overwritten, and the result
-    lies in either until the next call with it.
+    A single row or column needs no iteration: msign is x / |x|. A zero matrix gives zero; NaN or
+    infinity gives NaN, only in its own matrix. With a workspace, X is overwritten and the result
+    lies in X or the workspace until the next call with that workspace.
     """
     X = X_bnm
     if workspace is None:
@@ -189,7 +189,7 @@ def orthogonalize(
 
 
 def iterate(X_bnm: Tensor, triples: list[Triple], method: str, workspace: Workspace) -> Tensor:
-    """The iteration itself, for singular values at most 1; X is overwritten."""
+    """The iteration itself, for singular values of at most 1; X is overwritten."""
     form = gram if _form(X_bnm, triples, method) == "gram" else newton_schulz
     return form(X_bnm, triples, workspace)
 
@@ -201,7 +201,7 @@ def _form(X_bnm: Tensor, triples: list[Triple], method: str) -> str:
 
 
 def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
-    """X <- a X + (b G + c G^2) X with G = X X^T: three products a step, two where c is 0.
+    """X <- a X + (b G + c G^2) X with G = X X^T: three products per step, two if c is 0.
 
     X is overwritten.
     """
@@ -215,10 +215,10 @@ def newton_schulz(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) ->
 
 
 def gram(X_bnm: Tensor, triples: list[Triple], workspace: Workspace) -> Tensor:
-    """The same polynomial, iterated on the n x n Gram matrix. X is overwritten.
+    """The same polynomial, iterated on the n x n Gram matrix; X is overwritten.
 
-    With G = X X^T and Z = a I + b G + c G^2 a step is X <- Z X, G <- Z G Z. The Z's are gathered
-    in Q and multiplied to X once, at each restart. All are polynomials in G, hence symmetric and
+    With G = X X^T and Z = a I + b G + c G^2 a step is X <- Z X, G <- Z G Z. The Z's are accumulated
+    in Q, and each restart multiplies X by Q once. All are polynomials in G, hence symmetric and
     commuting. Source: github.com/Dao-AILab/gram-newton-schulz.
     """
     X, Y = X_bnm, workspace.empty("Y", X_bnm.shape, X_bnm.dtype)
@@ -257,7 +257,7 @@ def _polynomial(G_bnn: Tensor, a: float, b: float, c: float, out: Tensor) -> Ten
 
 
 def restarts(X_bnm: Tensor, steps: int) -> list[int]:
-    """The step numbers after which X is formed: the last one is `steps`."""
+    """The step numbers after which X is formed; the last number is `steps`."""
     if X_bnm.dtype == torch.float64:
         return [*range(5, steps, 5), steps]
     first = 3 if X_bnm.dtype == torch.float32 and min(X_bnm.shape[-2:]) >= LARGE else 2
@@ -265,7 +265,7 @@ def restarts(X_bnm: Tensor, steps: int) -> list[int]:
 
 
 def gram_is_cheaper(X_bnm: Tensor, triples: list[Triple]) -> bool:
-    """Whether the Gram form needs fewer multiplications here, and is as exact as it should be."""
+    """Whether the Gram form needs fewer multiplications here and is exact enough."""
     half = X_bnm.dtype in (torch.bfloat16, torch.float16)
     if half and min(X_bnm.shape[-2:]) < SMALLEST_HALF:
         return False
@@ -275,10 +275,10 @@ def gram_is_cheaper(X_bnm: Tensor, triples: list[Triple]) -> bool:
 
 
 def multiplications(X_bnm: Tensor, triples: list[Triple], form: str) -> float:
-    """Multiplications of numbers that a form (gram, newton_schulz) takes for one matrix of X."""
+    """Multiplications of numbers by which a form (gram, newton_schulz) iterates one matrix of X."""
     n, m = sorted(X_bnm.shape[-2:])
     steps, squares = len(triples), sum(c != 0 for _, _, c in triples)
-    once = symmetric_share(n, X_bnm)  # what a symmetric product takes of a whole one
+    once = symmetric_share(n, X_bnm)  # cost of a symmetric product relative to a full one
     if form == "newton_schulz":
         return steps * (1 + once) * n * n * m + squares * once * n**3
     segments = len(restarts(X_bnm, steps))

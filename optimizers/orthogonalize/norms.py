@@ -1,4 +1,4 @@
-"""The norms that matrices are divided by, so that no singular value is above 1."""
+"""The norms that matrices are divided by, so that no singular value exceeds 1."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ NORMS = ("frobenius", "schatten4")
 def normed_(X_bnm: Tensor) -> Tensor:
     """Divide each matrix, in place, by its Frobenius norm; a zero matrix stays zero.
 
-    Squares of gradients would leave fp32's range below 1e-19 and above 1e19. On a GPU they are
-    summed in fp64, in three launches. On a CPU that is ten times slower than to bring the largest
-    entry near 1 first, by a power of two, which costs no accuracy.
+    Squares of gradients would leave fp32's range below 1e-19 and above 1e19. On a GPU the squares
+    are summed in fp64, in three launches. On a CPU that is ten times slower than first scaling the
+    largest entry to near 1 by a power of two, which costs no accuracy.
     """
     if X_bnm.is_cuda:
         return in_double_(X_bnm)
@@ -25,8 +25,8 @@ def normed_(X_bnm: Tensor) -> Tensor:
 
 
 def in_double_(X_bnm: Tensor) -> Tensor:
-    """The same by norms in fp64, kept in fp32 as few GPUs divide fast in fp64: a norm beyond its
-    range, of gradients above 1e34, gives zero."""
+    """The same, with norms computed in fp64 and kept in fp32, as few GPUs divide fast in fp64. A
+    norm beyond fp32's range, from gradients above 1e34, gives zero."""
     size = torch.linalg.vector_norm(X_bnm, dim=(-2, -1), keepdim=True, dtype=torch.float64)
     dtype = torch.promote_types(X_bnm.dtype, torch.float32)
     least = torch.finfo(dtype).tiny * torch.finfo(dtype).eps  # a zero matrix stays zero
@@ -36,8 +36,9 @@ def in_double_(X_bnm: Tensor) -> Tensor:
 def schatten4_normed_(X_bnm: Tensor, workspace: Workspace) -> Tensor:
     """Divide each matrix, in place, by (sum s^4)^(1/4) = |X X^T|_F^(1/2).
 
-    Never below the largest singular value and never above the Frobenius norm, so small singular
-    values begin nearer to 1. Costs one product more. Source: kexue.fm/archives/10922.
+    The divisor is never below the largest singular value and never above the Frobenius norm, so
+    small singular values start nearer to 1. Costs one more product. Source:
+    kexue.fm/archives/10922.
     """
     n = min(X_bnm.shape[-2:])
     G = gram_matrix(X_bnm, out=workspace.empty("G", (len(X_bnm), n, n), X_bnm.dtype))

@@ -1,7 +1,7 @@
-"""The iteration as products of a lower precision would do it, emulated on any device.
+"""The iteration with products of a lower precision, emulated on any device.
 
-Hardware rounds the operands of a product to its format and sums in fp32. So does this, operand by
-operand, and is slow: it is for asking what a precision does to training, not for speed.
+Hardware rounds the operands of a product to its format and sums in fp32. This code does the same,
+one operand at a time, and is slow: it shows what a precision does to training, not its speed.
 """
 
 import torch
@@ -15,8 +15,8 @@ FORMATS = {"fp16": torch.float16, "fp8": torch.float8_e4m3fn}
 def rounded(X_bnm: Tensor, to: str) -> Tensor:
     """X with each number rounded to a format.
 
-    fp8 (E4M3, whose largest number is 448) has a scale for each matrix, as is usual: Micikevicius
-    et al. 2022, FP8 formats for deep learning, arXiv 2209.05433.
+    fp8 (E4M3, whose largest number is 448) has one scale per matrix, as is usual: Micikevicius et
+    al. 2022, FP8 formats for deep learning, arXiv 2209.05433.
     """
     if to != "fp8":
         return X_bnm.to(FORMATS[to]).to(X_bnm.dtype)

@@ -1,8 +1,8 @@
-"""Products of matrices whose result is known to be symmetric: each pair of entries computed once.
+"""Products of matrices with a symmetric result: each pair of entries is computed once.
 
-On a CPU the rows of each matrix are cut in four and each piece is multiplied from its diagonal on,
-which is 5/8 of the work; the rest is mirrored. On a GPU a kernel of our own does half of it (see
-gpu.py). Either is used where it was measured to be faster than the plain product.
+On a CPU the rows of each matrix are cut into four pieces. Each piece is multiplied from its
+diagonal on, which is 5/8 of the work; the rest is mirrored. On a GPU a kernel of ours does half the
+work (see gpu.py). Either is used only where it measured faster than the plain product.
 """
 
 import functools
@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from optimizers.orthogonalize import gpu
 
 PIECES = 4
-# Rows from which pieces can pay. Measured with one thread of an AVX512-BF16 processor, as a share
-# of a plain product's time: fp32 0.72 at 512 rows, 0.66 to 0.71 from 768 on; bf16 about 1 at 512
+# Rows from which pieces can pay off. Times relative to a plain product, measured with one thread of
+# an AVX512-BF16 processor: fp32 0.72 at 512 rows, 0.66 to 0.71 from 768 on; bf16 about 1 at 512
 # rows and 0.70 to 0.80 from 768 on. Fp16 was not measured.
 SMALLEST = {torch.float64: 512, torch.float32: 512, torch.bfloat16: 768}
 
@@ -31,7 +31,7 @@ def symmetric_product(
     gamma: float = 0.0,
     out: Tensor | None = None,
 ) -> Tensor:
-    """alpha A B + beta added + gamma I, for stacks whose result is symmetric; `out` may not be an
+    """alpha A B + beta added + gamma I, for stacks whose result is symmetric; `out` must not be an
     operand."""
     n = A_bnk.shape[-2]
     shape = gpu.fastest(A_bnk) if A_bnk.is_cuda and gpu.takes(n, A_bnk) else None
@@ -48,7 +48,7 @@ def symmetric_product(
 
 
 def symmetric_share(n: int, X: Tensor) -> float:
-    """The multiplications of a symmetric product with n rows, of X's kind, as a share of all."""
+    """Multiplications of a symmetric product with n rows and X's dtype; a full product's are 1."""
     if X.is_cuda:
         return 0.5 if gpu.takes(n, X) else 1.0
     return (1 + 1 / PIECES) / 2 if _pieces_take(n, X) else 1.0
@@ -86,23 +86,23 @@ def short_side_product(
 
 
 def _pieces_take(n: int, A: Tensor) -> bool:
-    """The compiler takes no strided `out`."""
+    """Whether to multiply by pieces; never under the compiler, which rejects a strided `out`."""
     large = A.device.type == "cpu" and n >= SMALLEST.get(A.dtype, n + 1)
     return large and not torch.compiler.is_compiling() and pieces_pay(A.dtype)
 
 
 @functools.cache
 def pieces_pay(dtype: torch.dtype, n: int = 768, k: int = 1536, rounds: int = 5) -> bool:
-    """Whether X X^T by pieces is faster here, X an n x k matrix; 0.02 to 0.2 s, once a process.
+    """Whether X X^T, X an n x k matrix, is faster by pieces here; 0.02 to 0.2 s, once a process.
 
-    The least processor time of one thread: neither other processes nor threads that wait change
-    the answer, as all processes of a run must give the same. The two times differ by a quarter or
-    more one way or the other.
+    Compares the least processor time of one thread: other processes and waiting threads must not
+    change the answer, as all processes of a run need the same one. The two times differ by a
+    quarter or more, in either direction.
     """
     best, threads = [float("inf")] * 2, torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _disable_current_modes():  # no FLOP counter counts this, no fake mode hides it
+        with _disable_current_modes():  # FLOP counters and fake modes must not see this
             X = torch.ones(1, n, k, dtype=dtype)
             out = X.new_empty(1, n, n)
             for _ in range(rounds):

@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Workspace:
-    """Uninitialised tensors by name, of which each takes the place of the last of its name.
+    """Uninitialised tensors by name; each one reuses the memory of the last with its name.
 
-    On a CPU every fresh allocation of megabytes is paid for in page faults: a tenth of a step.
-    On a GPU torch keeps freed memory by itself, and under torch.compile the compiler plans it.
+    On a CPU every fresh allocation of megabytes costs page faults: a tenth of a step.
+    On a GPU torch itself keeps freed memory, and under torch.compile the compiler plans it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,6 +24,6 @@ class Workspace:
         size, kept = prod(shape), self._kept.get((name, dtype))
         if kept is None or kept.numel() < size:
             del kept
-            self._kept.pop((name, dtype), None)  # freed before the larger one is made
+            self._kept.pop((name, dtype), None)  # freed before the larger tensor is allocated
             self._kept[name, dtype] = kept = torch.empty(size, dtype=dtype, device=self.device)
         return kept[:size].view(shape)

@@ -1,7 +1,7 @@
-"""Of the views that travel: who orthogonalizes which, and in which batches they do.
+"""For the views that travel: which process orthogonalizes each, and how they form batches.
 
-Batches are also what overlaps (optimizers/step.py): while one is orthogonalized the next one
-arrives and the last one leaves.
+Communication overlaps batch by batch (optimizers/step.py): while one batch is orthogonalized, the
+next one arrives and the last one leaves.
 """
 
 from collections import Counter
@@ -18,15 +18,15 @@ from optimizers.sharding.regions import Region, dense, everything, held_blocks, 
 from optimizers.stacks import Stack, plan, update_scale
 from optimizers.views import View, as_matrix, as_stored, block_shapes, only
 
-ELEMENTS = 2**24  # that a process holds of the whole tensors of one batch, if it can be so few
-# At least so many batches, if views are so many: one arrives and one leaves while a third is
-# orthogonalized. More would hide more of the first arrival and the last departure, but each costs
-# the latency of its calls, and smaller stacks.
+ELEMENTS = 2**24  # of the whole tensors of one batch on one process, if possible
+# The least number of batches, if there are enough views: one arrives and one leaves while a third
+# is orthogonalized. More batches would hide more of the first arrival and the last departure, but
+# each adds the latency of its calls, and stacks get smaller.
 BATCHES = 3
 
 
 class Lines(NamedTuple):
-    """Rows or columns start..stop of a shard, of one scale; position: the shard's in a batch."""
+    """Rows or columns start..stop of a shard with one scale; position: the shard's in a batch."""
 
     position: int
     layout: str
@@ -40,11 +40,12 @@ class Lines(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors that travel together. Position: a tensor's place in `members`.
+    """Tensors that travel together. Position: the index of a tensor in `members`.
 
-    owners: who orthogonalizes each tensor (None: everyone); held: of each tensor the region of
-    every process; senders: who sends its region to the owner; stacks: what this process
-    orthogonalizes; lines: the shards' parts with their scales; replicated: all hold all.
+    owners: the process that orthogonalizes each tensor (None: all); held: for each tensor the
+    region of every process; senders: the processes that send their regions to the owner; stacks:
+    what this process orthogonalizes; lines: parts of the shards with their scales; replicated: all
+    hold all.
     """
 
     members: list[int]
@@ -63,16 +64,16 @@ def on_all(view: View, shapes: list[torch.Size], held_by: list[list[Region]]) ->
 
 
 def local_layout(view: View, params: list[Tensor]) -> str:
-    """A view's layout in the local tensors, which need not keep the memory format of the whole."""
+    """A view's layout in the local tensors; they may have another memory format than the whole."""
     return as_stored(local(params[view["members"][0]]), dense(view["layout"]))
 
 
 def longest_first(costs: list[float], kinds: list[Any], processes: int) -> list[int]:
-    """The process of each unit: the dearest first, each to whom has least so far.
+    """Assign units to processes: the most expensive first, each to the process with the least cost.
 
-    Longest processing time first: at most 4/3 - 1/(3 N) of the best (Graham 1969). Of units that
-    cost the same those of one kind, which travel together, follow each other, so that every process
-    has its share of each batch: else one would wait for another, batch by batch.
+    Longest processing time first: at most 4/3 - 1/(3 N) of the best (Graham 1969). Among units of
+    equal cost, those of one kind (they travel together) follow each other, so that every process
+    has its share of each batch. Otherwise the processes would wait for each other, batch by batch.
     """
     loads, owners = [0.0] * processes, [0] * len(costs)
     for unit in sorted(range(len(costs)), key=lambda unit: (-costs[unit], kinds[unit])):
@@ -82,7 +83,7 @@ def longest_first(costs: list[float], kinds: list[Any], processes: int) -> list[
 
 
 def cost(view: View, group: dict[str, Any]) -> float:
-    """Multiplications of the iteration, and one for each element that is moved and normed."""
+    """Multiplications of the iteration, plus one for each element that is moved and normed."""
     orthogonalizer = Orthogonalizer(**group["orthogonalizer"])
     device = group["params"][view["members"][0]].device
     return sum(
@@ -99,7 +100,7 @@ def batches(
     me: int,
 ) -> list[Batch]:
     """Views of one shape together, in rounds that keep what a process holds within ELEMENTS and
-    within its share of all by BATCHES. In the same order on all processes."""
+    within its share of all elements divided by BATCHES. All processes get the same order."""
     params, count = group["params"], len(held_by)
     shapes = [p.shape for p in params]
     everyone = group["sharding"] == "gather"
@@ -122,7 +123,7 @@ def batches(
     found = []
     for (_, replicated), alike in groupby(sorted(units, key=kind), key=kind):
         same = list(alike)
-        each = max(1, limit // max(1, held(same[0])))  # of one owner in one round
+        each = max(1, limit // max(1, held(same[0])))  # tensors per owner and round
         rounds: dict[int, list[int]] = {}
         taken = dict.fromkeys([*range(count), None], 0)
         for unit in same:
@@ -175,7 +176,7 @@ def _batch(
 
 
 def _senders(held: list[Region], target: int | None) -> list[int]:
-    """From whom the target gets each region that there is: itself, or the first that holds it."""
+    """For each region the process that sends it to the target: the target or its first holder."""
     chosen: dict[Region, int] = {}
     for rank, found in enumerate(held):
         if rank == target or found not in chosen:
@@ -184,7 +185,7 @@ def _senders(held: list[Region], target: int | None) -> list[int]:
 
 
 def _scaled(views: list[View], params: list[Tensor], rule: str) -> list[tuple[list[int], float]]:
-    """Pieces of the views with the scale of their blocks, neighbours of one scale put together."""
+    """Pieces of the views with the scale of their blocks; neighbours with one scale are merged."""
     found = [
         (piece, update_scale(rule, *shape))
         for view in views

@@ -1,16 +1,16 @@
 """Between shards and whole tensors: the collectives of one batch (batches.py).
 
-Each way is begun and ended apart, so that a process can multiply in between. What makes that safe:
+Starting and finishing are separate calls, so that a process can multiply in between. This is safe:
 
-order   One thread begins the collectives of a step, in the order of the batches, which all
-        processes plan alike, and takes part in every one, with nothing to send where it has
-        nothing. Backends match collectives by that order, so it does not matter which ends first.
-memory  A collective reads and writes tensors that are made for it alone, and its Flight keeps them
-        until it has been waited for. No workspace and no parameter is touched before that.
-Gloo    Its own threads do the work; `wait` holds the caller up until it is done.
-NCCL    A collective runs in a stream of NCCL's own, from when the caller's stream has made what is
-        to be sent. `wait` makes the caller's stream, not the host, wait for its end, and all that
-        reads or frees its tensors comes later in that stream.
+order   One thread starts the collectives of a step in the order of the batches, which is the same
+        on all processes. It takes part in every collective, even with nothing to send. Backends
+        match collectives by that order, so it does not matter which one ends first.
+memory  A collective reads and writes tensors that are allocated for it alone. Its Flight keeps
+        them until it has finished. No workspace and no parameter is touched before that.
+Gloo    Its own threads do the work; `wait` blocks the caller until it is done.
+NCCL    A collective runs in NCCL's own stream, as soon as the caller's stream has produced the
+        data to send. `wait` makes the caller's stream, not the host, wait for the collective's
+        end. Everything that reads or frees its tensors comes later in that stream.
 """
 
 from math import prod
@@ -24,12 +24,12 @@ from optimizers.orthogonalize.workspace import Workspace
 from optimizers.sharding.batches import Batch
 from optimizers.sharding.regions import Region, boxes, extent
 
-# As torch calls it from 2.13 on, and before; looked up at each call, as measuring replaces it.
+# torch's name from 2.13 on, and the earlier one; looked up at each call, as measuring replaces it.
 ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
 
 
 class Flight(NamedTuple):
-    """Collectives that have begun, what they read, and by sender what they write."""
+    """Started collectives, the tensors that they read, and those that they write, by sender."""
 
     works: list[Any]
     sent: list[Tensor]
@@ -42,7 +42,7 @@ def own(batch: Batch, process: int) -> list[int]:
 
 
 def fetch(batch: Batch, shards: dict[int, Tensor], processes: dist.ProcessGroup) -> Flight:
-    """Begin to bring in, from everyone's shards, the whole tensors that this process
+    """Start to fetch, from the shards of all processes, the whole tensors that this process
     orthogonalizes. By position; `shards` of other tensors are free afterwards."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     reads: list[list[Tensor]] = [[] for _ in range(count)]
@@ -69,7 +69,7 @@ def fetched(
     processes: dist.ProcessGroup,
     workspace: Workspace,
 ) -> dict[int, Tensor]:
-    """Those tensors, once they are there; until the next ones are."""
+    """Those tensors, after they have arrived; valid until the next call."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     mine = own(batch, me)
     sizes = [prod(batch.shapes[t]) for t in mine]
@@ -99,8 +99,8 @@ def deliver(
     processes: dist.ProcessGroup,
     workspace: Workspace,
 ) -> Flight:
-    """Begin to bring everyone's part of the whole tensors, from those that have them, to the
-    others, this process's own to `shards`. `wholes` are free afterwards."""
+    """Start to send each process its part of the whole tensors, from the processes that have them.
+    This process's own part is written to `shards`. `wholes` are free afterwards."""
     me, count = dist.get_rank(processes), dist.get_world_size(processes)
     for t, whole in wholes.items():
         for outer, inner in boxes(batch.held[t][me]):
@@ -121,8 +121,8 @@ def deliver(
 def delivered(
     batch: Batch, flight: Flight, params: list[Tensor], processes: dist.ProcessGroup
 ) -> dict[int, Tensor]:
-    """By position this process's parts of the tensors of others, once they are there, each as its
-    parameter lies in memory."""
+    """By position, this process's parts of other processes' tensors, after they have arrived. Each
+    has the memory order of its parameter."""
     me = dist.get_rank(processes)
     wait(flight)
     found: dict[int, Tensor] = {}
@@ -141,13 +141,13 @@ def delivered(
 
 
 def wait(flight: Flight) -> None:
-    """Until what it has received can be read. Raises what a collective raised."""
+    """Wait until the received data can be read. Raises the error of a failed collective."""
     for work in flight.works:
         work.wait()
 
 
 def _unpack(flat: Tensor, targets: list[Tensor]) -> None:
-    """`flat` may be longer."""
+    """Fill the targets from the start of `flat`, which may be longer."""
     begin = 0
     for target in targets:
         target.copy_(flat[begin : begin + target.numel()].view(target.shape))
@@ -165,7 +165,7 @@ def _flat(tensors: list[Tensor], like: Tensor) -> Tensor:
 def _all_to_all(
     reads: list[list[Tensor]], sizes: list[int], processes: dist.ProcessGroup, like: Tensor
 ) -> Flight:
-    """Send reads[i] to process i, and get sizes[i] elements from it."""
+    """Send reads[i] to process i and receive sizes[i] elements from it."""
     me = dist.get_rank(processes)
     reads = [[] if i == me else tensors for i, tensors in enumerate(reads)]
     sizes = [0 if i == me else size for i, size in enumerate(sizes)]
@@ -180,9 +180,9 @@ def _all_to_all(
 def _all_gather(
     reads: list[Tensor], sizes: list[int], processes: dist.ProcessGroup, like: Tensor
 ) -> Flight:
-    """Send reads to all, and get sizes[i] elements from process i.
+    """Send reads to all processes and receive sizes[i] elements from process i.
 
-    In one call, padded to the longest; where most would be padding, one call for each sender.
+    It takes one call, padded to the longest part, or one call per sender if most would be padding.
     """
     me, count = dist.get_rank(processes), len(sizes)
     sent = _flat(reads, like)

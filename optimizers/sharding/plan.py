@@ -1,19 +1,19 @@
-"""Muon over many processes: which matrices are stepped where they lie, and which travel.
+"""Muon over many processes: which matrices are stepped in place, and which travel.
 
-A view whose blocks each lie whole with some process (heads under head-aligned sharding) is stepped
-where it lies. The tensors of every other view travel, in batches (batches.py): directions come in
-from the shards, updates go out to them, while other batches are orthogonalized.
+A view is stepped in place if one process holds each of its blocks whole (heads under head-aligned
+sharding). The tensors of every other view travel, in batches (batches.py): directions come in from
+the shards and updates go out to them, while other batches are orthogonalized.
 
-A parameter without a gradient stays as it is, as each process sees it for itself. What travels
-does not depend on that, only on which parameters are trained (`requires_grad`, the same on all):
-such a parameter's part of the directions is zero, and no update is applied to it. So the
-collectives match even where processes disagree. As data parallelism gives all the same gradients
-or none, they do agree, and the step is that of one process.
+A parameter without a gradient stays as it is; each process decides this for itself. What travels
+depends only on which parameters are trained (`requires_grad`, the same on all processes), not on
+gradients: the directions of such a parameter are zero, and it gets no update. So the collectives
+match even if processes disagree. Under data parallelism all processes have the same gradients or
+none, so they agree, and the step is that of one process.
 
-replicate  every process does all, on plain tensors
-distribute each process takes its share of the views, balanced by FLOPs; of sharded tensors the
-           whole comes by all-to-all and goes back so, of plain ones the update is all-gathered
-gather     of sharded tensors every process gathers the whole, does all, keeps its own part
+replicate  every process steps everything, on plain tensors
+distribute each process takes its share of the views, balanced by FLOPs; whole sharded tensors
+           come and go by all-to-all, updates of plain tensors are all-gathered
+gather     every process gathers the whole of sharded tensors, steps all, keeps its own part
 blockwise  each process's part of a matrix is a matrix of its own: no communication, NOT the update
            of one process (tp_mode=blockwise of Megatron; MuonBP, arXiv 2510.16981)
 """
@@ -48,9 +48,9 @@ STRATEGIES = ("replicate", "distribute", "gather", "blockwise")
 class Work(NamedTuple):
     """A group's step: stacks of the local tensors, then batches among `processes`.
 
-    active: the tensors that are stepped, those with a gradient; layouts: how each is read in
-    memory, also of those that only travel; odd: those that cannot be read so where they lie;
-    tables: how kernels reach the stacks' strips, kept here.
+    active: the tensors that are stepped, those with a gradient; layouts: how each tensor is read in
+    memory, including those that only travel; odd: those that cannot be read so in place; tables:
+    how kernels reach the stacks' strips, cached here.
     """
 
     active: list[int]
@@ -63,7 +63,7 @@ class Work(NamedTuple):
 
 
 def count_processes(params: list[Tensor]) -> int:
-    """How many processes hold the parameters: all of a DTensor's mesh, or of the default group."""
+    """How many processes hold the parameters: those of a DTensor's mesh or the default group."""
     mesh = mesh_of(params[0]) if params else None
     if mesh is not None:
         return mesh.size()
@@ -80,7 +80,7 @@ def process_group(params: list[Tensor]) -> dist.ProcessGroup:
 
 
 def work(group: dict[str, Any], views: list[View], active: list[int]) -> Work:
-    """What this process does in a step of a param group whose trained tensors `views` read.
+    """What this process does in a step of a param group; `views` read its trained tensors.
 
     active: positions of the tensors that have a gradient.
     """
@@ -120,8 +120,8 @@ def _odd(params: list[Tensor], layouts: dict[int, str]) -> set[int]:
 
 
 def _stacks(group: dict[str, Any], views: list[View], odd: set[int]) -> list[Stack]:
-    """Of local tensors; in the place of one that cannot be read where it lies, its copy's
-    outline."""
+    """Stacks of the local tensors. A tensor that cannot be read in place is replaced by the outline
+    of its copy."""
     if not views:
         return []
     shards = [local(p) for p in group["params"]]
@@ -134,7 +134,7 @@ def _stacks(group: dict[str, Any], views: list[View], odd: set[int]) -> list[Sta
 
 
 def _refuse_shared(views: list[View], far: list[View], sharding: str) -> None:
-    """Directions are formed a tensor at a time, so one that travels belongs to one view."""
+    """Raise ValueError if a tensor that travels belongs to two views: directions are per tensor."""
     read = Counter(k for view in views for k in set(view["members"]))
     for k in (k for view in far for k in view["members"] if read[k] > 1):
         raise ValueError(
@@ -143,7 +143,7 @@ def _refuse_shared(views: list[View], far: list[View], sharding: str) -> None:
 
 
 def regions(params: list[Tensor], processes: dist.ProcessGroup) -> list[list[Region]]:
-    """By process, what it holds of each tensor."""
+    """By process, the region that it holds of each tensor."""
     mesh = mesh_of(params[0])
     if mesh is None:
         return [[everything(p.shape) for p in params]] * dist.get_world_size(processes)
@@ -158,8 +158,8 @@ def regions(params: list[Tensor], processes: dist.ProcessGroup) -> list[list[Reg
 
 
 def stays(view: View, params: list[Tensor], sharding: str, held_by: list[list[Region]]) -> bool:
-    """Whether a view needs no communication. Under distribute what all hold is shared out, but for
-    vectors, which cost next to nothing."""
+    """Whether a view needs no communication. Under distribute, tensors that all processes hold are
+    shared out, except for vectors, which cost next to nothing."""
     shapes = [p.shape for p in params]
     if sharding == "distribute" and on_all(view, shapes, held_by):
         return all(min(shape) == 1 for shape in block_shapes(view, params))

@@ -1,8 +1,8 @@
-"""Which part of a tensor each process holds, and what a view reads of that part.
+"""Which part of a tensor each process holds, and what a view reads from that part.
 
-A region says for every dimension of a whole tensor which runs [start, stop) of it are held; the
+For every dimension of a whole tensor, a region lists the runs [start, stop) that are held; the
 local tensor has them side by side. All of this is arithmetic on shapes: every process knows the
-regions of all others without asking.
+regions of all others without communication.
 """
 
 import functools
@@ -24,9 +24,9 @@ Box = tuple[slice, ...]
 
 
 def mesh_of(tensor: Tensor) -> Any:
-    """The DeviceMesh that a DTensor lies on; None for a plain tensor.
+    """The DeviceMesh of a DTensor; None for a plain tensor.
 
-    Asked by attribute: the class itself takes half a second to import, which one process need not.
+    Looked up as an attribute: importing the class takes half a second, which one process can avoid.
     """
     return getattr(tensor, "device_mesh", None)
 
@@ -36,12 +36,12 @@ def is_dtensor(tensor: Tensor) -> TypeGuard["DTensor"]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of it, sharing its storage; a plain tensor itself."""
+    """The part of the tensor on this process, sharing its storage; a plain tensor itself."""
     return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def outline(tensor: Tensor) -> Tensor:
-    """A DTensor's whole shape without its content; a plain tensor itself."""
+    """A tensor with a DTensor's whole shape but no content; a plain tensor itself."""
     return tensor if mesh_of(tensor) is None else torch.empty(tensor.shape, device="meta")
 
 
@@ -52,12 +52,12 @@ def everything(shape: Sequence[int]) -> Region:
 def region(
     shape: Sequence[int], placements: Sequence[Any], mesh: Sequence[int], place: Sequence[int]
 ) -> Region:
-    """What the process at `place` in a mesh of these sizes holds of a tensor with placements.
+    """The part of a tensor with placements that the process at `place` in a mesh holds.
 
-    As torch cuts: the mesh's dimensions from left to right; Shard by torch.chunk; _StridedShard
-    each of its `split_factor` equal pieces by itself (of q, k and v the same heads). Raises
-    ValueError where a dimension that is cut already is cut in pieces again: then torch's account
-    of what lies where is not what fully_shard does.
+    This follows torch: the mesh's dimensions from left to right; Shard cuts by torch.chunk;
+    _StridedShard cuts each of its `split_factor` equal pieces separately (the same heads of q, k
+    and v). Raises ValueError if a dimension that is already cut is cut in pieces again: then
+    torch's own account of the placement differs from what fully_shard does.
     """
     dims = [torch.arange(length) for length in shape]
     cut: set[int] = set()
@@ -77,7 +77,7 @@ def region(
 
 
 def _chunk(indices: Tensor, count: int, number: int) -> Tensor:
-    """As torch.chunk, which leaves out chunks that would be empty."""
+    """As torch.chunk, which omits chunks that would be empty."""
     size = -(-len(indices) // count)
     return indices[number * size : (number + 1) * size]
 
@@ -87,7 +87,7 @@ def _parts(indices: Tensor, count: int) -> list[Tensor]:
 
 
 def _runs(indices: Tensor) -> Runs:
-    """Ascending numbers as runs of neighbours."""
+    """Ascending numbers as runs of consecutive numbers."""
     ends = (indices.diff() > 1).nonzero().flatten() + 1
     parts = indices.tensor_split(ends) if len(indices) else ()
     return tuple((int(part[0]), int(part[-1]) + 1) for part in parts)
@@ -100,7 +100,7 @@ def extent(found: Region) -> tuple[int, ...]:
 
 @functools.cache
 def boxes(found: Region) -> list[tuple[Box, Box]]:
-    """The region in rectangles: where each lies in the whole tensor and where in the local one."""
+    """The region as rectangles: the position of each in the whole tensor and in the local one."""
     sides = []
     for runs in found:
         begin, side = 0, []
@@ -127,10 +127,10 @@ def lines(found: Region, shape: Sequence[int], layout: str, axis: int) -> Tensor
 def held_blocks(
     view: View, shapes: Sequence[Sequence[int]], held: Sequence[Region]
 ) -> list[list[list[int]]]:
-    """For each block of a view the pieces that a process holds, counted in its local tensors.
+    """For each block of a view the pieces that a process holds, as indices in its local tensors.
 
-    shapes, held: of all members of the group. Lines being ascending, what is held of a piece is
-    one piece again. A block of which nothing is held has no pieces.
+    shapes, held: of all members of the group. Lines are ascending, so the held part of a piece is
+    one piece again. A block without held parts has no pieces.
     """
     layout, axis = view["layout"], view["axis"]
     blocks: list[list[list[int]]] = [[] for _ in view["blocks"]]
@@ -152,7 +152,7 @@ def held_blocks(
 
 
 def local_view(view: View, shapes: Sequence[Sequence[int]], held: Sequence[Region]) -> View | None:
-    """The view's part of a process's local tensors, each block's share a matrix; None for none."""
+    """The view's part of a process's local tensors: each block's share is a matrix; or None."""
     blocks = [block for block in held_blocks(view, shapes, held) if block]
     if not blocks:
         return None
@@ -167,14 +167,14 @@ def local_view(view: View, shapes: Sequence[Sequence[int]], held: Sequence[Regio
 
 
 def dense(layout: str) -> str:
-    """The layout of a tensor made contiguous: msign minds no order of a kernel's columns."""
+    """The layout of a tensor made contiguous: msign ignores the order of a kernel's columns."""
     return layout.replace("channels_last", "kernel")
 
 
 def aligned(
     view: View, shapes: Sequence[Sequence[int]], held_by: Sequence[Sequence[Region]]
 ) -> bool:
-    """Whether each block lies whole with every process that holds any of it.
+    """Whether every process that holds any part of a block holds the whole block.
 
     held_by: for each process the regions of all members of the group.
     """

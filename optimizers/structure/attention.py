@@ -1,4 +1,4 @@
-"""What the probe saw of attention, by parameter: its Q, K and V rows, its output projection."""
+"""What the probe saw of attention, by parameter: its Q, K and V rows and its output projection."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from optimizers.structure.seen import Attention, Seen
 from optimizers.views import matrix_shape
 
-PARTS = ("q", "k", "v", "gate")  # a gate that an attention's result is multiplied by
+PARTS = ("q", "k", "v", "gate")  # gate: multiplies an attention's result
 
-# In the name of a module: it is one, and no layer of a model around one.
+# Matches the name of a module that is attention, not that of a layer around attention.
 ATTENTION = re.compile(r"Attention(?!\w*(Layer|Block)$)")
 
 
@@ -29,9 +29,9 @@ class HeadSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class Fact:
-    """What a parameter does around attention; `attention` names the module, where it projects.
+    """What a parameter does around attention; `attention` names the module if it projects for one.
 
-    halves: the rows of a gate, and of what it multiplies, where both lie in one weight.
+    halves: the rows of a gate, and of what the gate multiplies, if both are in one weight.
     """
 
     reason: str
@@ -42,7 +42,7 @@ class Fact:
 
 
 def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
-    """By parameter (its id) what it does around the attentions that were seen."""
+    """By parameter (its id), its place around the attentions that were seen."""
     parameters = dict(model.named_parameters())
     names = {
         id(p): name
@@ -50,7 +50,7 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
         if p.ndim == 2 or seen.layouts.get(id(p)) == {"kernel_transposed"}
     }
     facts: dict[int, Fact] = {}
-    modules: dict[str, list[set[int]]] = {}  # by module its attentions, each by its own weights
+    modules: dict[str, list[set[int]]] = {}  # attentions by module, each with its own weights
     for call in _together(seen.attentions):
         rows = {weight: heads for weight, heads in call.rows.items() if weight in names}
         new = rows.keys() - facts.keys()  # later layers may use the K and V of earlier ones
@@ -77,7 +77,7 @@ def attention_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
 
 
 def fan_out(weight: Tensor, seen: Seen) -> int:
-    """The rows of a weight as products read it."""
+    """The rows of a weight when products use it."""
     layouts = seen.layouts.get(id(weight)) or {part[0] for part in seen.parts[id(weight)]}
     name = next(iter(layouts))
     if name.startswith(("kernel", "table")):
@@ -86,7 +86,7 @@ def fan_out(weight: Tensor, seen: Seen) -> int:
 
 
 def _together(calls: list[Attention]) -> list[Attention]:
-    """Calls by the same weights, each of some of their heads, as one."""
+    """Merge calls that use the same weights for different heads."""
     groups: dict[frozenset[int], list[Attention]] = {}
     for call in calls:
         groups.setdefault(frozenset(call.rows), []).append(call)
@@ -110,7 +110,7 @@ def _together(calls: list[Attention]) -> list[Attention]:
 
 
 def _projection(where: str | None, heads: dict[tuple[str, int], list[int]], count: int) -> Fact:
-    """The linear map before attention: whole unless every row belongs to one part of one head."""
+    """The linear map before attention: whole unless each row belongs to one part of one head."""
     found = {part for part, _ in heads}
     counts = [(sum(p == part for p, _ in heads), part) for part in PARTS if part in found]
     said = ", ".join(
@@ -130,7 +130,7 @@ def _projection(where: str | None, heads: dict[tuple[str, int], list[int]], coun
 
 
 def _output(columns: list[list[int]]) -> Fact | None:
-    """The linear map after attention, where each head has its own block of columns."""
+    """The linear map after attention, if each head has its own block of columns."""
     size = len(columns[0])
     in_order = [list(range(i * size, (i + 1) * size)) for i in range(len(columns))]
     if columns != in_order:
@@ -140,7 +140,7 @@ def _output(columns: list[list[int]]) -> Fact | None:
 
 
 def unread(model: nn.Module, facts: dict[int, Fact], seen: Seen) -> dict[int, Fact]:
-    """Of modules called attention, the parameters (their ids) of which nothing is known: why."""
+    """For modules called attention: unexplained parameters (by id), each with the reason."""
     found: dict[int, Fact] = {}
     for module in model.modules():
         kind = type(module).__name__
@@ -165,7 +165,7 @@ def _parts(call: Attention) -> set[str]:
 
 
 def runs(rows: list[int]) -> Iterator[tuple[int, int]]:
-    """The numbers as ranges [start, stop) of neighbours, ascending."""
+    """The numbers as ranges [start, stop) of consecutive numbers, ascending."""
     start, previous = None, 0
     for row in sorted(rows):
         if start is None:
@@ -179,7 +179,7 @@ def runs(rows: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _common_parent(names: list[str]) -> str:
-    """The innermost module that all these parameters are in."""
+    """The innermost module that contains all these parameters."""
     paths = [name.removesuffix(".weight").split(".")[:-1] for name in names]
     shared = []
     for level in zip(*paths, strict=False):

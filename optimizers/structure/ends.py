@@ -1,7 +1,7 @@
 """Where a model begins and ends: its tables of tokens and its heads.
 
-The model's own word comes first (get_input_embeddings, get_output_embeddings), then what the
-forward pass showed, and where neither tells, the order in which modules are registered.
+The model's own answer comes first (get_input_embeddings, get_output_embeddings), then what the
+forward pass showed. If neither tells, the order in which modules are registered decides.
 """
 
 from itertools import takewhile
@@ -16,7 +16,7 @@ EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 class Ends(NamedTuple):
-    """By the ids of weights: the tables of tokens, and the heads with the reason."""
+    """By the ids of weights: the tables of tokens, and the heads with the reason for each."""
 
     tables: set[int]
     heads: dict[int, str]
@@ -34,7 +34,7 @@ def ends(model: nn.Module, seen: Seen) -> Ends:
     labels = getattr(getattr(model, "config", None), "num_labels", None)
     if labels is None:
         found = [last]
-    else:  # of several heads the mean may be what is given
+    else:  # with several heads the output may be their mean
         shape = (labels, last.in_features)
         found = list(
             takewhile(lambda m: (m.out_features, m.in_features) == shape, reversed(linears))
@@ -44,16 +44,16 @@ def ends(model: nn.Module, seen: Seen) -> Ends:
 
 
 def accessed(model: nn.Module, accessor: str) -> nn.Module | None:
-    """What a model's accessor gives; None where it has none or refuses."""
+    """The result of a model's accessor; None if it is missing or refuses."""
     try:
         found = getattr(model, accessor)()
-    except Exception:  # transformers' raise NotImplementedError, others what they like
+    except Exception:  # transformers raise NotImplementedError, other models anything
         return None
     return found if isinstance(found, nn.Module) else None
 
 
 def weights(module: nn.Module | None) -> list[Tensor]:
-    """The matrices that a module itself owns, also those that its weight is made of."""
+    """The matrices that a module itself owns, including those that its weight is computed from."""
     if module is None:
         return []
     own = [p for name, p in module.named_parameters(recurse=False) if name != "weight_g"]

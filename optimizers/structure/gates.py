@@ -1,4 +1,4 @@
-"""Weights that hold a gate and what it multiplies (gated MLPs, also of experts), by their rows."""
+"""Weights that hold a gate and what it multiplies (gated MLPs, also in experts), by their rows."""
 
 import re
 
@@ -11,7 +11,7 @@ GATE_AND_UP = re.compile("gate_?up|up_?gate")
 
 
 def gate_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
-    """By parameter (its id) which rows are the gate's and which are multiplied by it."""
+    """By parameter (its id), which rows are the gate and which are multiplied by it."""
     parameters = dict(model.named_parameters())
     facts: dict[int, Fact] = {}
     for name, weight in parameters.items():
@@ -26,7 +26,7 @@ def gate_facts(model: nn.Module, seen: Seen) -> dict[int, Fact]:
                 facts[id(bias)] = fact
         elif weight.ndim > 1 and GATE_AND_UP.search(_own_name(name)):
             if GATE_AND_UP.sub("up", name) in parameters:
-                continue  # the gate alone, as xLSTM's proj_up_gate beside its proj_up
+                continue  # only a gate, as xLSTM's proj_up_gate beside its proj_up
             facts[id(weight)] = Fact("gate and up in one, by its name, kept whole")
     return facts
 
@@ -40,5 +40,6 @@ def _fact(gate: tuple[int, ...], up: tuple[int, ...]) -> Fact:
 
 
 def _own_name(name: str) -> str:
-    """gate_up_proj of mlp.gate_up_proj.weight and of experts.gate_up_proj."""
+    """The parameter's own name: gate_up_proj for mlp.gate_up_proj.weight and
+    experts.gate_up_proj."""
     return name.removesuffix(".weight").rpartition(".")[2]

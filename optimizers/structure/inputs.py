@@ -1,4 +1,4 @@
-"""The smallest input that a model takes, and the model inside its wrappers."""
+"""The smallest input that a model accepts, and the model inside its wrappers."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-TOKENS = 2  # of one alone it cannot be told what is a token and what a head
-SIDE = 32  # of an image, where the configuration does not say
+TOKENS = 2  # with a single one, tokens and heads could not be told apart
+SIDE = 32  # of an image, if the configuration does not say
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -24,9 +24,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def smallest_input(model: nn.Module) -> Callable[[], Any] | None:
-    """A forward pass over the smallest input that a model takes; None where that is not known.
+    """A forward pass over the smallest input that a model accepts; None if that is unknown.
 
-    Known are transformers' models, and others whose `forward` takes `input_ids`.
+    It is known for transformers' models and for others whose `forward` takes `input_ids`.
     """
     config = getattr(model, "config", None)
     wanted = inspect.signature(model.forward).parameters
@@ -55,7 +55,7 @@ def smallest_input(model: nn.Module) -> Callable[[], Any] | None:
 
 
 def _without_cache(model: nn.Module, inputs: dict[str, Any]) -> Any:
-    """Where `forward` hands the wish for a cache on, the configuration is what decides."""
+    """Run with use_cache off in the configurations, which some `forward`s follow."""
     config = getattr(model, "config", None)
     configs = [] if config is None else list(_configs(config))
     wishes = [(c, c.use_cache) for c in configs if getattr(c, "use_cache", False)]
@@ -69,7 +69,7 @@ def _without_cache(model: nn.Module, inputs: dict[str, Any]) -> Any:
 
 
 def _said(config: Any, key: str) -> Any:
-    """What a configuration says, or else one inside it (a tower's)."""
+    """The value in a configuration, or else in one nested in it (a tower's)."""
     return next((v for c in _configs(config) if (v := getattr(c, key, None))), None)
 
 

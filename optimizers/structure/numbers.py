@@ -1,8 +1,8 @@
-"""The numbers that the probe gives to the outputs of linear maps, and what they stand for.
+"""The numbers that the probe writes to the outputs of linear maps, and their meaning.
 
-Each row of a weight has a number above zero, each head of an attention's result one below. The
-numbers of rows rise by random steps, so that a sum of two (an adapter's output added to its
-base's) or any other arithmetic does not give a number of something else.
+Each row of a weight has a number above zero, each head of an attention's result one below zero. The
+numbers of rows rise by random steps, so that no arithmetic, such as a sum of two (an adapter's
+output added to its base's), produces the number of another row.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EXACT = 2**24  # whole numbers that fp32 tells apart
-STEP = 8  # numbers rise by less than this
-FIRST = 2**12  # above what is met otherwise (masks, cosines)
+EXACT = 2**24  # limit of consecutive whole numbers in fp32
+STEP = 8  # consecutive numbers differ by less than this
+FIRST = 2**12  # above other values that occur (masks, cosines)
 
 Sources = list[tuple[int, int]]  # (weight's id, row) of every entry of a head
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of a q, k or v; `index` says which of them lies where (..., in each batch)."""
+    """The heads of a q, k or v; `index` says which head lies where (..., in each batch)."""
 
     sources: list[Sources]
     index: Tensor
 
 
 class Numbers:
-    """Gives numbers and knows them again."""
+    """Assigns numbers and recognises them."""
 
     def __init__(self) -> None:
         self.random = torch.Generator().manual_seed(0)
@@ -38,7 +38,7 @@ class Numbers:
     def of_rows(self, weight: int, rows: list[int]) -> Tensor:
         """A number for each row of a weight (its id)."""
         steps = torch.randint(1, STEP, (len(rows),), generator=self.random).cumsum(0)
-        if self.last + STEP * len(rows) >= EXACT:  # the older half is forgotten
+        if self.last + STEP * len(rows) >= EXACT:  # forget the older half
             self.given = {n: row for n, row in self.given.items() if n > EXACT // 2}
             self.last = FIRST
         numbers = self.last + steps
@@ -53,14 +53,14 @@ class Numbers:
         return -torch.arange(first, first + count).float()
 
     def is_row(self, tensor: Any) -> bool:
-        """Whether it begins with a number of a row: a quick look."""
+        """Whether the tensor begins with a number of a row: a quick test."""
         return _first(tensor) in self.given
 
     def is_head(self, tensor: Any) -> bool:
         return self._head(_first(tensor)) is not None
 
     def rows(self, values: Tensor) -> Sources | None:
-        """The rows whose numbers these are; None unless every one is."""
+        """The rows that the values are the numbers of; None unless each value is one."""
         numbers = values.flatten().tolist()
         return [self.given[n] for n in numbers] if all(n in self.given for n in numbers) else None
 
@@ -76,11 +76,11 @@ class Numbers:
         return self.heads[int(-number) - FIRST]
 
     def heads_in(self, tensor: Tensor) -> Heads | None:
-        """Where each head of a q, k or v (batch, ..., tokens, width) comes from.
+        """The origin of each head of a q, k or v (batch, ..., tokens, width).
 
-        The dimensions between batch and tokens are heads, and windows, in each of which a head is
-        the same. None where it is not made of numbers; no heads where they lie among the tokens.
-        Grouped queries: heads of k and v that are repeated count once.
+        The dimensions between batch and tokens are heads, and windows, which all have the same
+        heads. None if it is not made of numbers; no heads if heads lie among the tokens. Grouped
+        queries: repeated heads of k and v count once.
         """
         if tensor.ndim < 3 or not tensor.is_floating_point() or 0 in tensor.shape:
             return None
@@ -100,13 +100,13 @@ class Numbers:
         return Heads([list(head) for head in kept], torch.tensor(place).view(values.shape[:-1]))
 
     def _among_tokens(self, heads: Tensor) -> bool:
-        """Whether one token has other rows than the next: a position turns them, but not so."""
+        """Whether tokens have different rows, which a position's rotation alone would not cause."""
         tokens = heads.flatten(0, -3)[0].double()
         other = tokens[(tokens != tokens[0]).any(-1)]
         return len(other) > 0 and self._scaled_rows(other[0]) is not None
 
     def _scaled_rows(self, values: Tensor) -> Sources | None:
-        """Some models scale q, or q and k alike, before they meet."""
+        """The rows of scaled values: some models scale q, or q and k alike, before the product."""
         width = len(values)
         for scale in (1.0, width**0.5, width**0.25):
             numbers = (values * scale).round()

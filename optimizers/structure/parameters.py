@@ -1,8 +1,9 @@
-"""What is each parameter of a model? Its role and its matrix layout, each with the reason.
+"""The role and matrix layout of each parameter of a model, each with the reason.
 
-Read from module types, ties, shapes, the model's own word on its ends and, for attention and for
-bare parameters, from a probing forward pass; a mark or a pattern on names overrides it. What no
-product reads and nothing explains is no matrix: it has the role of vectors, reason NO_STRUCTURE.
+Both are read from module types, ties, shapes and the model's own answer on its ends. For attention
+and bare parameters they also come from a probing forward pass. A mark or a name pattern overrides
+this. A parameter that no product reads and nothing explains is no matrix: it has the role vector
+and the reason NO_STRUCTURE.
 """
 
 import difflib
@@ -24,7 +25,7 @@ from optimizers.structure.seen import Seen
 from optimizers.views import LAYOUTS, as_stored, fits
 
 ROLES = ("hidden", "conv", "embedding", "position", "head", "vector")
-# The first layout that fits is the one of a tensor of this role where nothing else is known.
+# By role, the layouts to try in order if nothing else is known; the first that fits is taken.
 LAYOUTS_OF = {
     "hidden": ("matrix", "batch", "kernel", "vector"),
     "head": ("matrix", "kernel", "vector"),
@@ -43,10 +44,11 @@ Marked = TypeVar("Marked", Tensor, nn.Module)
 class Parameter:
     """One parameter: its name, role, layout (views.LAYOUTS) and the reason for both.
 
-    attention: the name of the attention module it projects to q, k or v for, with the rows of
-    every head; output_heads: for the projection after attention, how many heads cut its fan-in;
-    groups: of a convolution, or several maps in one tensor (side by side where axis is 1), each a
-    linear map of its own; halves: the rows of a gate and of what it multiplies, in one weight.
+    attention: the name of the attention module that it projects to q, k or v for, with the rows of
+    every head; output_heads: for the projection after attention, the number of heads that cut its
+    fan-in; groups: the number of groups of a convolution, or of separate linear maps in one tensor
+    (side by side if axis is 1); halves: the rows of a gate and of what it multiplies, in one
+    weight.
     """
 
     name: str
@@ -63,17 +65,17 @@ class Parameter:
 
 
 class Mark(NamedTuple):
-    """What somebody said a parameter is; None where they left it to recognition."""
+    """What a user said a parameter is; None leaves it to recognition."""
 
     role: str | None
     layout: str | None
 
 
 def mark(target: Marked, role: str | None = None, layout: str | None = None) -> Marked:
-    """Say what a parameter, or every parameter of a module, is; gives back the target.
+    """State what a parameter, or every parameter of a module, is; returns the target.
 
-    role: one of ROLES; layout: one of views.LAYOUTS. The mark stays with the tensor, but not with
-    a copy of it. Raises ValueError where either does not exist or does not fit the tensor.
+    role: one of ROLES; layout: one of views.LAYOUTS. The mark stays with the tensor, but not with a
+    copy of it. Raises ValueError if either does not exist or does not fit the tensor.
     """
     tensors = {"": target} if isinstance(target, Tensor) else dict(target.named_parameters())
     for name, tensor in tensors.items():
@@ -83,7 +85,7 @@ def mark(target: Marked, role: str | None = None, layout: str | None = None) -> 
 
 
 def check(what: str, said: Mark, tensor: Tensor) -> None:
-    """Raises ValueError, which begins with `what`, for a role or layout that cannot be."""
+    """Raise ValueError, whose text begins with `what`, for an impossible role or layout."""
     if said == (None, None):
         raise ValueError(f"{what}: must say a role ({', '.join(ROLES)}), a layout, or both")
     for key, value, accepted in (("role", said.role, ROLES), ("layout", said.layout, LAYOUTS)):
@@ -102,11 +104,11 @@ def describe(
 ) -> list[Parameter]:
     """Every trainable parameter once, in the order of model.named_parameters().
 
-    forward: a call of the model on the smallest input, by which it is probed; models of
-    transformers, and others that take input_ids, need none.
-    patterns: shell-style pattern on names -> role or {role, layout}; of several that match, the
-    last wins. A pattern precedes a mark, and a mark precedes recognition.
-    Raises ValueError for a pattern that matches nothing or says what cannot be.
+    forward: a call of the model on the smallest input, which probes it; transformers models, and
+    others that take input_ids, need none.
+    patterns: shell-style pattern on names -> role or {role, layout}; if several match, the last
+    wins. A pattern overrides a mark, and a mark overrides recognition.
+    Raises ValueError for a pattern that matches nothing or asks for the impossible.
     """
     inner = unwrapped(model)
     where, seen = places(model), _look(inner, forward)
@@ -141,7 +143,7 @@ def _parameter(name: str, tensor: Tensor, reading: Reading, fact: Fact | None) -
 
 
 def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
-    """What the probe sees: nothing, or the beginning, of a model that cannot be run."""
+    """What the probe sees; nothing, or only the beginning, if the model cannot be run."""
     try:
         forward = forward or smallest_input(model)
         seen = probe(model, forward) if forward is not None else Seen()
@@ -167,7 +169,7 @@ def _look(model: nn.Module, forward: Callable[[], Any] | None) -> Seen:
 def _said(
     trainable: Mapping[str, Tensor], patterns: Mapping[str, Any]
 ) -> dict[str, tuple[Mark, str]]:
-    """By name what patterns and marks say: (Mark, "pattern ..." or "marked")."""
+    """By name, what patterns and marks say: (Mark, "pattern ..." or "marked")."""
     said = {n: (getattr(p, MARK), "marked") for n, p in trainable.items() if hasattr(p, MARK)}
     for pattern, value in patterns.items():
         what = f"structure={{{pattern}: {value}}}"
@@ -188,10 +190,10 @@ def _said(
 
 
 def _told(reading: Reading, told: Mark, origin: str, tensor: Tensor) -> Reading:
-    """The reading that a mark makes of a recognised one."""
+    """A recognised reading after a mark has changed it."""
     role = told.role or reading.role
     if told.role is None and reading.reason == NO_STRUCTURE:
-        role = "vector" if told.layout in VECTORS else "hidden"  # whoever says a layout says matrix
+        role = "vector" if told.layout in VECTORS else "hidden"  # a stated layout implies a matrix
     layout = told.layout
     if layout is None:
         kept = role == reading.role or (

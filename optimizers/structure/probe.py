@@ -1,11 +1,11 @@
-"""What does each weight do? Read off one forward pass, not off names.
+"""Reads what each weight does from one forward pass, not from names.
 
-The outputs of every linear map are replaced by numbers, each output by one of its own. Whatever
-the model does to them on the way (split, reshape, transpose, interleave) can then be read off the
-q, k and v that attention receives, be it `scaled_dot_product_attention` or products with a softmax
-between them. Rotary embeddings leave the first position as it is; normalisations, activations and
-scales are made to pass their input on. Products also show how a weight is stored: whether (in,
-out) or (out, in).
+The probe replaces the outputs of every linear map by numbers, a different one for each output.
+Attention receives them as q, k and v, whether it is `scaled_dot_product_attention` or products with
+a softmax in between. There the numbers show what the model did on the way (split, reshape,
+transpose, interleave). Rotary embeddings leave the first position unchanged; normalisations,
+activations and scales are made to return their input. Products also show how a weight is stored:
+(in, out) or (out, in).
 """
 
 import re
@@ -20,34 +20,34 @@ from optimizers.structure.seen import Seen
 from optimizers.structure.traces import untouched
 from optimizers.structure.watch import Watch
 
-NORM = re.compile("Norm(?!ed|Linear|Conv)")  # in the name of a module that normalises
+NORM = re.compile("Norm(?!ed|Linear|Conv)")  # in the name of a normalisation module
 MAPS = (nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd)
 
 
 def probe(model: nn.Module, forward: Callable[[], Any]) -> Seen:
-    """Run `forward` and read what it does, up to an error (in `error`) where it raises one.
+    """Run `forward` and read what it does; after an error, up to that error (in `error`).
 
-    It leaves no trace, neither in the model nor in the random state.
+    It leaves the model and the random state unchanged.
     """
     with untouched(model) as kept:
         watch = Watch(model, kept)
         model.eval()
         for module in model.modules():
             if isinstance(getattr(module, "attention_scaling", 0), float):
-                vars(module)["attention_scaling"] = 1.0  # of YaRN's rotation, arXiv 2309.00071
+                vars(module)["attention_scaling"] = 1.0  # YaRN's rotation, arXiv 2309.00071
         eager = torch.compiler.set_stance("force_eager")
         try:
             with torch.no_grad(), _norms_pass_on(model), eager, watch:
                 output = forward()
             watch.given_by_model(output)
-        except Exception as error:  # a model may raise anything; what was seen before is true
+        except Exception as error:  # a model may raise anything; what was seen before stays valid
             watch.seen.error = error
     return watch.seen
 
 
 @contextmanager
 def _norms_pass_on(model: nn.Module) -> Iterator[None]:
-    """Inside, every normalisation gives back what it got."""
+    """Inside, every normalisation returns its input."""
 
     def what_it_got(module, args, kwargs, output):
         given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
@@ -67,5 +67,5 @@ def _norms_pass_on(model: nn.Module) -> Iterator[None]:
 
 
 def normalises(module: nn.Module) -> bool:
-    """Whether a module is called a normalisation and is no linear map or table."""
+    """Whether a module's name says normalisation and it is no linear map or table."""
     return bool(NORM.search(type(module).__name__)) and not isinstance(module, MAPS)

@@ -1,4 +1,4 @@
-"""Which calls of torch are matrix products, and of what: for the probe that watches them."""
+"""Which calls of torch are matrix products, and their factors, for the probe."""
 
 from collections.abc import Callable
 from math import prod
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# torch's builtins have no signature to bind: their parameters by position.
+# torch's builtins have no signature to bind, so this lists their parameters by position.
 FACTORS = {
     F.linear: ("input", "weight"),
     torch.matmul: ("input", "other"),
@@ -29,12 +29,12 @@ SUMMANDS = {
 
 
 def bound(names: tuple[str, ...], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
-    """The arguments of these names, given by position or by keyword; None where left out."""
+    """The arguments with these names, passed by position or keyword; None for omitted ones."""
     return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
 
 
 def factors(function: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tensor] | None:
-    """The (..., n, k) and (..., k, m) that a call multiplies; None where it is no such product."""
+    """The (..., n, k) and (..., k, m) that a call multiplies; None if it is no such product."""
     if function in FACTORS:
         left, right = bound(FACTORS[function], args, kwargs)
     elif function in SUMMANDS:  # torch.addmm: transformers' Conv1D
@@ -49,7 +49,7 @@ def factors(function: Callable, args: tuple, kwargs: dict) -> tuple[Tensor, Tens
 
 
 def einsum_operands(args: tuple, kwargs: dict) -> tuple[str, Tensor, Tensor] | None:
-    """The equation and the two tensors of an einsum of two, a parameter as the second."""
+    """The equation and the two tensors of an einsum of two, with a parameter second."""
     equation, *tensors = args or (kwargs.get("equation"),)
     if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
         tensors = list(tensors[0])
@@ -64,10 +64,10 @@ def einsum_operands(args: tuple, kwargs: dict) -> tuple[str, Tensor, Tensor] | N
 
 
 def einsum_as_product(equation: str, left: Tensor, right: Tensor):
-    """An einsum of two tensors as (left, right, back), with `back` from their product to its own
-    order of dimensions; None where it is more than one batched matrix product.
+    """An einsum of two tensors as (left, right, back); `back` maps their product to the einsum's
+    order of dimensions. None if it is more than one batched matrix product.
 
-    Several summed dimensions, or several that only the right has, are folded into one.
+    Several summed dimensions, or several that only the right tensor has, are folded into one.
     """
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     a, _, b = inputs.partition(",")
@@ -85,7 +85,7 @@ def einsum_as_product(equation: str, left: Tensor, right: Tensor):
     inner = right.shape[len(shared) : -len(own)]
     try:
         right = right.view(*right.shape[: len(shared)], prod(inner), prod(own))
-    except RuntimeError:  # its dimensions do not lie in memory as one: the outermost is a batch
+    except RuntimeError:  # dimensions not contiguous as one: make the outermost a batch
         b = "".join((*shared, *summed, *columns))
         return _batched(a, b, output, left, right)
     left = left.permute([a.index(i) for i in (*shared, *rows, *summed)]).flatten(-len(summed))
@@ -99,7 +99,7 @@ def einsum_as_product(equation: str, left: Tensor, right: Tensor):
 
 
 def _batched(a: str, b: str, output: str, left: Tensor, right: Tensor):
-    """The same with one more dimension as a batch, the outermost in the right's memory."""
+    """The same with one more batch dimension, the outermost in the right tensor's memory."""
     own = [i for i in range(len(b)) if not (b[i] in a and b[i] in output)]
     outermost = max(own, key=lambda i: right.stride(i))
     name, size = b[outermost], right.shape[outermost]
@@ -113,7 +113,7 @@ def _batched(a: str, b: str, output: str, left: Tensor, right: Tensor):
 
 
 def _with_ellipsis(a: str, b: str, output: str, left: Tensor, right: Tensor):
-    """The same where the left has dimensions of no name, as of a batch: "...d,de->...e"."""
+    """The same if the left tensor has unnamed dimensions, as of a batch: "...d,de->...e"."""
     named = {*a, *b, *output} - {"."}
     free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in named]
     count = left.ndim - len(a.replace("...", ""))

@@ -1,4 +1,4 @@
-"""Which matrices the parameters of a role are read as, attention's by what `qkv` says."""
+"""The matrices that the parameters of a role are read as; for attention `qkv` decides."""
 
 from itertools import groupby
 from typing import Any
@@ -11,8 +11,8 @@ QKV_MODES = ("fused", "split", "per_head", "head_groups")
 
 
 def build_views(members: list[Parameter], qkv: dict[str, Any] | None) -> list[View]:
-    """The matrices of one role: attention projections as `qkv` says, all else whole (experts and
-    groups of a convolution: one matrix each).
+    """The matrices of one role: attention projections as `qkv` says, all others whole (one matrix
+    per expert and per group of a convolution).
 
     qkv: {name: fused | split | per_head | head_groups, output: whole | per_head, gate_up: whole |
     split} and, for head_groups, heads_per_group. Without it every tensor is one matrix.
@@ -50,7 +50,7 @@ def _columns(p: Parameter) -> int:
 
 
 def _halves(number: int, p: Parameter) -> View:
-    """A gate and what it multiplies, each a matrix (of every expert)."""
+    """A gate and what it multiplies, as one matrix each (for every expert)."""
     axis = 1 if p.layout in SIDE_BY_SIDE else 0
     count = p.tensor.shape[0] if p.layout.startswith("batch") else 1
     size = matrix_shape(p.tensor.shape, p.layout)[axis] // count
@@ -60,7 +60,7 @@ def _halves(number: int, p: Parameter) -> View:
 
 
 def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, Any]) -> list[View]:
-    """The Q, K, V rows of one attention, which lie in one tensor or in several."""
+    """The Q, K and V rows of one attention, which are in one tensor or in several."""
     mode = qkv["name"]
     rows = sorted(
         (PARTS.index(part), head, number, start, stop)
@@ -78,7 +78,7 @@ def attention_views(members: list[Parameter], same: list[int], qkv: dict[str, An
         raise ValueError(f"qkv={mode}: must be one of {', '.join(QKV_MODES)}")
     blocks = [_merged([list(row[2:]) for row in group]) for _, group in groupby(rows, keys[mode])]
     if all(len({piece[0] for piece in block}) == 1 for block in blocks):
-        # Nothing is joined: one view a tensor, so that the table shows each by itself.
+        # Nothing is joined: one view per tensor, so that the table shows each of them.
         return [
             View(
                 members=[number],
@@ -105,7 +105,7 @@ def _group_size(p: Parameter, rows: list[tuple], qkv: dict[str, Any]) -> int:
 
 
 def _merged(pieces: list[list[int]]) -> list[list[int]]:
-    """Neighbouring pieces of one tensor put together."""
+    """Merge neighbouring pieces of one tensor."""
     merged: list[list[int]] = []
     for member, start, stop in pieces:
         if merged and merged[-1][0] == member and merged[-1][2] == start:

@@ -1,5 +1,5 @@
-"""The role and the layout of a parameter: by the module that owns it, by what the model says of
-itself, by how the forward pass used it, and only then by its name."""
+"""The role and layout of a parameter. In order of precedence they come from the module that owns
+it, from what the model says of itself, from the forward pass, and from its name."""
 
 import re
 from typing import NamedTuple
@@ -14,25 +14,24 @@ from optimizers.views import as_stored
 
 NO_STRUCTURE = "no structure found"
 
-# Bare parameters, and embeddings other than of tokens, are told by whole words of their names.
+# Words in the names of bare parameters, and of embeddings other than tokens', that tell their role.
 POSITION_WORDS = re.compile(
     r"(^|[._])(abs_|absolute_|rel_|relative_)?(pos|position|positions|positional|posemb|relative)"
     r"([._]|$)|(^|[._])(wpe|reg|register|registers|(cls|class|mask|reg|dist|distillation)_token)"
     r"s?([._]|$)"
 )
-ADAPTER = re.compile(r"lora_(embedding_)?([AB])\b")  # as in PEFT; B A is added to a frozen weight
-# What torch's weight_norm and spectral_norm call the weight they make the module's own of.
+ADAPTER = re.compile(r"lora_(embedding_)?([AB])\b")  # PEFT's names; B A is added to a frozen weight
+# The parameters from which torch's weight_norm and spectral_norm compute a module's weight.
 WEIGHT = ("weight", "weight_v", "weight_orig")
 
-# Layouts of weights of more than two dimensions that a product reads as one matrix.
+# Layouts of weights with more than two dimensions that a product reads as one matrix.
 FOLDED = {"kernel": "(out, *in)", "kernel_transposed": "(in, *out)", "table": "(*in, out)"}
 
 Place = tuple[str, nn.Module, str]  # a module's name, the module, the parameter's attribute
 
 
 class Reading(NamedTuple):
-    """groups: maps of their own in one tensor (of a convolution, of experts), axis: 1 where they
-    lie side by side."""
+    """groups: separate maps in one tensor (of a convolution, of experts); axis: 1 if side by side."""
 
     role: str
     layout: str
@@ -42,8 +41,8 @@ class Reading(NamedTuple):
 
 
 def places(model: nn.Module) -> dict[int, list[Place]]:
-    """Of each tensor (its id) all places it is used in; a parametrized one is used in the module
-    whose weight is made of it."""
+    """For each tensor (its id) all places that use it. The place of a parametrized one is the
+    module whose weight is computed from it."""
     found: dict[int, list[Place]] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for module_name, module in modules.items():
@@ -59,7 +58,7 @@ def places(model: nn.Module) -> dict[int, list[Place]]:
 
 
 def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Reading:
-    """What a parameter is, from the places it is used in and from what the forward pass showed."""
+    """What a parameter is, from the places that use it and from what the forward pass showed."""
     module_name, module, attribute = where[0]
     kind = type(module).__name__
     layouts = seen.layouts.get(id(tensor), set())
@@ -77,7 +76,7 @@ def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Rea
             return Reading("head", "matrix", f"Linear {ends.heads[id(tensor)]}")
         if type(module).forward is not nn.Linear.forward and id(tensor) in seen.parts:
             reading = _parts(module, f"{attribute} of {kind}", tensor, seen)
-            if reading.groups > 1 and not layouts:  # a block diagonal
+            if reading.groups > 1 and not layouts:  # block diagonal
                 return reading
         return Reading("hidden", "matrix", "Linear, stored (out, in)")
     if kind == "Conv1D" and hasattr(module, "nf"):
@@ -97,12 +96,12 @@ def recognise(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> Rea
 
 
 def _is_gain(ends: Ends, tensor: Tensor, layouts: set[str]) -> bool:
-    """Whether a parameter of a normalisation is one: no product reads it, and it is no end."""
+    """Whether a normalisation's parameter is a gain: no product reads it, and it is no end."""
     return not layouts and id(tensor) not in ends.heads and id(tensor) not in ends.tables
 
 
 def _embeds(ends: Ends, where: list[Place], tensor: Tensor, seen: Seen) -> bool:
-    """Whether entries of it are looked up: by its module's type, the model's word, the probe."""
+    """Whether its entries are looked up, by its module's type, the model's answer or the probe."""
     if any(isinstance(module, EMBEDDINGS) and name in WEIGHT for _, module, name in where):
         return True
     _, module, attribute = where[0]
@@ -132,8 +131,8 @@ def _embedding(ends: Ends, where: list[Place], tensor: Tensor) -> Reading:
 
 
 def _kernel(module: nn.modules.conv._ConvNd, tensor: Tensor) -> Reading:
-    """A convolution is a map from a patch, (in * kernel), to (out); a transposed one is a map from
-    (in) to a patch, (out * kernel), as where its stride is its size. Groups do not mix."""
+    """A convolution maps a patch, (in * kernel), to (out). A transposed one maps (in) to a patch,
+    (out * kernel), as it does if its stride is its size. Groups do not mix."""
     kind, groups = type(module).__name__, module.groups
     layout = as_stored(tensor, "kernel_transposed" if module.transposed else "kernel")
     patch = "kernel * {}" if layout.startswith("channels_last") else "{} * kernel"
@@ -147,7 +146,7 @@ def _kernel(module: nn.modules.conv._ConvNd, tensor: Tensor) -> Reading:
 
 
 def _bare(place: Place, tensor: Tensor, seen: Seen) -> Reading:
-    """A parameter that no module type speaks for: by the products that read it."""
+    """A parameter without a telling module type, recognised by the products that read it."""
     _, module, attribute = place
     what = f"{attribute} of {type(module).__name__}"
     layouts, source = seen.layouts.get(id(tensor), set()), "read by probing"
@@ -175,10 +174,10 @@ def _bare(place: Place, tensor: Tensor, seen: Seen) -> Reading:
 
 
 def _parts(module: nn.Module, what: str, tensor: Tensor, seen: Seen) -> Reading:
-    """A matrix that products read in parts: equal ones, each by itself, are maps of their own.
+    """A matrix that products read in parts: equal parts, each read alone, are separate maps.
 
-    Parts of the inputs may be added up and so make one map; they count as maps only where another
-    weight of the module is stored as that many (experts).
+    Parts of the inputs may be summed and so form one map; they count as separate maps only if
+    another weight of the module is stored as that many (experts).
     """
     parts = seen.parts[id(tensor)]
     layout, cut, _, _ = next(iter(parts))
@@ -199,7 +198,7 @@ def _parts(module: nn.Module, what: str, tensor: Tensor, seen: Seen) -> Reading:
 
 
 def _count(tensor: Tensor, seen: Seen) -> int | None:
-    """How many equal parts a tensor is read in, each by itself; None where it is not."""
+    """The number of equal parts that a tensor is read in, each alone; None otherwise."""
     parts = seen.parts.get(id(tensor), set())
     sizes = {(cut, size) for _, cut, _, size in parts}
     if len(parts) < 2 or len(sizes) > 1:

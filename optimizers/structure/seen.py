@@ -1,13 +1,13 @@
-"""What the probe saw: plain data, by the ids of weights."""
+"""What the probe saw, as plain data, by the ids of weights."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(eq=False)
 class Attention:
-    """One call of attention: by weight (its id) the rows of each (part, head) it gives.
+    """One call of attention: by weight (its id), the rows of each (part, head) that it provides.
 
-    outputs: by weight the columns of each head, for the linear map that follows.
+    outputs: by weight, the columns of each head, for the linear map that follows.
     """
 
     rows: dict[int, dict[tuple[str, int], list[int]]] = field(default_factory=dict)
@@ -18,12 +18,11 @@ class Attention:
 class Seen:
     """What a forward pass showed, by the ids of weights.
 
-    layouts: names of views.LAYOUTS, how products read it whole, both where it was in two ways;
-    parts: where products read a part, (layout, dimension that is cut, first, length);
-    gated: the rows of an activated half and of the one it multiplies;
-    tables: where entries were looked up; outputs: whose rows are what the model gives;
-    used: what any call of torch took;
-    error: what ended the pass before its end.
+    layouts: names of views.LAYOUTS in which products read the whole weight; more than one is
+    possible; parts: the parts that products read, as (layout, cut dimension, first, length); gated:
+    the rows of an activated half and of the half that it multiplies; tables: weights with entries
+    looked up; outputs: weights whose rows are the model's output; used: weights that any call of
+    torch took; error: the error that ended the pass early.
     """
 
     attentions: list[Attention] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A model that ran and is afterwards as it was, whatever its forward pass does to it."""
+"""Restores a model after a forward pass, whatever the pass changes in it."""
 
 import random
 import sys
@@ -14,10 +14,10 @@ CONTAINERS = (dict, OrderedDict, list, set)
 
 
 class Kept:
-    """What a model holds: every attribute of its modules, and what is written in its tensors.
+    """A model's contents: all attributes of its modules and the values of its tensors.
 
-    Buffers and plain tensors are copied at once, a parameter when something is about to write in
-    it, since it may be large.
+    Buffers and plain tensors are copied at once. A parameter may be large, so it is copied only
+    when something is about to write to it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,7 +38,7 @@ class Kept:
             self.by_storage.setdefault(p.untyped_storage().data_ptr(), []).append(p)
 
     def before(self, function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
-        """To be told of every call of torch: copies what a call may write in."""
+        """Called before every call of torch: copies what that call may write to."""
         name = getattr(function, "__name__", "")
         inplace = name == "__setitem__" or name.startswith("__i") or name.endswith("_")
         target = kwargs.get("out", args[0] if args and inplace else None)
@@ -62,7 +62,7 @@ class Kept:
                 p.data = data
         with torch.no_grad():
             for tensor, copy in self.copies.values():
-                if not torch.equal(tensor, copy):  # a graph may hold what was not written in
+                if not torch.equal(tensor, copy):  # a needless write may break a graph
                     tensor.detach().copy_(copy)
 
 
@@ -72,7 +72,7 @@ def _values(container: Any) -> list[Any]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[Kept]:
-    """Inside, the model may do what it likes; afterwards it and all random states are as before."""
+    """Inside, the model may change anything; afterwards it and all random states are restored."""
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     numpy = sys.modules.get("numpy")
     states = random.getstate(), numpy.random.get_state() if numpy else None

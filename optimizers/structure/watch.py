@@ -1,4 +1,4 @@
-"""Watches one forward pass: numbers what linear maps give, and reads what attention takes."""
+"""Watches one forward pass: numbers the outputs of linear maps, reads the inputs of attention."""
 
 import inspect
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from optimizers.structure.weights import Weights
 
 
 class Scores(NamedTuple):
-    """q and k of a product, carried by everything that is made of it, until its v."""
+    """q and k of a product; every tensor computed from it carries them until the product with v."""
 
     q: Heads
     k: Heads
@@ -26,7 +26,7 @@ class Scores(NamedTuple):
 
 
 class Watch(TorchFunctionMode):
-    """Numbers what linear maps give and reads what attention takes."""
+    """Numbers the outputs of linear maps and reads the inputs of attention."""
 
     def __init__(self, model: nn.Module, kept: Kept) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Watch(TorchFunctionMode):
         return result
 
     def _instead(self, function: Callable, args: tuple, kwargs: dict) -> Tensor | None:
-        """What stands for the result of a call; None where that is computed."""
+        """The replacement for the result of a call; None to compute the result."""
         if function is F.scaled_dot_product_attention:
             given = bound(("query", "key", "value"), args, kwargs)
             parts = dict(zip("qkv", map(self.numbers.heads_in, given), strict=True))
@@ -87,7 +87,7 @@ class Watch(TorchFunctionMode):
         return None
 
     def given_by_model(self, output: Any) -> None:
-        """Which weights' rows are what the model gave."""
+        """Note the weights whose rows are the model's output."""
         inside = {weight for call in self.seen.attentions for weight in call.rows}
         inside |= {w for w, layouts in self.seen.layouts.items() if "batch" in str(layouts)}
         for tensor in calls.logits_of(output):
@@ -103,7 +103,7 @@ class Watch(TorchFunctionMode):
     def _product(
         self, left: Tensor, right: Tensor, compute: Callable[[], Tensor], scores: Scores | None
     ) -> Tensor:
-        """What stands for left @ right: numbers where a weight is in it, or attention's heads."""
+        """The replacement for left @ right: numbers if one is a weight, or attention's heads."""
         piece = self.weights.piece(right)
         if piece is None:
             other = self.weights.piece(left.mT)  # weight @ x
@@ -120,7 +120,7 @@ class Watch(TorchFunctionMode):
         shape = (*left.shape[:-1], right.shape[-1])
         result = left.new_empty(shape) if right.ndim == 2 else compute()
         numbers = self.numbers.of_rows(weight, piece.rows)
-        if len(piece.rows) > result.shape[-1]:  # each of a batch has its own
+        if len(piece.rows) > result.shape[-1]:  # each entry of a batch has its own rows
             numbers = numbers.view(-1, 1, result.shape[-1])
         return numbers.to(result.device).expand(result.shape).clone()
 
@@ -139,7 +139,7 @@ class Watch(TorchFunctionMode):
     # attention --------------------------------------------------------------------------------
 
     def _attended(self, result: Tensor, parts: dict[str, Heads | None]) -> Tensor:
-        """Note a call of attention; gives a number of its own for each head of its result."""
+        """Note a call of attention; returns a result with a different number for each head."""
         call = Attention()
         for part, heads in parts.items():
             for head, sources in enumerate(heads.sources if heads else []):
@@ -157,7 +157,7 @@ class Watch(TorchFunctionMode):
     def _attention_by_hand(
         self, left: Tensor, right: Tensor, result: Tensor, scores: Scores | None
     ) -> Tensor:
-        """q kᵀ, then a softmax, then its product with v."""
+        """Attention written out: q kᵀ, then a softmax, then the product with v."""
         if scores is not None and scores.softmax:
             v = self.numbers.heads_in(right)
             return self._attended(result, {"q": scores.q, "k": scores.k, "v": v})
@@ -168,17 +168,17 @@ class Watch(TorchFunctionMode):
         return result
 
     def _output(self, x: Tensor, weight: int) -> None:
-        """Whether a linear map's input comes straight from attention, and from which heads."""
+        """Note if a linear map's input comes straight from attention, and from which heads."""
         found = self.numbers.is_head(x) and self.numbers.head_of(x.reshape(-1, x.shape[-1])[0])
         if not found:
             return
         columns: dict[tuple[int, int], list[int]] = {}
-        for column, (call, head) in enumerate(found):  # some call once for each head
+        for column, (call, head) in enumerate(found):  # some models call attention once per head
             columns.setdefault((id(call), head), []).append(column)
         found[0][0].outputs[weight] = dict(enumerate(columns.values()))
 
     def _torch_attention(self, args: tuple, kwargs: dict) -> None:
-        """torch's own attention states its layout: q, k, v in thirds of in_proj_weight."""
+        """torch's own attention has a known layout: q, k, v are thirds of in_proj_weight."""
         given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
         width, heads, output = (
             given[name] for name in ("embed_dim_to_check", "num_heads", "out_proj_weight")
@@ -201,7 +201,7 @@ class Watch(TorchFunctionMode):
     # gates ------------------------------------------------------------------------------------
 
     def _elementwise(self, function: Callable, args: tuple, kwargs: dict) -> Tensor | None:
-        """Numbers go through activations and scales unchanged, and gates are noted."""
+        """Pass numbers through activations and scales unchanged, and note gates."""
         known = [x for x in calls.tensors_in(args, kwargs) if self._is_known(x)]
         others = [x for x in (*args, *kwargs.values()) if not any(x is y for y in known)]
         if function in calls.GATES:
@@ -220,7 +220,7 @@ class Watch(TorchFunctionMode):
         return self.numbers.is_row(x) or self.numbers.is_head(x)
 
     def _gated(self, gate: Tensor, other: Tensor) -> Tensor | None:
-        """An activated map times an attention's result, times its other half, or times itself."""
+        """An activated map times an attention's result, times its other half or times itself."""
         if self.numbers.is_head(other):
             heads = self.numbers.head_of(other[0])
             rows = self.numbers.rows(gate.expand_as(other)[0])

@@ -1,4 +1,4 @@
-"""Which part of which weight a factor of a product shows, by the storage it lies in."""
+"""Which part of which weight a factor of a product shows, by its storage."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class Piece(NamedTuple):
-    """What a factor (..., in, out) shows of a weight.
+    """The part of a weight that a factor (..., in, out) shows.
 
-    rows: of the map, in the order of the factor's outputs, where all its inputs are shown; parts:
-    the (dimension, first, length) that are shown, empty for the whole weight.
+    rows: rows of the map, in the order of the factor's outputs, if all inputs are shown; parts: the
+    (dimension, first, length) that are shown, empty for the whole weight.
     """
 
     weight: Tensor
@@ -19,7 +19,7 @@ class Piece(NamedTuple):
 
 
 class Weights:
-    """The parameters of a model that may be matrices, by their storage."""
+    """The parameters of a model that may be matrices, indexed by their storage."""
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: dict[int, list[Tensor]] = {}
@@ -48,7 +48,7 @@ class Weights:
 
 
 def _flat(weight: Tensor, factor: Tensor) -> Piece | None:
-    """A weight of three dimensions, neighbouring ones folded into one (that of all heads)."""
+    """A weight of three dimensions with two neighbours folded into one (that of all heads)."""
     if weight.ndim != 3 or factor.ndim != 2 or not weight.is_contiguous():
         return None
     forms = (
@@ -81,7 +81,7 @@ def _piece(weight: Tensor, factor: Tensor, layout: str, offset: int) -> Piece | 
     if sizes != (wide, deep) and weight.ndim == 2:
         cut = 0 if sizes[0] != wide else 1
         if sizes[1 - cut] != (wide, deep)[1 - cut]:
-            return None  # a block of it
+            return None  # only a block of it
         parts = tuple((cut, start[cut], sizes[cut]) for start in starts)
     name = layout if weight.ndim == 2 else layout.replace("matrix", "batch")
     name = "batch_transposed" if name == "transposed" and weight.ndim == 3 else name
@@ -89,7 +89,7 @@ def _piece(weight: Tensor, factor: Tensor, layout: str, offset: int) -> Piece | 
 
 
 def _start(weight: Tensor, offset: int) -> tuple[int, int]:
-    """The row and column of the storage's entry."""
+    """The row and column of an entry of the storage."""
     if weight.ndim == 3 and weight.stride(0):
         offset %= weight.stride(0)
     first, second = weight.stride()[-2:]
