@@ -31,7 +31,7 @@ Place = tuple[str, nn.Module, str]  # a module's name, the module, the parameter
 
 
 class Reading(NamedTuple):
-    """groups: separate maps in one tensor (of a convolution, of experts); axis: 1 if side by side."""
+    """groups: separate maps in one tensor (convolutions, experts); axis: 1 if side by side."""
 
     role: str
     layout: str
