@@ -1,4 +1,4 @@
-"""All records of results/: read, checked, and told apart by the experiment they belong to."""
+"""All records of results/: reads and checks them, and assigns them to their experiments."""
 
 import statistics
 from collections import Counter
@@ -13,7 +13,7 @@ from bench.settings.schema import Settings
 
 
 class Setup(NamedTuple):
-    """What runs have to share to be compared: precision, type of device, mathematics."""
+    """What runs must share to be comparable: precision, type of device, mathematics."""
 
     precision: str | None
     device: str | None
@@ -29,12 +29,12 @@ def setup(record: dict[str, Any]) -> Setup:
 
 
 def planned(settings: Settings) -> Setup:
-    """What the record of a run with these settings will have."""
+    """The setup that the record of a run with these settings will have."""
     return Setup(settings.train.precision, settings.train.device, mathematics.MATHEMATICS)
 
 
 class Run(NamedTuple):
-    """One record as a part of one experiment; a record can be a part of several."""
+    """One record as a part of one experiment; a record can be part of several experiments."""
 
     experiment: str | None
     stage: str | None
@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Archive:
-    """runs: of whole records; left_out: files that are none, each with the reason."""
+    """runs: those of complete records; left_out: other files, each with the reason."""
 
     runs: list[Run]
     left_out: list[tuple[Path, str]]
@@ -54,7 +54,7 @@ class Archive:
     def of(
         self, experiment: str, stage: str | None = None, condition: str | None = None
     ) -> list[Run]:
-        """The runs of an experiment, of one stage and under one condition where named."""
+        """The runs of an experiment; only those of one stage and one condition, if given."""
         return [
             run
             for run in self.runs
@@ -65,10 +65,10 @@ class Archive:
 
 
 def read(results: Path, published: bool = False) -> Archive:
-    """The records in records/, and unless only published ones are asked for those in runs/.
+    """The records in records/ and, unless published=True, those in runs/.
 
-    A cell that is in both counts once for each part of an experiment, as published. Files that
-    are broken, not whole, there twice, or no record of this suite are left out and listed.
+    A cell in both counts once for each part of an experiment, as published. Files that are broken,
+    incomplete, duplicates, or no record of this suite are left out and listed.
     """
     there = sorted((results / "records").glob("*/*.json"))
     if not published:
@@ -93,12 +93,12 @@ def read(results: Path, published: bool = False) -> Archive:
 
 
 def load(file: Path) -> dict[str, Any] | str:
-    """The record of a run that has ended, or why the file is none."""
+    """The record of a run that has ended, or why the file holds none."""
     return shape.read(file, layouts.record)
 
 
 def ended(folder: Path) -> dict[str, Any] | str:
-    """The record of a run folder whose run has ended, or why there is none: "" without a file."""
+    """The record of a folder whose run has ended, or why there is none: "" without a file."""
     file = folder / "record.json"
     one = load(file) if file.exists() else ""
     if isinstance(one, dict) and one["cell"] != folder.name:
@@ -107,9 +107,9 @@ def ended(folder: Path) -> dict[str, Any] | str:
 
 
 def _parts(one: dict[str, Any], file: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """The parts of experiments that a record is: published ones say so, a run's folder knows.
-
-    Also why what the folder knows cannot be used; the record then says it, too.
+    """The experiment parts that a record belongs to: published records state them; for others the
+    run's folder does. Also why the folder's information cannot be used; the record's own then
+    counts.
     """
     beside = file.with_name("part_of.json")
     if one.get("part_of") or not beside.exists():
@@ -119,7 +119,7 @@ def _parts(one: dict[str, Any], file: Path) -> tuple[list[dict[str, Any]], str |
 
 
 def by_arm(runs: Iterable[Run]) -> dict[str | None, list[Run]]:
-    """Runs by arm, in order of seed and rate; None: a run that is no part of an experiment."""
+    """Runs by arm, ordered by seed and rate; None: runs that are part of no experiment."""
     found: dict[str | None, list[Run]] = {}
     for run in sorted(runs, key=lambda r: (r.record["seed"], r.record["lr_scale"])):
         found.setdefault(run.arm, []).append(run)
@@ -127,11 +127,11 @@ def by_arm(runs: Iterable[Run]) -> dict[str | None, list[Run]]:
 
 
 def alike(runs: list[Run], like: Setup | None = None) -> tuple[list[Run], list[str]]:
-    """The runs that may be compared with each other, and in words what is left out.
+    """The runs that may be compared with each other, and text on what is left out.
 
-    like: the setup that they have to have; by default that of most of them, of equally many the
-    latest mathematics. Within an arm the dtype of the orthogonalization has to be one, too: it is
-    what `orthogonalizer.dtype=auto` made of the machine.
+    like: the setup that they must have; the default is the setup of most runs, or in a tie the one
+    with the latest mathematics. Within an arm the dtype of the orthogonalization must be the same,
+    too: `orthogonalizer.dtype=auto` chooses it by the machine.
     """
     counts = Counter(setup(run.record) for run in runs)
     if not counts:
@@ -158,14 +158,14 @@ def alike(runs: list[Run], like: Setup | None = None) -> tuple[list[Run], list[s
 
 
 def orthogonalized_in(record: dict[str, Any]) -> str | None:
-    """The dtype of Muon's iteration; None for an optimizer without one of ours."""
+    """The dtype of Muon's iteration; None for an optimizer without our iteration."""
     rules = (record["config"].get("optimizer") or {}).get("roles") or {}
     found = (rule.get("orthogonalizer") for rule in rules.values())
     return next((block.get("dtype") for block in found if block), None)
 
 
 def relative_times(runs: Iterable[Run]) -> dict[str | None, float]:
-    """The time of an arm's step in AdamW's, by arm: the median over runs of 1 + overhead."""
+    """Step time relative to AdamW's, by arm: the median over runs of 1 + overhead."""
     return {
         arm: statistics.median(measured)
         for arm, own in by_arm(runs).items()

@@ -1,4 +1,4 @@
-"""The identity of a run: a readable name and a hash of every setting that can change its result."""
+"""A run's identity: a readable name, and a hash of every setting that can change its result."""
 
 import hashlib
 import json
@@ -14,15 +14,15 @@ from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 
-# What a run leaves behind or how it fails, not what it computes.
+# These settings decide what a run stores or how it fails, not what it computes.
 NOT_IN_CELL = (
     *("train.checkpoint_every", "train.keep_checkpoint"),
     *("train.reference_steps", "train.save_momentum_every"),
     *("optimizer.strict", "parallel.timeout"),
 )
-# What came after the first records, each with the value that says what was done before there was
-# a choice: with it, it is left out, so that the cells of those records keep their names. A setting
-# that is added gets a line here.
+# Settings that are newer than the first records, each with the value that means the old behaviour.
+# That value is left out of the hash, so that the cells of old records keep their names. Each new
+# setting gets a line here.
 LATER = {
     "mathematics": 1,
     "structure": [],
@@ -40,11 +40,11 @@ LATER = {
 
 
 def name(settings: Settings) -> str:
-    """The cell of a run: model, optimizer, qkv, seed, and the hash; its folder bears this name.
+    """The cell of a run: model, optimizer, qkv, seed and hash; its folder has this name.
 
-    Raises UserError where that is no name for a folder.
+    Raises UserError if that cannot name a folder.
     """
-    for group in ("model", "data", "optimizer"):  # qkv has one of few
+    for group in ("model", "data", "optimizer"):  # qkv has only a few fixed names
         refuse_odd_name(f"{group}.name", getattr(settings, group)["name"])
     content = {
         "mathematics": MATHEMATICS,
@@ -65,7 +65,7 @@ def name(settings: Settings) -> str:
 
 
 def refuse_odd_name(setting: str, value: Any) -> None:
-    """Raise UserError for what cannot be part of a file's name, or would lead elsewhere."""
+    """Raise UserError for a value that cannot be part of a file name or changes the folder."""
     if not isinstance(value, str) or not re.fullmatch(r"[\w+-][\w.+-]{0,99}", value):
         shown = "null" if value is None else value
         raise UserError(
@@ -74,19 +74,19 @@ def refuse_odd_name(setting: str, value: Any) -> None:
 
 
 def model_name(settings: Settings) -> str:
-    """The model's name, with its source where it has one."""
+    """The model's name, with its source if it has one."""
     name, source = settings.model["name"], settings.model.get("source")
     return name + "_" + re.sub(r"\W+", "_", Path(source).stem) if source else name
 
 
 def qkv_name(settings: Settings) -> str | None:
-    """How this run treats Q, K and V; None where its optimizer has no use for that."""
+    """How this run treats Q, K and V; None if its optimizer does not use that."""
     rules = settings.optimizer["roles"].values()
     return next((rule["qkv"]["name"] for rule in rules if "qkv" in rule), None)
 
 
 def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
-    """The model block; a local configuration that it names counts by its content."""
+    """The model block; a local configuration in it counts by its content."""
     path = Path(block.get("source") or "").expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not block.get("source") or not file.is_file():
@@ -95,9 +95,10 @@ def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meaning(value: Any, path: str = "") -> Any:
-    """Settings as the hash reads them: equal meanings are written alike.
+    """Settings in the form that is hashed: equal meanings have equal forms.
 
-    1 and 1.0 are one number, a target goes by its name, and what is not part of a cell is left out.
+    1 and 1.0 are one number, a target counts by its name, and settings outside the cell are
+    omitted.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

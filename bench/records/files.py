@@ -1,4 +1,4 @@
-"""Small files: written whole or not at all, read whatever they hold."""
+"""Small files: written completely or not at all, and read safely whatever they contain."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError the path of the file that was written, which the system does not name."""
+    """Give an OSError the path of the written file, which the system does not state."""
     try:
         yield
     except OSError as error:
@@ -19,7 +19,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all. Raises OSError with the path."""
+    """Write the whole file or nothing. Raises OSError with the path."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError, or ValueError where it is none."""
+    """The content of a JSON file. Raises OSError, or ValueError if it is no JSON."""
     try:
         return json.loads(path.read_bytes())
     except RecursionError:

@@ -1,4 +1,4 @@
-"""What the files of results/ look like to their readers, by kind: the keys they use, no others."""
+"""The keys that readers of results/ use, by kind of file; other keys are not checked."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ ENVIRONMENT = mapping(
     {key: nullable(text) for key in ("cpu", "gpu", "torch", "python", "commit", "commit_date")}
     | {"threads": nullable(count), "dirty": nullable(flag)},
 )
-DEVICE = one_of(("cpu", "cuda"))  # `auto` is settled before a record is made
+DEVICE = one_of(("cpu", "cuda"))  # `auto` is resolved before a record is made
 TIMES = mapping({"median": amount, "p10": amount, "p90": amount, "n": count})
 part_of = each(mapping({}, dict.fromkeys((*PART, "study"), nullable(text))))
 
@@ -65,7 +65,7 @@ _MODEL_FLOPS = mapping(
         "utilization": nullable(positive),
     },
 )
-# What no run leaves out, whatever became of it; null is as good as missing.
+# Every run has these, however it ended; null counts as missing.
 _NEEDED = (
     *("cell", "status", "seed", "steps", "model", "optimizer", "lr_scale", "config", "curve"),
     *("environment", "command", "precision", "parameters"),
@@ -108,7 +108,7 @@ _RECORD = mapping(
 
 
 def record(one: Any) -> str | None:
-    """A record of this suite, of a run that has ended."""
+    """A record of this suite, for a run that has ended."""
     if not isinstance(one, dict) or "schema" not in one:
         return "foreign: not a record of this suite"
     if one["schema"] != SCHEMA:
@@ -127,7 +127,7 @@ def record(one: Any) -> str | None:
 
 # a step benchmark: steps/*.json -------------------------------------------------------------------
 
-LEVELS = ("0.05", "0.02", "0.01")  # of overhead, as a step benchmark's units_at has them
+LEVELS = ("0.05", "0.02", "0.01")  # levels of overhead in units_at of a step benchmark
 _AT = mapping(
     {**dict.fromkeys(("units", "low", "high"), nullable(amount)), "measured": flag},
 )
@@ -147,7 +147,7 @@ _MOVED = mapping(
 
 
 def _least(value: Any) -> str | None:
-    """Times, or a median of null where there were none."""
+    """Times, or a null median if there were none."""
     fault = mapping({"median": nullable(amount)})(value)
     return fault or (None if value["median"] is None else TIMES(value))
 
@@ -175,7 +175,7 @@ _GAPS = mapping(
 
 
 def _seen(value: Any) -> str | None:
-    """The gaps, or why there are none."""
+    """The gaps, or the reason why there are none."""
     return None if isinstance(value, dict) and "error" in value else _GAPS(value)
 
 
@@ -211,13 +211,13 @@ _MEASURED = mapping(
 
 
 def _optimizer(value: Any) -> str | None:
-    """What was measured of one, or why that failed."""
+    """The measurements of one optimizer, or why they failed."""
     fault = mapping({"error": nullable(text)})(value)
     return fault or (None if value["error"] else _MEASURED(value))
 
 
 def _hangs_together(one: dict[str, Any]) -> str | None:
-    """What one part of a step benchmark says of another."""
+    """Consistency between the parts of a step benchmark."""
     measured = {k: found for k, found in one["optimizers"].items() if not found["error"]}
     if not measured:
         return ".optimizers: none was measured"
@@ -262,7 +262,7 @@ step: Shape = both(
 
 
 def _interval(check: dict[str, Any]) -> str | None:
-    """Both ends of an interval, or neither; and none around nothing."""
+    """Both ends of an interval or neither; none without a value."""
     ends = [check[key] is None for key in ("value", "low", "high")]
     fits = ends[1] == ends[2] and not (ends[0] and not ends[1])
     return None if fits else ": must have both low and high, or neither"
@@ -289,7 +289,7 @@ checks = mapping(
 # reference lines: lines/*.json --------------------------------------------------------------------
 
 LINES = ("uniform", "unigram", "bigram", "trigram", "4-gram", "softmax regression")
-# What of a run's settings says which data it sees.
+# The settings that determine which data a run sees.
 sees = mapping(
     {
         "seed": count,

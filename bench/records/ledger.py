@@ -1,9 +1,9 @@
-"""results/rules.json: how old every rule is by which results are judged.
+"""results/rules.json: the age of every rule that results are judged by.
 
-A rule is what a claim measures and where the value has to lie, or the declaration of an
-experiment. By the hash of its content the file knows the commit in which that content first
-stood; entries are added, never changed or removed. A result is evidence for a rule that stood
-before it: one that was written with the result at hand could have been made to fit.
+A rule is a claim's measure with the range that its value must lie in, or the declaration of an
+experiment. By the hash of a rule's content, the file lists the commit that introduced that content;
+entries are added, never changed or removed. A result is evidence only for a rule that is older than
+it: a rule written with the result at hand could have been made to fit.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from bench.records import files, origin
 from bench.settings.schema import CONF
 
 FILE = CONF.parent / "results" / "rules.json"
-NOT_A_RULE = ("question", "limits")  # of a study: words for readers
-SHORT = 12  # hex digits of a commit
+NOT_A_RULE = ("question", "limits")  # keys of a study: words for readers
+SHORT = 12  # hex digits of a short commit
 
 Entries = dict[str, dict[str, str]]  # hash: what, name, commit, date
 
 
 class Rule(NamedTuple):
-    """what: claim or study; digest: of a text of the file, None where that is none."""
+    """what: claim or study; digest: hash of a text of the file; None if the text is no rule."""
 
     what: str
     file: Path
@@ -36,18 +36,18 @@ class Rule(NamedTuple):
 
     @property
     def now(self) -> str | None:
-        """The hash of what the file says now."""
+        """The hash of the file's current content."""
         return self.digest(self.file.read_text(encoding="utf-8"))
 
 
 def digest(content: Any) -> str:
-    """The hash of plain values, whatever their layout in a file."""
+    """The hash of plain values, independent of their layout in a file."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def block(text: str) -> dict[str, Any] | None:
-    """What a YAML file says, without interpolation; None where it holds no keys."""
+    """The content of a YAML file, without interpolation; None if it has no keys."""
     try:
         found: Any = OmegaConf.to_container(OmegaConf.create(text))
     except (YAMLError, OmegaConfBaseException):
@@ -59,7 +59,7 @@ def block(text: str) -> dict[str, Any] | None:
 
 
 def study_digest(text: str) -> str | None:
-    """Of an experiment's file, whole: it says what all its runs have in common, too."""
+    """The hash of an experiment's whole file, because it also holds what all its runs share."""
     whole = block(text)
     if whole is None or not isinstance(whole.get("study"), dict):
         return None
@@ -76,7 +76,7 @@ def studies() -> list[Rule]:
 
 
 def of_experiment(name: str | None) -> str | None:
-    """The hash of an experiment's declaration as it stands; None where there is none."""
+    """The hash of an experiment's current declaration; None if there is none."""
     there = name is not None and study(name).file.is_file()
     return study(name).now if name is not None and there else None
 
@@ -85,12 +85,12 @@ def of_experiment(name: str | None) -> str | None:
 
 
 def read(file: Path = FILE) -> Entries:
-    """Raises ValueError where the file is no JSON."""
+    """Raises ValueError if the file is no JSON."""
     return files.read_json(file) if file.exists() else {}
 
 
 def grown(known: Entries, rules: Iterable[Rule]) -> tuple[Entries, list[Path]]:
-    """The entries with those of rules that are new, and the files of rules not committed yet."""
+    """The entries including those of new rules, and the files of rules not committed yet."""
     entries, loose = dict(known), []
     for rule in rules:
         now = rule.now
@@ -105,13 +105,13 @@ def grown(known: Entries, rules: Iterable[Rule]) -> tuple[Entries, list[Path]]:
 
 
 def first(rule: Rule, wanted: str) -> dict[str, str] | None:
-    """The first commit since which the file has said the same; None where the last does not."""
+    """The first commit since which the file's rule is unchanged; None if the last one differs."""
     place = rule.file.relative_to(CONF.parent).as_posix()
     lines = origin.git("log", "--follow", "--name-only", "--format=%x00%H %cI", "--", place) or ""
     found = None
-    for entry in lines.split("\0")[1:]:  # the newest first, by the name it had then
+    for entry in lines.split("\0")[1:]:  # newest first, by its name at that time
         commit, date, *names = entry.split()
-        if not names:  # a merge, which changed nothing of it
+        if not names:  # a merge that did not change it
             continue
         text = origin.git("show", f"{commit}:{names[0]}")
         if text is None or rule.digest(text) != wanted:
@@ -124,10 +124,10 @@ def first(rule: Rule, wanted: str) -> dict[str, str] | None:
 
 
 class History:
-    """The commits that lead to the code at hand: dates, parents, and which record came with which.
+    """The commits that lead to the current code: dates, parents, and the records each one added.
 
-    lines: of each commit the hash, the date and the parents; added: what git says of the files
-    that commits added, the newest first, each after a zero byte: its hash and the files.
+    lines: the hash, date and parents of each commit; added: git's list of the files that commits
+    added, the newest first, each after a zero byte: hash and files.
     """
 
     def __init__(self, lines: str, added: str = "") -> None:
@@ -149,11 +149,11 @@ class History:
         return cls(origin.git("log", "--format=%H %cI %P") or "", added or "")
 
     def whole(self, commit: str | None) -> str | None:
-        """The commit's full hash, where it is known."""
+        """The commit's full hash, if it is known."""
         return self.by_short.get((commit or "")[:SHORT])
 
     def leads_to(self, old: str, new: str) -> bool:
-        """Whether `new` is `old` or comes after it; both are known."""
+        """Whether `new` equals `old` or is a descendant of it; both are known."""
         if (old, new) not in self.answers:
             self.answers[old, new] = self._leads_to(old, new)
         return self.answers[old, new]
@@ -170,15 +170,15 @@ class History:
         return False
 
     def published_before(self, rule: dict[str, str], name: str) -> bool:
-        """Whether a cell's record, by the name of its file, was there before a rule: one that is
-        made again later, of the same seed, tells nothing new."""
+        """Whether a cell's record, by its file name, is older than a rule. A record that is made
+        again later from the same seed is no new evidence."""
         added, commit = self.added.get(name), self.whole(rule["commit"])
         return bool(added and commit and added != commit and self.leads_to(added, commit))
 
     def stood(self, rule: dict[str, str], environment: dict[str, Any]) -> bool:
-        """Whether a rule stood when a result was made: its commit leads to that of the result.
+        """Whether a rule existed when a result was made: its commit is an ancestor of the result's.
 
-        Where one of them is not known here, by their dates; without these it is not shown.
+        If one of the commits is not known here, their dates decide; without dates it is not shown.
         """
         known = {key: text for key, text in environment.items() if isinstance(text, str)}
         old, new = self.whole(rule["commit"]), self.whole(known.get("commit"))

@@ -1,8 +1,8 @@
-"""Which numbers training computes, as an integer: runs that differ in it are never compared.
+"""An integer version of the numbers that training computes; runs of two versions do not compare.
 
-Whoever changes a number that training computes (an update, a loss, the order of the data, initial
-weights), beyond rounding, adds a line to CHANGES in the same commit; its test notices
-most such changes.
+A change, beyond rounding, to any number that training computes (an update, a loss, the order of the
+data, initial weights) needs a new line in CHANGES in the same commit. A test notices most such
+changes.
 """
 
 CHANGES = {
@@ -18,5 +18,5 @@ MATHEMATICS = max(CHANGES)
 
 
 def of(record: dict) -> int:
-    """A record's; those made before there was the key are of 1."""
+    """The version of a record; records made before the key existed have version 1."""
     return record.get("mathematics", 1)

@@ -1,7 +1,7 @@
-"""Runs of another machine's results folder, taken into this one: checked first, never over others.
+"""Copies runs from another machine's results folder; checks them first and overwrites nothing.
 
-A run's folder comes whole or not at all: it is copied aside, below a folder that no reader looks
-into, and gets its name in one step. Whatever is in the way stays as it is.
+A run's folder is copied completely or not at all: first to a folder that no reader looks into, then
+it gets its name in one step. Existing files stay as they are.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from bench.records import archive, files, layouts, record, shape
 from bench.settings.errors import UserError
 
 FILES = ("record.json", "part_of.json", "metrics.jsonl", "config.yaml", "routing.json")
-ASIDE = ".merging"  # below runs/: archive.read looks for runs/*/record.json, one level higher
+ASIDE = ".merging"  # inside runs/: archive.read looks for runs/*/record.json, one level up
 COPIED, SAME, DIFFERENT = "copied", "here already", "different"
 NOT_ENDED, REFUSED = "not ended", "refused"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run: one of the words above, and why."""
+    """What was done with a run: one of the words above, and why."""
 
     cell: str
     how: str
@@ -35,17 +35,16 @@ class Outcome:
 
 
 def merge(source: Path, results: Path) -> Iterator[Outcome]:
-    """Copy the whole records in a results folder (or its runs/) to results/runs, one by one.
+    """Copy the complete records of a results folder (or its runs/) to results/runs, one by one.
 
-    Of a run that is here already nothing is changed: it is the same, or said to be different.
-    Raises UserError where `source` has no runs or is this folder, OSError where one cannot be
-    written.
+    A run that is already here stays unchanged; the outcome says whether the other one is the same.
+    Raises UserError if `source` has no runs or is this folder, OSError if a run cannot be written.
     """
     runs, target = _runs_of(source), results / "runs"
     if target.exists() and runs.samefile(target):
         raise UserError(f"merge={source}: is this results folder itself; name another machine's")
     aside = target / ASIDE
-    shutil.rmtree(aside, ignore_errors=True)  # of a merge that was killed
+    shutil.rmtree(aside, ignore_errors=True)  # left by a merge that was killed
     try:
         for folder in sorted(runs.iterdir()):
             if folder.is_dir() and not folder.name.startswith("."):
@@ -97,7 +96,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _fault(folder: Path) -> str | None:
-    """What is wrong with the files beside a whole record; None where nothing is."""
+    """What is wrong with the files beside a complete record; None if nothing is."""
     for name in FILES[1:]:
         file = folder / name
         try:
@@ -110,7 +109,7 @@ def _fault(folder: Path) -> str | None:
 
 
 def _broken(file: Path) -> str | None:
-    """Why a file of a run is none of its kind; None where it is. Raises OSError."""
+    """Why a file of a run is not valid for its kind; None if it is. Raises OSError."""
     if file.name == "part_of.json":
         found = shape.read(file, layouts.part_of)
         return found if isinstance(found, str) else None
@@ -128,7 +127,7 @@ def _broken(file: Path) -> str | None:
 
 
 def _difference(folder: Path, target: Path) -> str:
-    """In what the run here is another one; "" where it is the same, or has the same files."""
+    """How the run here differs from the other one; "" for the same run or the same files."""
     one = archive.ended(target)
     if isinstance(one, str):
         return "a run here that has not ended" if not one else f"the run here: {one}"
@@ -140,7 +139,7 @@ def _difference(folder: Path, target: Path) -> str:
 
 
 def _content(file: Path) -> Any:
-    """JSON by its meaning, the rest by its bytes."""
+    """JSON files by their values, other files by their bytes."""
     if file.suffix == ".json":
         with contextlib.suppress(ValueError):
             return files.read_json(file)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the command, the machine, the versions, and the commit of the code."""
+"""A result's origin: the command, the machine, the versions, and the commit of the code."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "numpy", "wandb")
 
 @functools.cache
 def made(device: str = "cpu") -> dict[str, Any]:
-    """How and where a result came about; asked once a result, as it asks git."""
+    """How and where a result was made; called once per result, because it runs git."""
     return {"command": command(), "environment": environment(device)}
 
 
@@ -26,7 +26,7 @@ def command() -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, processor, threads and the commit of the code; `gpu` only where `device` is one."""
+    """Versions, processor, threads and the commit of the code; `gpu` only if `device` is one."""
     import torch
 
     return {
@@ -44,21 +44,21 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the code: git's, or where its .git did not come along what COMMIT names."""
+    """The commit of the code: from git, or from COMMIT if the code has no .git folder."""
     return git("rev-parse", "HEAD") or os.environ.get(COMMIT) or None
 
 
 def dirty() -> bool | None:
-    """Whether the code has changes that were not committed; None where git cannot tell.
+    """Whether the code has uncommitted changes; None if git cannot tell.
 
-    Results that this command or one before it replaced do not count.
+    Results replaced by this command or an earlier one do not count.
     """
     changes = git("status", "--porcelain", "--untracked-files=no", ".", ":!results")
     return None if changes is None else bool(changes)
 
 
 def installed(package: str) -> str | None:
-    """Its version; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -66,7 +66,7 @@ def installed(package: str) -> str | None:
 
 
 def slug(name: str) -> str:
-    """Of a GPU, for names of files: nvidia-h100-80gb-hbm3."""
+    """A GPU's name for use in file names: nvidia-h100-80gb-hbm3."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -80,9 +80,9 @@ def cpu_name() -> str:
 
 
 def git(*arguments: str) -> str | None:
-    """What git says of the checkout this file is in; None where it is none, or without git."""
+    """git's output for the checkout that contains this file; None without a checkout or git."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # or git would speak of the checkout around it
+    if not (root / ".git").exists():  # git would use an enclosing checkout
         return None
     try:
         done = subprocess.run(

@@ -1,13 +1,13 @@
-"""Who trains a cell: one process at a time, of all machines that share the results folder.
+"""Ownership of cells: one process at a time trains a cell, on all machines with one results folder.
 
-The first owner of a cell makes `owner.json` in its folder. Who takes over from an owner that died
-makes `owner.<token of the dead one>.json`, and so on: the last file of this chain names the owner.
-A file system grants a new name to one process only (O_EXCL, on NFS too; file locks are not needed),
-and no token comes twice, so of many that see an owner dead exactly one takes over. A file is
-written by its maker alone, which touches it every few seconds; at the end it removes the chain.
+The first owner of a cell creates `owner.json` in its folder. A process that takes over from a dead
+owner creates `owner.<token of the dead one>.json`, and so on: the last file of this chain names the
+owner. A file system grants a new name to only one process (O_EXCL, on NFS too; file locks are not
+needed), and tokens never repeat. So if many processes see an owner dead, exactly one takes over.
+The owner alone writes its file and touches it every few seconds; at the end it removes the chain.
 
-An owner is dead when its process is (on its own machine), or when its file has not been touched
-for a minute. That minute is told by the file server, and then checked with a clock of our own.
+An owner is dead if its process has ended (on the same machine), or if its file has not been touched
+for a minute. The file server's clock tells that minute; a clock of this process then confirms it.
 """
 
 import contextlib
@@ -27,33 +27,33 @@ from bench.records import files
 from bench.settings.errors import UserError
 
 BEAT = 10.0  # seconds between two touches
-STALE = 60.0  # seconds without one after which an owner counts as dead
+STALE = 60.0  # seconds without a touch after which an owner counts as dead
 FIRST = "owner.json"
-WRITTEN: dict[str, Any] = {  # the types of what an owner says of itself
+WRITTEN: dict[str, Any] = {  # the types of an owner's description of itself
     **{"host": str, "pid": int, "since": str, "token": str},
     **{"machine": str | None, "started": int | None},
 }
 
 
 class Held(Exception):
-    """Another process trains this cell; the message says which."""
+    """Another process trains this cell; the message says which one."""
 
 
 class Lost(UserError):
-    """This process stood still so long that another one took its cell over."""
+    """This process stood still for so long that another one took over its cell."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One file of a chain. `owner`: what it says, empty where that is nothing we write: its maker
-    did not get to it, or it was damaged or copied."""
+    """One file of a chain. `owner`: its content, empty if that is not valid: its creator had not
+    written it yet, or it was damaged or copied."""
 
     path: Path
     owner: dict[str, Any]
     touched: int  # ns, by the clock of the file server
 
     def successor(self) -> Path:
-        """The file of who takes over."""
+        """The file of a process that takes over."""
         token = self.owner.get("token") or f"{self.path.stem}-unwritten"
         return self.path.with_name(f"owner.{token}.json")
 
@@ -64,9 +64,9 @@ class Claim:
 
 
 class Ownership:
-    """`with Ownership(folder) as owner:` the cell in `folder` is ours.
+    """`with Ownership(folder) as owner:` this process owns the cell in `folder`.
 
-    Raises Held where it is another's. Inside, `owner.check()` raises Lost once it is ours no more.
+    Raises Held if another process owns it. Inside, `owner.check()` raises Lost after losing it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,11 +84,11 @@ class Ownership:
             path = before[-1].successor() if before else self.folder / FIRST
             if not create(path, self.me):
                 time.sleep(0.05)
-                continue  # another was first
+                continue  # another process was first
             self.chain = chain(self.folder)
             if self._holds(self.chain):
                 break
-            path.unlink(missing_ok=True)  # the chain it continues has been removed meanwhile
+            path.unlink(missing_ok=True)  # the chain before it has been removed meanwhile
         self.touched = time.time()
         self.thread.start()
         return self
@@ -96,15 +96,15 @@ class Ownership:
     def __exit__(self, *exception: object) -> None:
         self.over.set()
         self.thread.join()
-        with contextlib.suppress(OSError):  # what cannot be removed goes stale
+        with contextlib.suppress(OSError):  # a file that cannot be removed goes stale
             self.touch()
             if self.taker is None:
-                for claim in self.chain:  # from the first on: what is left leads nowhere
+                for claim in self.chain:  # from the first on: the rest then leads nowhere
                     claim.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raise Lost if another process has taken over."""
-        if abs(time.time() - self.touched) > 2 * BEAT:  # stood still: look before anything else
+        """Raise Lost if another process has taken over the cell."""
+        if abs(time.time() - self.touched) > 2 * BEAT:  # stood still: check at once
             self.touch()
         if self.taker is not None:
             raise Lost(
@@ -113,7 +113,7 @@ class Ownership:
             )
 
     def touch(self) -> None:
-        """Show that this process lives, or notice who has taken over. Raises OSError."""
+        """Show that this process is alive, or notice a takeover. Raises OSError."""
         now = chain(self.folder)
         if self._holds(now):
             os.utime(now[-1].path)
@@ -126,18 +126,18 @@ class Ownership:
 
     def _keep_touching(self) -> None:
         while not self.over.wait(BEAT) and self.taker is None:
-            with contextlib.suppress(OSError):  # the file server is away: the next touch will tell
+            with contextlib.suppress(OSError):  # file server away: the next touch tells
                 self.touch()
 
 
 def holder(folder: Path) -> str | None:
-    """Who trains the cell in `folder` now, in words; None where nobody seems to."""
+    """The process that now trains the cell in `folder`, in words; None without signs of one."""
     claims = chain(folder)
     return str(claims[-1]) if claims and not died(claims[-1]) and fresh(claims[-1]) else None
 
 
 def chain(folder: Path) -> list[Claim]:
-    """All claims on a cell, the owner's last. No token comes twice, or its file was copied."""
+    """All claims on a cell, the owner's last. A repeated token means that its file was copied."""
     claims: list[Claim] = []
     path = folder / FIRST
     while claim := read(path):
@@ -149,7 +149,7 @@ def chain(folder: Path) -> list[Claim]:
 
 
 def read(path: Path) -> Claim | None:
-    """A claim; None where there is none. An open file shows what the server has, not a cache."""
+    """A claim; None if there is none. Opening the file shows the server's content, not a cache."""
     try:
         with path.open("rb") as file:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime_ns
@@ -163,7 +163,7 @@ def read(path: Path) -> Claim | None:
 
 
 def is_owner(said: Any) -> bool:
-    """Whether it has the keys and types of `describe`."""
+    """Whether a value has the keys and types of `describe`."""
     if not isinstance(said, dict) or said.keys() != WRITTEN.keys():
         return False
     typed = all(isinstance(said[key], kind) for key, kind in WRITTEN.items())
@@ -171,7 +171,7 @@ def is_owner(said: Any) -> bool:
 
 
 def create(path: Path, owner: dict[str, Any]) -> bool:
-    """Make the file; False where another process made it first."""
+    """Create the file; False if another process created it first."""
     try:
         file = path.open("x")
     except FileExistsError:
@@ -188,7 +188,7 @@ def create(path: Path, owner: dict[str, Any]) -> bool:
 
 
 def describe(pid: int) -> dict[str, Any]:
-    """What an owner says of itself."""
+    """An owner's description of itself."""
     return {
         "host": socket.gethostname(),
         "pid": pid,
@@ -203,7 +203,7 @@ def describe(pid: int) -> dict[str, Any]:
 
 
 def alive(claim: Claim) -> bool:
-    """Whether its maker lives. Watches it for two beats and a half where it seems not to."""
+    """Whether its creator is alive. If it seems dead, watch the file for two and a half beats."""
     if died(claim):
         return False
     if fresh(claim):
@@ -218,18 +218,18 @@ def alive(claim: Claim) -> bool:
 
 
 def fresh(claim: Claim) -> bool:
-    """Whether it was touched within the last minute, by the clock that stamps such files."""
+    """Whether it was touched within the last minute, by the clock that sets such times."""
     probe = claim.path.with_name(f".clock.{secrets.token_hex(4)}")
     probe.touch()
     try:
         now = probe.stat().st_mtime_ns
     finally:
         probe.unlink()
-    return abs(now - claim.touched) < STALE * 1e9  # the future: copied from a machine ahead of us
+    return abs(now - claim.touched) < STALE * 1e9  # a future time: another machine's clock
 
 
 def died(claim: Claim) -> bool:
-    """Whether its process ran on this machine and has ended. Pids are used again: times are not."""
+    """Whether its process ran on this machine and has ended. Pids are reused, times are not."""
     owner = claim.owner
     if not owner.get("machine") or owner["machine"] != machine():
         return False
@@ -237,13 +237,13 @@ def died(claim: Claim) -> bool:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # another user's, so it may be hidden from /proc
+    except PermissionError:  # another user's process, maybe hidden from /proc
         return False
     return started(owner["pid"]) != owner["started"]
 
 
 def machine() -> str | None:
-    """This boot of this machine (of this container); None where Linux is not there to tell."""
+    """This boot of this machine (of this container); None if not on Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -252,7 +252,7 @@ def machine() -> str | None:
 
 
 def started(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; None for one that is not there or has ended.
+    """When a process started, in clock ticks since boot; None if it does not exist or has ended.
 
     Fields 3 (state) and 22 (starttime) of /proc/PID/stat, proc(5).
     """

@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics line by line, one record at the end."""
+"""The files of a run: metrics line by line, and one record at the end."""
 
 import json
 import math
@@ -27,7 +27,7 @@ PART = ("experiment", "stage", "condition", "arm")
 
 
 def plain(value: Any) -> Any:
-    """The value with numbers that JSON does not know (NaN, infinity) as null."""
+    """The value with null for numbers that JSON does not have (NaN, infinity)."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -42,12 +42,12 @@ def as_json(value: Any, indent: int | None = 1) -> str:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write whole or not at all. Raises OSError with the path."""
+    """Write the whole file or nothing. Raises OSError with the path."""
     files.write_text(path, as_json(value, indent))
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record of a run folder; None where there is none that can be read."""
+    """The record of a run folder; None if there is no readable one."""
     try:
         found = files.read_json(folder / "record.json")
     except (OSError, ValueError):
@@ -56,10 +56,10 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def join(folder: Path, settings: Settings, begins: bool = False) -> None:
-    """Note which part of an experiment a cell is, also where it was trained for another one.
+    """Note which part of an experiment a cell is, even if it was trained for another experiment.
 
-    begins: the run starts now, so that the experiment's declaration is older; its hash is noted,
-    and stays where the run is interrupted and goes on.
+    begins: the run starts now, so the experiment's declaration is older than it. The declaration's
+    hash is noted, and stays when the run is interrupted and resumes.
     """
     if not settings.experiment:
         return
@@ -73,21 +73,21 @@ def join(folder: Path, settings: Settings, begins: bool = False) -> None:
 
 
 def study(folder: Path, settings: Settings) -> str | None:
-    """The hash of the declaration that stood when a run began as this part of an experiment."""
+    """The hash of the declaration that existed when a run began as this part of an experiment."""
     known = parts(folder)
     return next((part.get("study") for part in known[_place(known, settings) :]), None)
 
 
 def _place(known: list[dict[str, Any]], settings: Settings) -> int:
-    """Where the part that a cell is now stands among those it is known for; else their number."""
+    """The index of the cell's current part in its list of known parts; the list's length if new."""
     same = ([getattr(settings, key) for key in PART] == [one[key] for key in PART] for one in known)
     return next((at for at, found in enumerate(same) if found), len(known))
 
 
 def parts(folder: Path) -> list[dict[str, Any]]:
-    """The parts of experiments that a cell is: experiment, stage, condition and arm of each.
+    """The experiment parts that a cell belongs to: experiment, stage, condition and arm of each.
 
-    Also `study`, the hash of its declaration (ledger.py), null where the run began before.
+    Also `study`, the hash of its declaration (ledger.py); null if the run began earlier.
     """
     try:
         found = files.read_json(folder / "part_of.json")
@@ -102,9 +102,9 @@ def write_config(folder: Path, settings: Settings) -> None:
 
 
 def write_hydra(folder: Path) -> None:
-    """Hydra's own configuration and the overrides, as its .hydra/ has them; without Hydra nothing.
+    """Hydra's configuration and the overrides, as in its .hydra/; without Hydra nothing.
 
-    They say how this run came about, and so are no part of the cell.
+    They say how this run was started, and are therefore no part of the cell.
     """
     if not HydraConfig.initialized():
         return
@@ -116,18 +116,18 @@ def write_hydra(folder: Path) -> None:
 
 
 def sweep() -> str | None:
-    """What the folder of Hydra's sweep is called that this run is part of; None without one."""
+    """The name of the folder of the Hydra sweep that this run belongs to; None without a sweep."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return Path(HydraConfig.get().sweep.dir).name
 
 
 class Metrics:
-    """metrics.jsonl: one object a line, flushed as it is written.
+    """metrics.jsonl: one object per line, flushed after every write.
 
-    before: what the file had where the run goes on, `text` of that moment: what lies on the disk
-    may have grown since, or have been damaged. writes: whether this process does; of a run of many
-    only one. Raises OSError with the path.
+    before: the file's content when the run resumes, `text` at that time; the file on disk may have
+    grown since, or be damaged. writes: whether this process writes; of a run's processes only one
+    does. Raises OSError with the path.
     """
 
     def __init__(self, folder: Path, before: str = "", writes: bool = True) -> None:
@@ -150,7 +150,7 @@ class Metrics:
 
     @property
     def text(self) -> str:
-        """All that was written."""
+        """Everything written so far."""
         return "".join(self.texts)
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class Metrics:
                 self.file.close()
 
     def training(self, key: str) -> list[Any]:
-        """One key of all training lines."""
+        """The values of one key in all training lines."""
         return [line[key] for line in self.lines if "train_loss" in line]
 
 
@@ -167,13 +167,13 @@ def has_metrics(folder: Path, text: str) -> bool:
     """Whether a run's metrics.jsonl begins with these lines."""
     try:
         with (folder / "metrics.jsonl").open("rb") as file:
-            return file.read(len(text)) == text.encode()  # ASCII: as json.dumps writes it
+            return file.read(len(text)) == text.encode()  # ASCII, as json.dumps writes it
     except OSError:
         return False
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file whose last one a kill may have cut, up to a damaged one."""
+    """The complete lines up to the first damaged one; a kill may have cut the last line."""
     found: list[dict[str, Any]] = []
     for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
@@ -195,9 +195,9 @@ def curve(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> list[dict[
 
 
 def about(settings: Settings, cell: str, study: str | None = None) -> dict[str, Any]:
-    """The part of a record that is known before the run: what was asked for, and where.
+    """The part of a record that is known before the run: its settings and its origin.
 
-    study: the hash of the experiment's declaration when the run began (ledger.py).
+    study: the hash of the experiment's declaration at the start of the run (ledger.py).
     """
     return {
         "schema": SCHEMA,

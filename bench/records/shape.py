@@ -1,7 +1,7 @@
-"""Whether a file has the shape that its readers rely on: asked once, before anything reads it.
+"""Checks that a file has the shape that its readers rely on, before anything reads it.
 
-A shape is a function of a value: None where the value is as it should be, else where and why not,
-as ".curve[3].val_loss: must be a number, not 'x'".
+A shape is a function of a value. It returns None if the value is right, and otherwise where and why
+it is not, as in ".curve[3].val_loss: must be a number, not 'x'".
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 from bench.records import files
 
 Shape = Callable[[Any], str | None]
-LARGEST = 1e100  # of a number that is computed with: its square is still one
+LARGEST = 1e100  # limit for numbers used in computations: the square is still a number
 
 
 def read(file: Path, shape: Shape) -> Any:
-    """What a JSON file holds, or as text why it cannot be used; no shape here is that of a text."""
+    """The content of a JSON file (never a text), or a text saying why it cannot be used."""
     try:
         value = files.read_json(file)
     except OSError as error:
@@ -29,7 +29,7 @@ def read(file: Path, shape: Shape) -> Any:
 
 
 def mapping(needed: Mapping[str, Shape], may: Mapping[str, Shape] | None = None) -> Shape:
-    """Keys that have to be there, and keys that may; others do not matter."""
+    """An object with required keys and optional ones; other keys are ignored."""
 
     def fault(value: Any) -> str | None:
         if not isinstance(value, dict):
@@ -46,7 +46,7 @@ def mapping(needed: Mapping[str, Shape], may: Mapping[str, Shape] | None = None)
 
 
 def named(shape: Shape, least: int = 0) -> Shape:
-    """An object with any keys, all values of one shape."""
+    """An object with any keys, whose values all have one shape."""
 
     def fault(value: Any) -> str | None:
         if not isinstance(value, dict) or len(value) < least:
@@ -60,7 +60,7 @@ def named(shape: Shape, least: int = 0) -> Shape:
 
 
 def each(shape: Shape, least: int = 0, most: int | None = None) -> Shape:
-    """A list, all items of one shape."""
+    """A list whose items all have one shape."""
 
     def fault(value: Any) -> str | None:
         if not isinstance(value, list):
@@ -80,7 +80,7 @@ def nullable(shape: Shape) -> Shape:
 
 
 def both(first: Shape, then: Shape) -> Shape:
-    """What the second asks may rely on the first."""
+    """Two shapes; the second may rely on the first."""
     return lambda value: first(value) or then(value)
 
 
@@ -93,7 +93,7 @@ def one_of(words: Collection[str]) -> Shape:
 
 
 def text(value: Any) -> str | None:
-    """Without halves of a surrogate pair, which no file can be written with."""
+    """A text without surrogate halves, which cannot be written to a file."""
     if not isinstance(value, str):
         return _not(value, "text")
     return _not(value, "text") if any("\ud800" <= sign <= "\udfff" for sign in value) else None
@@ -117,7 +117,7 @@ def amount(value: Any) -> str | None:
 
 
 def rate(value: Any) -> str | None:
-    """A multiple that may be of any size: runs are tried with 1e300, too."""
+    """A multiple of any size: runs are tried with 1e300, too."""
     there = isinstance(value, int | float) and not isinstance(value, bool)
     fits = there and abs(value) < 2**1023 and math.isfinite(value) and value >= 0
     return None if fits else _not(value, "a number from 0 on")
@@ -131,7 +131,7 @@ def count(value: Any) -> str | None:
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return -LARGEST <= value <= LARGEST  # false of nan, too
+    return -LARGEST <= value <= LARGEST  # false for nan, too
 
 
 def _not(value: Any, wanted: str) -> str:
@@ -139,7 +139,7 @@ def _not(value: Any, wanted: str) -> str:
 
 
 def short(value: Any) -> str:
-    """A value in at most 40 plain signs."""
+    """A value in at most 40 printable ASCII characters."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, int) and not -LARGEST <= value <= LARGEST:

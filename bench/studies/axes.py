@@ -1,7 +1,8 @@
-"""What a search varies of an arm: settings that its name does not fix, on logarithmic scales.
+"""What a search varies in an arm: settings not fixed by the arm's name, on logarithmic scales.
 
-An axis is of a kind, and axes of one kind have one width in all arms: the averaging of AdamW's
-second moment and that of Muon's momentum are both searched as the share of the newest gradient.
+Each axis has a kind, and axes of one kind have the same width in all arms. For example, the
+averaging of AdamW's second moment and of Muon's momentum are both searched as the share of the
+newest gradient.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from bench.settings.checks import warmup_steps
 from bench.settings.schema import Settings
 
 KINDS = ("rate", "relative", "averaging", "decay", "warmup")
-DIGITS = 4  # of a searched number: what is typed is what is trained
+DIGITS = 4  # digits of a searched number: what is typed is what is trained
 
 Point = dict[str, float]  # a value for each axis
 Values = tuple[tuple[str, Any], ...]  # settings, each with its value
@@ -21,7 +22,7 @@ Values = tuple[tuple[str, Any], ...]  # settings, each with its value
 
 @dataclass(frozen=True)
 class Axis:
-    """write: the settings that a point gives; read: a record's config's value, None without one."""
+    """write: the settings that a point gives; read: a record's config value or None."""
 
     kind: str
     write: Callable[[Point, Settings], Iterator[tuple[str, Any]]]
@@ -29,18 +30,18 @@ class Axis:
 
 
 def values(point: Point, settings: Settings) -> Values:
-    """The settings of a point; settings: of the arm, as its condition and its files have them."""
+    """The settings of a point; settings: those of the arm, from its condition and its files."""
     return tuple(pair for name in point for pair in AXES[name].write(point, settings))
 
 
 def read(names: list[str], config: dict[str, Any]) -> Point:
-    """The point that a record's config lies at, as far as it has these axes."""
+    """The point of a record's config, with those of these axes that it has."""
     found = {name: AXES[name].read(config) for name in names}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def with_values(settings: Settings, found: Values) -> Settings:
-    """The settings with some of them replaced, as a command line would."""
+    """The settings with some values replaced, as by a command line."""
     changed = deepcopy(settings)
     for path, value in found:
         group, *keys = path.split(".")
@@ -61,7 +62,7 @@ def _rules(optimizer: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str,
 
 
 def _scale(name: str, axis: str) -> Axis:
-    """A factor on rates; kind: that on all of them, or on some."""
+    """A factor on rates; kind: that on all rates or that on some."""
 
     def write(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
         yield f"optimizer.{name}", short(point[axis])
@@ -81,7 +82,7 @@ def _write_beta2(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
 
 
 def _write_decay(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
-    """rate × λ × steps is what decides how much of a weight a run forgets."""
+    """rate × λ × steps determines how much of a weight a run forgets."""
     assert settings.train.steps  # a study that searches has steps
     for role, rule in _rules(settings.optimizer, "weight_decay"):
         rate = rule["lr"] * point["rate"]
@@ -97,7 +98,7 @@ def _write_warmup(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]
 
 
 def _first(config: dict[str, Any], key: str) -> Any:
-    """A setting of the first rule that has one."""
+    """A setting of the first rule that has it."""
     optimizer = config.get("optimizer") or {}
     found = _rules({"roles": optimizer.get("roles") or {}}, key)
     return next((rule[key] for _, rule in found), None)
@@ -127,9 +128,9 @@ def _read_warmup(config: dict[str, Any]) -> float | None:
 
 
 AXES = {
-    "rate": _scale("lr_scale", "rate"),  # of all parts, in multiples of the file's
-    "embedding": _scale("embedding_lr_scale", "embedding"),  # embedding's and head's, more than all
-    "auxiliary": _scale("aux_lr_scale", "auxiliary"),  # what is not Muon's, more than all
+    "rate": _scale("lr_scale", "rate"),  # of all parts, in multiples of the file's rate
+    "embedding": _scale("embedding_lr_scale", "embedding"),  # of embedding and head, times rate
+    "auxiliary": _scale("aux_lr_scale", "auxiliary"),  # of what is not Muon's, times rate
     "momentum": Axis("averaging", _write_momentum, _read_momentum),  # 1 - momentum
     "beta2": Axis("averaging", _write_beta2, _read_beta2),  # 1 - β₂
     "decay": Axis("decay", _write_decay, _read_decay),  # rate × λ × steps

@@ -1,4 +1,4 @@
-"""One experiment under one condition, as its records show it: tuned rates, then paired seeds."""
+"""One experiment under one condition, from its records: tuned rates, then paired seeds."""
 
 import math
 import statistics
@@ -19,13 +19,13 @@ from bench.studies.study import FINAL, TUNE, Best, Study
 
 @dataclass(frozen=True)
 class Arm:
-    """What the final runs of an arm reached and cost.
+    """The results and costs of an arm's final runs.
 
-    rate: the median over runs, which share it unless each has a search of its own; tuned,
-    searched: of the arm itself or of the one whose settings it takes, by a grid of rates or by
-    studies of its own, None without; steps_to_target: by seed, None where the target was not
-    reached; relative_time: of a step, in AdamW's; noise: the arm is another one again, with
-    perturbed initial weights or other seeds.
+    rate: the median over runs, which share one rate unless each has its own search; tuned,
+    searched: the result of a grid of rates or of search studies, for the arm or for the arm whose
+    settings it takes; None without; steps_to_target: by seed, None if the target was not reached;
+    relative_time: of a step, relative to AdamW's; noise: the arm repeats another one with perturbed
+    initial weights or other seeds.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Arm:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best rates lie at an end of what was tried: a better one may lie beyond."""
+        """Whether the best rates lie at an end of the tried range: a better one may lie beyond."""
         crowded = self.searched is not None and self.searched.crowded() is not None
         return crowded or (self.tuned is not None and self.tuned.at_edge)
 
     def median(self, *keys: str) -> float | None:
-        """Of a value of the records, nested keys one after the other."""
+        """The median of a value of the records; keys lead to nested values."""
         found = [value for run in self.runs if (value := _at(run.record, keys)) is not None]
         return statistics.median(found) if found else None
 
@@ -57,13 +57,13 @@ class Arm:
 class Comparison:
     """All arms of an experiment under one condition.
 
-    declared_as: the condition's name in the study; device: the kind that all runs are of where
-    others have some too, else None;
+    declared_as: the condition's name in the study; device: the kind of device of all these runs if
+    there are runs on other kinds too, else None;
     target: the validation loss that the baseline reached in tuning (the median over seeds);
-    noise_floor: of a test loss, between runs that should be alike; None without an A/A arm;
-    runs: all that were read, the tuning too; they share one setup, as otherwise nothing could be
-    compared; left_out: in words, the runs of other setups; missing: runs that the study declares
-    and that have no record; lines: what trivial models reach, None where that is not known.
+    noise_floor: difference in test loss between runs that should be alike; None without an A/A arm;
+    runs: all runs read, including tuning; they share one setup, because otherwise they could not be
+    compared; left_out: text on the runs with other setups; missing: declared runs of the study
+    without a record; lines: the results of trivial models, None if unknown.
     """
 
     study: Study
@@ -79,17 +79,17 @@ class Comparison:
 
     @property
     def early(self) -> bool | None:
-        """Whether AdamW ends above the bigram (softmax regression); None where not known."""
+        """Whether AdamW ends above the bigram (softmax regression) line; None if unknown."""
         return reference.early(self)
 
     @property
     def on_device(self) -> str:
-        """on cuda, to be said where others have runs too."""
+        """The text "on cuda", needed if other kinds of device have runs too."""
         return f" on {self.device}" if self.device else ""
 
     @property
     def condition(self) -> str:
-        """For a reader."""
+        """The condition in words for readers."""
         return self.declared_as + self.on_device
 
     def arm(self, name: str) -> Arm | None:
@@ -105,8 +105,8 @@ def compare(
 ) -> Comparison:
     """Arms without a final run are left out; their runs count as missing.
 
-    setup: which runs are compared (default: that of most); device: only runs of this kind are
-    read, and it is named beside the condition.
+    setup: the setup of the runs to compare (default: that of most runs); device: only runs on this
+    kind of device are read, and it is named beside the condition.
     """
     there = records.of(declared.name, condition=condition)
     if device is not None:
@@ -159,7 +159,7 @@ def compare(
 
 
 def tuning(runs: list[Run], declared: Study) -> dict[str | None, Best]:
-    """The rates of the arms whose tuning is whole."""
+    """The best rates of the arms whose tuning is complete."""
     found = {}
     for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():
         losses: dict[float, list[float | None]] = {}
@@ -172,7 +172,7 @@ def tuning(runs: list[Run], declared: Study) -> dict[str | None, Best]:
 
 
 def searches(runs: list[Run], declared: Study) -> dict[str | None, search.Found]:
-    """What the searches of the arms found, where every study is whole."""
+    """The results of the arms' searches, if every study is complete."""
     if declared.search is None:
         return {}
     found = {}
@@ -192,7 +192,7 @@ def searches(runs: list[Run], declared: Study) -> dict[str | None, search.Found]
 def _target(
     declared: Study, tuned: dict[str | None, Best], searched: dict[str | None, search.Found]
 ) -> float | None:
-    """What the baseline reached in tuning: at its best rate, or the median over its studies."""
+    """The baseline's loss in tuning: at its best rate, or the median over its search studies."""
     source = declared.rates_of.get(declared.baseline, declared.baseline)
     if source in searched:
         return statistics.median(t.loss for t in searched[source].winners().values())
@@ -234,10 +234,10 @@ def _arm(
 
 
 def step_seconds(comparison: Comparison) -> dict[str, float]:
-    """Seconds of an arm's step: AdamW's in turn with it, so that all share one clock.
+    """Seconds per step of each arm, relative to AdamW timed in turn, so that all share one clock.
 
-    The clock is the median step of the experiment's runs with AdamW's optimizer step in the place
-    of their own; an arm's step is that times its relative time.
+    The clock is the median step of the experiment's runs, with AdamW's optimizer step instead of
+    their own; an arm's step is this time multiplied by its relative time.
     """
     clocks = [
         (run.record["forward_backward_ms"]["median"] + run.record["optimizer_ms"]["median"])

@@ -1,4 +1,4 @@
-"""Runs read step by step and seed by seed."""
+"""Values of runs by step and by seed."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def by_seed(runs: list[Run], key: str) -> dict[int, float]:
 
 
 def steps_to(one: dict[str, Any], target: float) -> int | None:
-    """The first evaluated step at which a run's validation loss is at the target or below."""
+    """The first evaluated step at which a run's validation loss is at or below the target."""
     reached = (
         line["step"]
         for line in one["curve"]
@@ -39,8 +39,8 @@ def curve(runs: list[Run]) -> list[tuple[int, Estimate]]:
 
 
 def gap(ours: list[Run], theirs: list[Run]) -> list[tuple[int, Estimate]]:
-    """Validation loss of ours minus that of theirs, paired by seed, at each evaluated step that
-    all pairs of finished runs have."""
+    """Validation loss of ours minus that of theirs, paired by seed, at each evaluated step that all
+    pairs of finished runs share."""
     own, other = _by_step(ours), _by_step(theirs)
     pairs = [(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())]
     if not pairs:

@@ -1,4 +1,4 @@
-"""What an arm differs by from the baseline, tested over all arms of a condition together."""
+"""How arms differ from the baseline, tested over all arms of a condition together."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ from bench.studies import stats
 from bench.studies.stats import Equivalence, Estimate
 from bench.studies.study import Study
 
-LEVEL = 0.05  # of the tests, over all arms of a condition together
+LEVEL = 0.05  # level of the tests, over all arms of a condition together
 BEYOND, SMALLER, EQUAL, STRADDLES = "beyond", "smaller", "equal", "straddles"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm minus the baseline, paired by seed, in the test loss.
+    """An arm's test loss minus the baseline's, paired by seed.
 
-    p: of `test` against no difference, p_beyond: against one that is no larger than the margin;
-    both corrected by Holm over the arms; equivalence and p_beyond: None without a margin; seeds:
-    with which a difference of this size would be found four times in five.
+    p: that of `test` for "no difference"; p_beyond: that for "no larger than the margin"; both are
+    corrected by Holm over the arms; equivalence and p_beyond: None without a margin; seeds: the
+    number of seeds that would show a difference of this size four times in five.
     """
 
     estimate: Estimate
@@ -28,15 +28,15 @@ class Difference:
 
     @property
     def small(self) -> bool:
-        """Whether it is shown to lie within the margin."""
+        """Whether the difference is shown to lie within the margin."""
         return self.equivalence is not None and self.equivalence.equal
 
     @property
     def outcome(self) -> str:
-        """What is shown against the margin (without one, against 0).
+        """What is shown relative to the margin (without a margin, relative to 0).
 
-        beyond: a difference larger than it; smaller: one, and smaller than it; equal: none that is
-        as large; straddles: not enough evidence, as it may be either.
+        beyond: the difference is larger than it; smaller: there is a difference, within it; equal:
+        it is within, and none is shown; straddles: the evidence is not enough for either.
         """
         shown = self.p < LEVEL
         if self.p_beyond is None:
@@ -48,7 +48,7 @@ class Difference:
         return STRADDLES
 
     def verdict(self) -> str:
-        """In words, for tables."""
+        """The outcome in words, for tables."""
         within = f"within ±{self.equivalence.margin:g}" if self.equivalence else ""
         side = "lower" if self.estimate.mean < 0 else "higher"
         match self.outcome:
@@ -67,7 +67,7 @@ class Difference:
 def between(
     losses: dict[str, dict[int, float]], declared: Study, names: list[str]
 ) -> dict[str, Difference]:
-    """Of all arms but the baseline, corrected together; losses: by arm and seed."""
+    """All arms' differences from the baseline, corrected together; losses: by arm and seed."""
     base = losses.get(declared.baseline)
     others = [name for name in names if name != declared.baseline]
     if not base:

@@ -1,4 +1,4 @@
-"""The settings by which runs differ: as short names of theirs, and as a table of two groups."""
+"""The settings in which runs differ: as short names of runs, and as a table of two groups."""
 
 import json
 from collections.abc import Iterable
@@ -7,23 +7,24 @@ from typing import Any
 from bench.records import archive
 from bench.records.archive import Run
 
-# Of a record's config: what a run is called and where it goes, not what it computes.
+# Keys of a record's config that say what a run is called and where it goes, not what it computes.
 ASIDE = (
     *("seed", "rerun", "inspect", "results_dir", "tracker"),
     *("experiment", "stage", "condition", "arm", "study"),
 )
-CHOSEN = ("qkv", "orthogonalizer")  # groups, which an optimizer takes into its roles
+CHOSEN = ("qkv", "orthogonalizer")  # groups that an optimizer copies into its roles
 Tree = dict[str, Any]
 
 
 def settings(record: dict[str, Any]) -> Tree:
-    """Of a record's config what can change a result, without the seed."""
+    """The settings in a record's config that can change a result, without the seed."""
     left_out = {*ASIDE, *CHOSEN}
     return {key: value for key, value in record["config"].items() if key not in left_out}
 
 
 def named(records: list[dict[str, Any]]) -> list[str]:
-    """Of each its optimizer, with what tells it from others of the same: "hybrid qkv=per_head"."""
+    """The optimizer of each record, with what tells it from others: "hybrid
+    qkv=per_head"."""
     every = [(one["optimizer"], _words(one)) for one in records]
     found: list[str] = []
     for optimizer, own in every:
@@ -46,12 +47,12 @@ def _words(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _short(key: str) -> str:
-    """optimizer.lr_scale: lr_scale; of what a role has also its role."""
+    """A key without its group: optimizer.lr_scale becomes lr_scale; roles keep their name."""
     return key.removeprefix("optimizer.").removeprefix("train.").removeprefix("roles.")
 
 
 def leaves(tree: Tree, above: str = "") -> dict[str, str]:
-    """Settings by their whole name, as text; those that are null are left out."""
+    """Settings as text by their full names; null settings are left out."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -62,7 +63,7 @@ def leaves(tree: Tree, above: str = "") -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A setting's value in plain signs, as it is typed, at most 60."""
+    """A setting's value in plain characters, as it is typed, at most 60."""
     text = value if isinstance(value, str) else json.dumps(value)
     plain = text.encode("ascii", "backslashreplace").decode()
     plain = "".join(sign if sign.isprintable() else " " for sign in plain)
@@ -70,10 +71,10 @@ def shown(value: Any) -> str:
 
 
 def table(ours: Iterable[Run], theirs: Iterable[Run]) -> list[tuple[str, str, str]]:
-    """The settings in which two groups differ: name, value here, value there ("–": none).
+    """The settings in which two groups differ: name, value here, value there ("–" if none).
 
-    Values that vary within a group are all named. Of a part that one side has not at all there is
-    one line.
+    If values vary within a group, all are listed. A part that one side lacks entirely takes one
+    line.
     """
     here, there = _values(ours), _values(theirs)
     keys = [key for key in here | there if here.get(key) != there.get(key)]
@@ -85,7 +86,7 @@ def table(ours: Iterable[Run], theirs: Iterable[Run]) -> list[tuple[str, str, st
 
 
 def _side(name: str, side: dict[str, list[str]]) -> str:
-    """What one side has of a setting; of a part the number of settings, and what is made by it."""
+    """One side's values of a setting; for a part its target and its number of settings."""
     if name in side:
         return ", ".join(side[name])
     inside = [key for key in side if key.startswith(f"{name}.")]
@@ -103,7 +104,7 @@ def _values(runs: Iterable[Run]) -> dict[str, list[str]]:
 
 
 def _missing_part(key: str, *sides: dict[str, list[str]]) -> str:
-    """The widest part above a setting of which one side has nothing; else the setting itself."""
+    """The largest part around a setting that one side lacks entirely; else the setting itself."""
     parts = key.split(".")
     for length in range(1, len(parts)):
         part = ".".join(parts[:length])

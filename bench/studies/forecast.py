@@ -1,4 +1,4 @@
-"""How long a study will take, and how much disk, from a few steps of each of its arms."""
+"""How long a study will take, and how much disk it needs, from a few steps of each arm."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from bench.settings.schema import Settings
 
 STEPS = 4  # the first two warm up
 EVALUATED = ("eval_sequences", "final_eval_sequences")
-FORWARD = 1 / 3  # of forward + backward: an evaluation's share, by FLOPs
+FORWARD = 1 / 3  # share of forward + backward that an evaluation takes, by FLOPs
 
 
 Key = tuple[str, str, str]  # stage, condition, arm
@@ -24,8 +24,8 @@ Key = tuple[str, str, str]  # stage, condition, arm
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: its seconds, evaluations included; the bytes that it leaves, without those of a
-    tracker; the most that its checkpoints take while it is trained."""
+    """The cost of one run: its seconds, including evaluations; the bytes that it keeps, without a
+    tracker's; the most bytes of its checkpoints while it trains."""
 
     seconds: float
     kept: float
@@ -33,16 +33,16 @@ class Cost:
 
 
 class Forecast:
-    """What the runs that are left will cost; each arm's are timed under each condition.
+    """The cost of the remaining runs; each arm is timed under each condition.
 
-    left: how many, by stage, condition and arm; sample: settings of one of them.
-    Raises UserError where an arm cannot even start, so that it is known before the hours are spent.
+    left: the number of runs by stage, condition and arm; sample: settings of one of them.
+    Raises UserError if an arm cannot even start, which is then known before hours are spent.
     """
 
     def __init__(
         self, left: dict[Key, int], sample: Callable[[str, str, str], Settings], leads: bool = True
     ) -> None:
-        """leads: whether this process tells what it is at."""
+        """leads: whether this process prints progress."""
         self.left = {key: count for key, count in left.items() if count}
         self.costs: dict[tuple[str, str], Cost] = {}
         first = {(condition, arm): stage for stage, condition, arm in reversed(self.left)}
@@ -52,7 +52,7 @@ class Forecast:
                 self.costs[condition, arm] = cost(sample(first[condition, arm], condition, arm))
 
     def summary(self) -> list[str]:
-        """How many runs, how long, how much disk: in lines."""
+        """The number of runs, the time and the disk space, in lines."""
         runs = sum(self.left.values())
         said = f"plan: {runs} runs are left, about {duration(self._of(self.left))} on this machine"
         if not runs:
@@ -63,9 +63,9 @@ class Forecast:
         return [said, disk]
 
     def after(self, key: Key, trained: list[bool]) -> list[float]:
-        """The seconds of the study that are left after each run of a sweep.
+        """The seconds that the study still needs after each run of a sweep.
 
-        trained: of each, whether it is trained now or had ended before.
+        trained: for each run, whether it is trained now or had ended before.
         """
         each, whole = self.costs[key[1:]].seconds if key[1:] in self.costs else 0.0, self.left
         done = [sum(trained[: at + 1]) for at in range(len(trained))]
@@ -78,7 +78,7 @@ class Forecast:
 
 
 def cost(settings: Settings) -> Cost:
-    """Of one run with these settings."""
+    """The cost of one run with these settings."""
     from bench.records import record  # imports torch
     from bench.training import claiming, prepare, run
 
@@ -126,7 +126,7 @@ def cost(settings: Settings) -> Cost:
 
 
 def lasts(settings: Settings, forward_backward: float, optimizer: float) -> float:
-    """Seconds of one run whose steps take so many, its evaluations included."""
+    """Seconds of one run with these step times, including its evaluations."""
     train = settings.train
     step = forward_backward + optimizer
     before_end = ((train.steps or 1) - 1) // train.eval_every

@@ -1,4 +1,4 @@
-"""What a sweep ends with: its runs by model and data, grouped over seeds, against AdamW."""
+"""The end of a sweep: its runs by model and data, grouped over seeds, compared with AdamW."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ ENDED = ("finished", "diverged", "skipped")
 
 
 class Summary(sweep.Failures):
-    """Closes a sweep of the trainer with a table and the list of failed cells."""
+    """Ends a sweep of the trainer with a table and the list of failed cells."""
 
     def show(self, found: list[Outcome], config: DictConfig) -> None:
         if telling.part is not None:
-            return  # what it is a part of tells its results
+            return  # the study around this sweep shows its results
         for bench in pairs.benches(runs(found, Path(config.results_dir))):
             terminal.show(groups.table(bench))
             if bench.baseline is None:
@@ -33,7 +33,7 @@ class Summary(sweep.Failures):
 
 
 def runs(found: list[Outcome], results: Path) -> list[Run]:
-    """The runs of a sweep that have ended, each once."""
+    """The ended runs of a sweep, each once."""
     cells = dict.fromkeys(one["cell"] for one in found if one["how"] in ENDED)
     files = [results / "runs" / cell / "record.json" for cell in cells]
     read = [(file, archive.ended(file.parent)) for file in files]

@@ -1,4 +1,4 @@
-"""Runs that compare, group by group, in words and as a table for the terminal."""
+"""Comparable runs, group by group, in words and as a table for the terminal."""
 
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +32,7 @@ def mean(one: Group, key: str) -> Estimate:
 
 
 def throughput(one: Group) -> float | None:
-    """Tokens or images a second of forward, backward and step, as medians."""
+    """Tokens or images per second of forward, backward and step, as medians."""
     times = [one.median(key, "median") for key in ("forward_backward_ms", "optimizer_ms")]
     size = pairs.batch(one.runs[0].record)
     known = [ms for ms in times if ms is not None]
@@ -43,7 +43,7 @@ def throughput(one: Group) -> float | None:
 
 
 def table(bench: Bench) -> Table:
-    """A row a group: what it reached, against the baseline, and what it cost."""
+    """One row per group: its results, the difference from the baseline, and its costs."""
     unit = "images/s" if bench.record.get("images_per_step") else "tokens/s"
     shown = plain_table("", "test loss", "to AdamW", "n", unit, "share", "state", "peak")
     shown.title = Text(f"{title(bench)}: {about(bench)}")
@@ -64,7 +64,7 @@ def table(bench: Bench) -> Table:
 
 
 def ran(one: Group) -> str:
-    """Finished runs; with a mark for those that diverged."""
+    """The number of finished runs, with a mark if some diverged."""
     finished = sum(run.record["status"] == "finished" for run in one.runs)
     return f"{finished}" + f" of {len(one.runs)}" * (finished < len(one.runs))
 
@@ -76,7 +76,7 @@ def against(one: Group, bench: Bench) -> str:
 
 
 def plus_minus(one: Estimate) -> str:
-    """The mean with half its 95 % interval; of one seed the mean alone."""
+    """The mean ± half its 95 % interval; for one seed only the mean."""
     places = words.decimals(one, 4)
     mean = words.plain(one.mean, places, "+")
     return f"{mean} ±{(one.high - one.low) / 2:.{places}f}" if one.n > 1 else f"{mean} (n=1)"

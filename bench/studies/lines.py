@@ -1,8 +1,9 @@
-"""Reference lines: what trivial models reach that learn from what a run sees.
+"""Reference lines: the losses of trivial models that learn from the data that a run sees.
 
-`results/lines/<key>.json` has those of one run: n-gram models or softmax regression, estimated on
-the distinct training positions (images) in the run's batches, and evaluated on what the run is
-evaluated on. What determines them is all in it, so that a record finds the lines of its run.
+`results/lines/<key>.json` has the lines of one run: n-gram models or softmax regression, estimated
+on the distinct training positions (images) in the run's batches, and evaluated on the run's
+evaluation data. The file holds everything that determines them, so that a record can find its
+lines.
 """
 
 import hashlib
@@ -24,14 +25,14 @@ from bench.studies.study import FINAL
 if TYPE_CHECKING:
     from bench.studies.comparison import Arm, Comparison
 
-LIMIT = {"tokens": "bigram", "images": "softmax regression"}  # above it training is early
-LARGEST = {"tokens": 20_000_000, "images": 1_000_000}  # of what a run draws: more takes minutes
-PIXELS, OF_ALL = 4_096, 50_000_000  # of an image, and of all that a run sees: the same
+LIMIT = {"tokens": "bigram", "images": "softmax regression"}  # training that ends above it is early
+LARGEST = {"tokens": 20_000_000, "images": 1_000_000}  # draws of a run: more would take minutes
+PIXELS, OF_ALL = 4_096, 50_000_000  # pixels of an image, and of all images a run sees: same reason
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The content of a file, and where it lies."""
+    """The content of a file, and its path."""
 
     content: dict[str, Any]
     file: Path
@@ -43,7 +44,7 @@ class Lines:
 
     @property
     def limit(self) -> dict[str, Any] | None:
-        """The line that training has to get below; above it, it is early."""
+        """The line that training must get below; training above it is early."""
         wanted = LIMIT[self.content["unit"]]
         return next((one for one in self.every if one["name"] == wanted), None)
 
@@ -53,7 +54,7 @@ class Lines:
         return min(self.every, key=lambda one: one["loss"])
 
     def bits(self, loss: float) -> float | None:
-        """Nats per token of the test part as bits per byte; None of images."""
+        """Nats per token of the test part as bits per byte; None for images."""
         per_token = self.content.get("bytes_per_token")
         return loss / math.log(2) / per_token if per_token else None
 
@@ -62,7 +63,7 @@ class Lines:
 
 
 def read(results: Path) -> tuple[list[Lines], list[tuple[Path, str]]]:
-    """All lines of a results folder, and the files that are none, with the reason."""
+    """All lines of a results folder, and the invalid files, each with the reason."""
     found, left_out = [], []
     for file in sorted((results / "lines").glob("*.json")):
         one = shape.read(file, layouts.lines)
@@ -74,7 +75,7 @@ def read(results: Path) -> tuple[list[Lines], list[tuple[Path, str]]]:
 
 
 def beside(one: "Comparison", every: list[Lines]) -> "Comparison":
-    """The comparison with the lines of one of its final runs, best of its baseline's."""
+    """The comparison with the lines of one of its final runs, preferably one of its baseline."""
     finals = [run for run in one.runs if run.stage == FINAL]
     for run in sorted(finals, key=lambda run: run.arm != one.study.baseline):
         if found := of_run(run.record, every):
@@ -83,16 +84,16 @@ def beside(one: "Comparison", every: list[Lines]) -> "Comparison":
 
 
 def of_run(one: dict[str, Any], every: list[Lines]) -> Lines | None:
-    """Those of a record's run."""
+    """The lines for the run of a record."""
     wanted = facts(one["config"], mathematics.of(one))
     fitting = (lines for lines in every if lines.content["of"] | {"content": None} == wanted)
     return next(fitting, None) if wanted else None
 
 
 def facts(config: dict[str, Any], made_by: int) -> dict[str, Any] | None:
-    """What of a run's settings determines its lines; None where they do not say.
+    """The settings of a run that determine its lines; None if they do not suffice.
 
-    content is left to `make`: what a user's own files hold is known only where they are.
+    `make` adds the content: that of a user's own files is known only where the files are.
     """
     if layouts.sees(config) is not None:
         return None
@@ -122,9 +123,9 @@ def key(of: dict[str, Any]) -> str:
 
 
 def make(settings: Settings, condition: str, say: Callable[[str], None]) -> None:
-    """Write the lines of a run, where they are not there yet, and say them in one line.
+    """Write the lines of a run if they do not exist, and print them in one line.
 
-    One process of many does. Raises UserError for whatever is wrong with the data.
+    Of many processes one does this. Raises UserError for anything wrong with the data.
     """
     of = facts(asdict(settings), mathematics.MATHEMATICS)
     if world.rank() != 0:
@@ -156,7 +157,7 @@ def make(settings: Settings, condition: str, say: Callable[[str], None]) -> None
 
 
 def computed(settings: Settings) -> dict[str, Any] | str:
-    """All lines of a run with what they rest on, or why they are not made."""
+    """All lines of a run with the facts behind them, or why they cannot be made."""
     train = settings.train
     data = batches.load(
         settings.data,
@@ -164,7 +165,7 @@ def computed(settings: Settings) -> dict[str, Any] | str:
         sequence_length=train.sequence_length,
         tokenizer=settings.model["tokenizer"],
     )
-    assert train.steps is not None  # or nobody would ask
+    assert train.steps is not None  # checked by the caller
     examples = train.batch_size * train.accumulate
     drawn = train.steps * examples * data.units_per_example
     if drawn > LARGEST[data.unit]:
@@ -187,8 +188,8 @@ def computed(settings: Settings) -> dict[str, Any] | str:
 
 
 def judged(arms: list["Arm"], baseline: str) -> "Arm | None":
-    """The arm whose loss is held against the lines: AdamW, the baseline if it is; where no arm
-    is AdamW, the baseline. None where that has no finished run."""
+    """The arm whose loss is compared with the lines: AdamW, preferably as the baseline; without an
+    AdamW arm the baseline. None if that arm has no finished run."""
     first = sorted((arm for arm in arms if not arm.noise), key=lambda arm: arm.name != baseline)
     adamw = [arm for arm in first if arm.runs[0].record["optimizer"] == "adamw"]
     chosen = next(iter([*adamw, *(arm for arm in first if arm.name == baseline)]), None)
@@ -196,7 +197,7 @@ def judged(arms: list["Arm"], baseline: str) -> "Arm | None":
 
 
 def early(one: "Comparison") -> bool | None:
-    """Whether that arm ends above the line that training has to get below."""
+    """Whether that arm ends above the line that training must get below."""
     arm = judged(one.arms, one.study.baseline)
     if one.lines is None or one.lines.limit is None or arm is None:
         return None

@@ -1,7 +1,7 @@
-"""Runs that no experiment put side by side: which are alike but for the seed, and which compare.
+"""Runs outside experiments: which are alike except for the seed, and which can be compared.
 
-Two runs compare where model, data, steps, batch, precision, device and mathematics are the same;
-what they differ by then is the optimizer's, and they pair where the seed is the same, too.
+Two runs can be compared if model, data, steps, batch, precision, device and mathematics are the
+same. They then differ only in the optimizer's settings; they pair if the seed is the same, too.
 """
 
 import json
@@ -19,7 +19,7 @@ from bench.studies.stats import Estimate
 
 
 def conditions(record: dict[str, Any]) -> dict[str, Any]:
-    """What the runs of a comparison have in common, by its name."""
+    """What the runs of a comparison have in common, by name."""
     config = record["config"]
     train = config.get("train") or {}
     return {
@@ -34,12 +34,12 @@ def conditions(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def batch(record: dict[str, Any]) -> int | None:
-    """Tokens or images of a step."""
+    """Tokens or images per step."""
     return record.get("tokens_per_step") or record.get("images_per_step")
 
 
 def same(value: Any) -> str:
-    """Settings as text: equal where they are; one that is null counts as one that is not there."""
+    """Settings as text, equal for equal settings; a null setting counts as missing."""
     return json.dumps(_without_null(value), sort_keys=True)
 
 
@@ -54,10 +54,10 @@ def _without_null(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone.
+    """Runs that differ only in their seed.
 
-    name: its optimizer, with what tells it from others of that optimizer; difference: of the test
-    loss to the baseline's, paired by seed, None where no seed pairs.
+    name: its optimizer, with what distinguishes it from others of that optimizer; difference: its
+    test loss minus the baseline's, paired by seed; None if no seed pairs.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Group:
         return self.runs[0].record["optimizer"]
 
     def values(self, key: str) -> dict[int, float]:
-        """Of the finished runs, by seed."""
+        """A value of the finished runs, by seed."""
         found = by_key(self.runs, key)
         return {seed: value for (_, seed), value in found.items()}
 
     def median(self, key: str, *inner: str) -> float | None:
-        """Of a number that records have, or None."""
+        """The median of a number in the records, or None."""
         found = (_inside(run.record, (key, *inner)) for run in self.runs)
         known = [value for value in found if value is not None]
         return statistics.median(known) if known else None
@@ -86,19 +86,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Bench:
-    """Groups that compare; baseline: the best of AdamW's by validation loss, None without one."""
+    """Comparable groups; baseline: AdamW's best by validation loss, None without one."""
 
     groups: list[Group]
     baseline: Group | None
 
     @property
     def record(self) -> dict[str, Any]:
-        """One of the records, for what they have in common."""
+        """One of the records, for what they all share."""
         return self.groups[0].runs[0].record
 
 
 def benches(runs: Iterable[Run], baseline: str = "adamw") -> list[Bench]:
-    """The runs by what they share, in order of model, data and steps; the baseline's come first."""
+    """The runs by common conditions, in order of model, data and steps; the baseline's first."""
     together: dict[str, list[Run]] = {}
     for run in runs:
         together.setdefault(same(conditions(run.record)), []).append(run)
@@ -135,7 +135,7 @@ def _against(one: Group, baseline: Group | None) -> Group:
 
 
 def by_key(runs: Iterable[Run], key: str) -> dict[tuple[str, int], float]:
-    """A value of the finished runs, by what they share and the seed; of several their mean."""
+    """A value of the finished runs, by their common settings and the seed; the mean of several."""
     found: dict[tuple[str, int], list[float]] = {}
     for one in (run.record for run in runs):
         value = one.get(key)

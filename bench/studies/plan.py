@@ -1,4 +1,4 @@
-"""Which runs a study consists of, and what is typed to train them."""
+"""Which runs a study consists of, and the command lines that train them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class Sweep:
     overrides: tuple[str, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    point: tuple[tuple[str, float], ...] = ()  # of a search
+    point: tuple[tuple[str, float], ...] = ()  # the point of a search
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.stage, self.condition, self.arm
 
     def arguments(self, experiment: str, values: Values = ()) -> list[str]:
-        """The command line of bench/train.py that trains them; values: of the point's settings."""
+        """The command line of bench/train.py that trains them; values: the point's settings."""
         part = [f"{key}={getattr(self, key)}" for key in ("stage", "condition", "arm")]
         rates = ",".join(f"{rate:g}" for rate in self.rates)
         seeds = ",".join(map(str, self.seeds))
@@ -39,7 +39,7 @@ class Sweep:
 
 
 def tuning(study: Study) -> Iterator[Sweep]:
-    """Every arm over the same grid of rates and the same seeds."""
+    """Sweeps of every arm over the same grid of rates and the same seeds."""
     for condition, common in study.conditions.items():
         for arm in study.tuned():
             yield Sweep(
@@ -49,7 +49,7 @@ def tuning(study: Study) -> Iterator[Sweep]:
 
 
 def final(study: Study, rates: dict[tuple[str, str], float]) -> Iterator[Sweep]:
-    """Every arm over the same seeds; rates: by condition and arm that was tuned."""
+    """Sweeps of every arm over the same seeds; rates: by condition and tuned arm."""
     for condition, common in study.conditions.items():
         for arm, own in study.arms.items():
             source = study.rates_of.get(arm, arm)
@@ -60,22 +60,23 @@ def final(study: Study, rates: dict[tuple[str, str], float]) -> Iterator[Sweep]:
             )
 
 
-Rankings = dict[tuple[str, str, int], list[Point]]  # the best first, by condition, arm and study
+Rankings = dict[tuple[str, str, int], list[Point]]  # by condition, arm and study; the best first
 
 
 def searching(
     study: Study, losses: Callable[[Sweep], float | None], rankings: Rankings | None = None
 ) -> Iterator[Sweep]:
-    """All runs of a search whose settings are known, study after study; each of one cell.
+    """All runs of a search with known settings, study after study; each sweep is one cell.
 
-    losses: of a run, None where it has not ended: what hangs on it is not known yet. rankings: of
-    the trials of other experiments, by experiment/condition; those of this one are added.
+    losses: gives the loss of a run, or None if it has not ended; runs that depend on it are then
+    still unknown. rankings: those of the trials of other experiments, by experiment/condition; the
+    trials of this one are added.
     """
     yield from _Searching(study, losses, {} if rankings is None else rankings).sweeps()
 
 
 class _Searching:
-    """A search as far as it has come."""
+    """The progress of a search."""
 
     def __init__(
         self, study: Study, losses: Callable[[Sweep], float | None], rankings: Rankings
@@ -106,7 +107,7 @@ class _Searching:
         return Sweep(stage, condition, arm, overrides, (), (seed,), tuple(point.items()))
 
     def pilot(self, condition: str, arm: str, start: Point) -> Iterator[Sweep]:
-        """As far as it is known; the centre is noted when it has ended."""
+        """The known runs of a pilot; its centre is noted when it has ended."""
         seed = self.search.pilot_seed
         points, centre = search.pilot_points(
             *(self.search, start),
@@ -117,7 +118,7 @@ class _Searching:
             self.centres[condition, arm] = centre
 
     def trials(self, condition: str, arm: str, at: int) -> Iterator[Sweep]:
-        """Those of one study of an arm; their ranking is noted when all have ended."""
+        """The trials of one study of an arm; their ranking is noted when all have ended."""
         points, carry = self.points(condition, arm, at), self.search.carry.get(condition)
         if points is None:
             return
@@ -133,7 +134,7 @@ class _Searching:
             self.rankings[condition, arm, at] = order
 
     def points(self, condition: str, arm: str, at: int) -> list[Point] | None:
-        """Of the trials of one study of an arm; None where they are not known yet."""
+        """The points of the trials of one study of an arm; None if they are still unknown."""
         carry = self.search.carry.get(condition)
         if carry is None:
             centre = self.centres.get((condition, arm))
@@ -146,7 +147,7 @@ class _Searching:
         return search.carried(carry, ranking, factor) if ranking and factor else None
 
     def moved(self, condition: str, arm: str, at: int) -> float:
-        """What a carried condition made of its source's best rate; 0 while that is not known."""
+        """The factor of a carried condition on its source's best rate; 0 while it is unknown."""
         source = self.search.carry[condition].source
         own = self.rankings.get((condition, arm, at))
         theirs = self.rankings.get((source, self.search.takes.get(arm, arm), at))

@@ -1,7 +1,7 @@
 """`bench/train.py experiment=…`: tune every arm, then train all with their best settings.
 
-A study is sweeps of the trainer, one for an arm under a condition, so that Hydra's launchers, the
-skipping of finished cells and the going on from checkpoints serve it as they serve any sweep.
+A study consists of sweeps of the trainer, one per arm and condition. Hydra's launchers, skipping of
+finished cells and resuming from checkpoints therefore work as for any sweep.
 """
 
 import functools
@@ -38,9 +38,9 @@ Key = tuple[str, str]  # condition, arm
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep with the user's own overrides, and the settings of each of its cells by name.
+    """A sweep with the user's overrides, and the settings of each of its cells by name.
 
-    values: the settings of the point that it lies at, in a search.
+    values: in a search, the settings of the sweep's point.
     """
 
     sweep: Sweep
@@ -53,9 +53,9 @@ class Planned:
 
 
 def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None]) -> None:
-    """The whole study, or the part that stage, condition and arm choose.
+    """Run the whole study, or the part that stage, condition and arm select.
 
-    job: trains what sys.argv asks for; it is called once a sweep.
+    job: trains the run in sys.argv; it is called once per sweep.
     Raises UserError before anything is trained.
     """
     request = read(arguments)
@@ -98,7 +98,7 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
 
 
 class Campaign:
-    """A study under way: what was asked of it, and what its runs have left."""
+    """A study in progress: the user's request, and the results of its runs."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -118,7 +118,7 @@ class Campaign:
                 raise UserError(f"{part}={value}: must be one of {', '.join(accepted)}")
 
     def refuse_what_arms_set(self) -> None:
-        """An override of the same key would make all arms alike."""
+        """Raise UserError for an override of a key that arms set: it would make all arms alike."""
         own = {word.split("=", 1)[0] for words in self.study.arms.values() for word in words}
         for word in self.request.overrides:
             if word.split("=", 1)[0] in own:
@@ -130,7 +130,7 @@ class Campaign:
     # what there is to do ----------------------------------------------------------------------
 
     def ready(self) -> list[Planned]:
-        """The sweeps that were asked for and can be trained: some hang on what others find."""
+        """The requested sweeps that can be trained now; some depend on the results of others."""
         if self.study.search is not None:
             known = self.borrowed()
             sweeps = [s for s in plan.searching(self.study, self.loss, known) if self.wants(*s.key)]
@@ -140,7 +140,7 @@ class Campaign:
         return [self.plan(sweep) for sweep in sweeps]
 
     def wants(self, stage: str, condition: str, arm: str) -> bool:
-        """Whether runs were asked for: an arm's own, and those that it takes its settings from."""
+        """Whether runs were requested: an arm's own, or those that it takes its settings from."""
         r, study = self.request, self.study
         if r.rate is not None and stage != FINAL:
             return False
@@ -150,7 +150,7 @@ class Campaign:
         )
 
     def borrowed(self) -> plan.Rankings:
-        """The trials of the experiments that this one borrows from, ranked as far as they ended."""
+        """The trials of the experiments that this one borrows from; the ended ones are ranked."""
         assert self.study.search is not None
         found: plan.Rankings = {}
         sources = {one.source for one in self.study.search.carry.values()}
@@ -160,7 +160,7 @@ class Campaign:
             if other.study.search is None:
                 raise UserError(f"study.search.carry: experiment={name} searches nothing")
             for _ in plan.searching(other.study, other.loss, own):
-                pass  # it ranks as it goes
+                pass  # it adds rankings on the way
             found |= {(f"{name}/{c}", arm, at): points for (c, arm, at), points in own.items()}
         return found
 
@@ -169,7 +169,7 @@ class Campaign:
         return Campaign(Request(name, None, None, None, None, self.request.overrides))
 
     def loss(self, sweep: Sweep) -> float | None:
-        """What a run of a search is judged by, None while it has not ended."""
+        """The loss that a run of a search is judged by; None if it has not ended."""
         (name,) = self.plan(sweep).cells
         one = self.ended(name)
         if one is None:
@@ -178,7 +178,7 @@ class Campaign:
         return math.inf if found is None else found
 
     def to_come(self, ready: list[Planned]) -> dict[tuple[str, str, str], int]:
-        """How many of the runs that were asked for have not ended, by stage, condition and arm."""
+        """How many of the requested runs have not ended, by stage, condition and arm."""
         there: Counter[tuple[str, str, str]] = Counter()
         for one in ready:
             there[one.sweep.key] += len(one.cells) - len(self.left(one))
@@ -186,7 +186,7 @@ class Campaign:
         return {key: count - there[key] for key, count in counts.items()}
 
     def finals(self, best: dict[Key, Best]) -> list[Sweep]:
-        """The sweeps over seeds that were asked for, at the best rates, where these are known."""
+        """The requested sweeps over seeds, for the arms whose best rate is known, at that rate."""
         rate, rates_of = self.request.rate, self.study.rates_of
         rates = {key: found.rate for key, found in best.items()}
         return [
@@ -222,27 +222,27 @@ class Campaign:
         return Planned(sweep, cells)
 
     def sample(self, stage: str, condition: str, arm: str) -> Settings:
-        """Settings of a run, to time: the rate, and what a search varies, cost nothing."""
+        """Settings of a run to time: the rate and the varied settings do not change its cost."""
         words = (*self.study.conditions[condition], *self.study.arms[arm])
         return next(
             iter(self.plan(Sweep(stage, condition, arm, words, (1.0,), (0,))).cells.values())
         )
 
     def baselines(self) -> Iterator[tuple[str, Settings]]:
-        """Each condition that was asked for, and its baseline's run with the first final seed."""
+        """Each requested condition, with its baseline's run for the first final seed."""
         for condition in self.study.conditions:
             if self.request.condition in (None, condition):
                 one = self.sample(FINAL, condition, self.study.baseline)
                 yield condition, replace(one, seed=self.study.final_seeds[0])
 
     def _composed(self, key: tuple[str, str, str], overrides: tuple[str, ...]) -> Settings:
-        """The settings that all trials of an arm begin from; composed once, as it takes long."""
+        """The settings that all trials of an arm start from; composed once, as it is slow."""
         part = [f"{name}={value}" for name, value in zip(PARTS, key, strict=True)]
         words = [f"experiment={self.request.experiment}", *part, *overrides]
         return config.settle(_composed(words))
 
     def relative_time(self, sweep: Sweep, settings: Settings) -> float:
-        """The time of an arm's step in steps of the baseline, as a step benchmark measured it."""
+        """The time of an arm's step relative to the baseline's, as measured by a step benchmark."""
         name = self.study.equal_time_of[sweep.condition]
         command = f"bench/step.py name={name} model={settings.model['name']}"
         found = shape.read(self.runs.parent / "steps" / f"{name}.json", layouts.step)
@@ -265,7 +265,7 @@ class Campaign:
     # doing it ---------------------------------------------------------------------------------
 
     def ended(self, name: str) -> dict[str, Any] | None:
-        """The record of a cell that has ended, here or, as published, where the study came from."""
+        """The record of an ended cell, made here or published with the study."""
         found = archive.ended(self.runs / name)
         if not isinstance(found, dict):
             file = self.runs.parent / "records" / self.study.name / f"{name}.json"
@@ -273,28 +273,28 @@ class Campaign:
         return found if isinstance(found, dict) else None
 
     def left(self, planned: Planned) -> list[Settings]:
-        """The cells that are to be trained."""
+        """The cells still to be trained."""
         again = self.settings.rerun
         return [s for name, s in planned.cells.items() if again or not self.ended(name)]
 
     def running(self, planned: Planned) -> int:
-        """How many of the cells another process trains now."""
+        """How many of the cells other processes train now."""
         return sum(owner.holder(self.runs / name) is not None for name in planned.cells)
 
     def begin(self, clock: Forecast) -> None:
-        """Count the runs from here on."""
+        """Start counting the runs."""
         asked = [count for key, count in self.study.counts().items() if self.wants(*key)]
         self.total = sum(asked)
         self.done = self.total - sum(clock.left.values())
 
     def train(self, planned: Planned, job: Callable, clock: Forecast) -> None:
-        """Train what is left of a sweep; of the rest note that it belongs to this study."""
+        """Train a sweep's remaining cells; note that the others belong to this study, too."""
         left = self.left(planned)
         for name, settings in planned.cells.items():
             if settings not in left and (self.runs / name).exists():
                 record.join(self.runs / name, settings)
         if planned.sweep.point and self.running(planned):
-            return  # a search has many sweeps of one run: no word on each that is elsewhere
+            return  # no line for each: a search has many sweeps of one run
         if left:
             trained = [settings in left for settings in planned.cells.values()]
             before, key = self.done - trained.count(False), planned.sweep.key
@@ -308,10 +308,10 @@ class Campaign:
                 job()
 
     def best(self, asked: bool) -> dict[Key, Best]:
-        """The best rate of each tuned arm that the final runs take theirs from.
+        """The best rate of each tuned arm that final runs take their rate from.
 
-        All arms get the same trials: where one is missing there is no best rate, which raises
-        UserError if the final runs are asked for.
+        All arms get the same trials. If a trial is missing there is no best rate, and requesting
+        the final runs then raises UserError.
         """
         r = self.request
         found: dict[Key, Best] = {}

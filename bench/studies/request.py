@@ -1,15 +1,15 @@
-"""What was typed: which part of which study, and overrides of all its runs."""
+"""The user's request: which part of which study, and overrides of all its runs."""
 
 from dataclasses import dataclass
 
 from bench.settings.errors import UserError
 from bench.studies import study
 
-PARTS = ("stage", "condition", "arm")  # as overrides they choose a part of the study
+PARTS = ("stage", "condition", "arm")  # as overrides they select a part of the study
 
 
 def asked(arguments: list[str]) -> bool:
-    """Whether a command line asks for a whole study, not for one of its sweeps or for help."""
+    """Whether a command line requests a whole study, not one of its sweeps or help."""
     given = dict(word.split("=", 1) for word in arguments if "=" in word)
     flags = {word for word in arguments if word.startswith("-")}
     sweep = "-m" in flags and all(part in given for part in PARTS)
@@ -19,9 +19,9 @@ def asked(arguments: list[str]) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """What was typed: which part of which study, and overrides of all its runs.
+    """The user's request: which part of which study, and overrides of all its runs.
 
-    rate: of all final runs, in the place of the tuned ones.
+    rate: for all final runs, instead of the tuned rates.
     """
 
     experiment: str
@@ -33,7 +33,7 @@ class Request:
 
 
 def read(arguments: list[str]) -> Request:
-    """Raises UserError for a seed and a sweeper, which the study has, and a rate that is none."""
+    """Raises UserError for a seed or a sweeper, which the study sets itself, and a bad rate."""
     words = [word for word in arguments if not word.startswith("-")]
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "seed" in given:

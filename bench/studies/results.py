@@ -1,4 +1,4 @@
-"""The results folder: records as comparisons, and files of laboratory and step benchmark."""
+"""The results folder: records as comparisons, and files of the laboratory and step benchmark."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from bench.records.archive import Archive
 from bench.studies import comparison, lines, study
 from bench.studies.comparison import Arm, Comparison
 
-# What the laboratory checked: on random matrices, on momenta of runs.
+# The laboratory's checks: on random matrices, on momenta of runs.
 CHECKS = ("ortho/checks.json", "ortho/checks-momentum.json")
 
 
@@ -34,18 +34,18 @@ class Results:
         return lines.beside(found, self.lines)
 
     def _read(self, name: str) -> dict[str, Any] | str | None:
-        """A file of the laboratory or the step benchmark, or why it is none; None: not there."""
+        """A file of the laboratory or step benchmark, or why it is invalid; None without one."""
         kind = layouts.step if name.startswith("steps/") else layouts.checks
         file = self.folder / name
         return shape.read(file, kind) if file.exists() else None
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """The same; None where there is none that can be used."""
+        """The same; None if there is no usable file."""
         found = self.read(name)
         return found if isinstance(found, dict) else None
 
     def checks(self) -> dict[str, tuple[dict[str, Any], str]]:
-        """By name the laboratory's checks, each with its file."""
+        """The laboratory's checks by name, each with its file."""
         return {
             one["name"]: (one, file)
             for file in CHECKS
@@ -55,9 +55,11 @@ class Results:
     def comparisons(
         self, experiment: str, conditions: list[str] | None, against: str | None = None
     ) -> list[Comparison]:
-        """Under each condition, or those named; with the baseline, or the arm `against`.
+        """The comparisons under each condition, or under those named; with the baseline, or with
+        the arm `against`.
 
-        One for each kind of device that has runs: they are not compared, nor does one hide another.
+        There is one for each kind of device with runs: these are not compared with each other, and
+        none hides another.
         """
         named = conditions or list(study.load(experiment).conditions)
         return [
@@ -67,7 +69,7 @@ class Results:
         ]
 
     def devices(self, experiment: str, condition: str) -> Sequence[str | None]:
-        """The kinds of device with runs, where there are several; else one that has no name."""
+        """The kinds of device with runs if there are several; otherwise one unnamed kind."""
         runs = self.archive.of(experiment, condition=condition)
         found = {str(archive.setup(run.record).device) for run in runs}
         return sorted(found) if len(found) > 1 else [None]
@@ -77,5 +79,5 @@ class Results:
         return sorted(map(self.place, found))
 
     def place(self, file: Path) -> str:
-        """Where a file is below the folder."""
+        """The path of a file relative to the folder."""
         return file.relative_to(self.folder).as_posix()

@@ -1,13 +1,12 @@
 """`study.search`: independent studies of equally many trials for every arm.
 
-An arm is as good as it is when tuned with so many trials: AlgoPerf's estimand (Dahl et al. 2023,
-arXiv 2306.07179, section 4). Each study draws its own trials from a box around the arm's centre,
-trains them from a tuning seed of its own, and trains the best of them once more from a fresh seed
-that it shares with the same study of the other arms. The differences of these are the data: they
-vary with the luck of the search as well as with that of the seed. One search with many final seeds
-would call two identical optimizers different, as all its seeds share one search's luck.
+An arm's quality is what it reaches when tuned with so many trials: AlgoPerf's estimand (Dahl et al.
+2023, arXiv 2306.07179, section 4). Each study draws its own trials from a box around the arm's
+centre and trains them from its own tuning seed. It then trains the best trial once more from a
+fresh seed, shared with the same study of the other arms. The differences between these runs are the
+data: they vary with the luck of the search as well as with that of the seed. With many final seeds of one search two identical optimizers would differ, by that search's luck.
 
-The centre comes from a pilot of equal size for each arm: coordinate by coordinate, one seed.
+The centre comes from a pilot of equal size for each arm: one coordinate at a time, one seed.
 """
 
 import math
@@ -17,24 +16,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import scipy  # loads its parts when first used: a single training run needs none
+import scipy  # imports lazily: a single training run needs none of it
 
 from bench.settings.errors import UserError
 from bench.studies.axes import AXES, KINDS, Point
 
-Losses = list[float]  # of the trials of one study, in their order; infinite: diverged
-CROWDED = 0.25  # of a range at one end, which holds more than half of the better trials
+Losses = list[float]  # of the trials of one study, in order; infinite: diverged
+CROWDED = 0.25  # share at one end of a range that holds over half of the better trials
 
 
 @dataclass(frozen=True)
 class Carried:
-    """A condition that is tuned from the trials of another one: `source`, of this experiment, or
-    experiment/condition of another one.
+    """A condition that is tuned from the trials of another: `source`, a condition of this
+    experiment, or experiment/condition of another one.
 
-    tries: pairs of a trial's rank there, from 1, and what its rate is multiplied by; the best is
-    taken without a trial where it alone is named. gain: nats by which another try has to be better
-    than the first one to take its place. rates_as: a condition of this experiment; what it made of
-    its source's rate is made of this one's, too.
+    tries: pairs of a trial's rank there, from 1, and the factor on its rate; if only the best is
+    listed, it is taken without a trial. gain: by how many nats another try must beat the first one
+    to replace it. rates_as: a condition of this experiment whose factor on its source's rate is
+    applied here, too.
     """
 
     source: str
@@ -49,12 +48,12 @@ class Carried:
 
 @dataclass(frozen=True)
 class Search:
-    """trials: of a study; pilot_seed: of all pilots; pilot: by kind of axis what they try, in
-    multiples of the centre, kind after kind; widths: by kind the upper end of an axis over its
-    lower end; centres: by arm the axes that it is searched over, and where the pilot starts;
+    """trials: number per study; pilot_seed: of all pilots; pilot: by kind of axis the values that
+    pilots try, in multiples of the centre, one kind after another; widths: by kind the ratio of an
+    axis's upper end to its lower end; centres: by arm the axes of its search and the pilot's start;
     carry: conditions that are tuned from another one's trials; takes: by arm the arm of another
-    experiment whose trials it borrows; other_seeds: by arm what is added to the final seeds, for
-    arms that repeat another one in all but the data's order and the initial weights.
+    experiment whose trials it borrows; other_seeds: by arm the number added to the final seeds, for
+    arms that repeat another one with a different order of data and initial weights.
     """
 
     trials: int
@@ -69,7 +68,7 @@ class Search:
     def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
         """The trials of one study: a scrambled Sobol sequence in the box around the centre.
 
-        The scramble is the study's and the arm's own, so that no two of them share their luck.
+        The scramble depends on the study and the arm, so that no two of them share their luck.
         """
         generator = np.random.default_rng([seed, zlib.crc32(arm.encode())])
         sobol = scipy.stats.qmc.Sobol(len(centre), scramble=True, rng=generator)
@@ -83,14 +82,14 @@ class Search:
         ]
 
     def place(self, axis: str, value: float, centre: float) -> float:
-        """Where a value lies in its range: 0 at the lower end, 1 at the upper one."""
+        """The position of a value in its range: 0 at the lower end, 1 at the upper one."""
         return 0.5 + math.log(value / centre) / math.log(self.widths[AXES[axis].kind])
 
 
 def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Search:
     """Raises UserError naming what is missing or makes no sense, and what is accepted.
 
-    arms: those that are searched.
+    arms: the arms that are searched.
     """
     known = [f.name for f in fields(Search)]
     for key in block.keys() - set(known):
@@ -123,7 +122,7 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
 
 
 def _check_centres(whole: dict[str, Any], arms: list[str]) -> None:
-    """Every arm has one axis of each kind, and every kind a width."""
+    """Raise UserError unless every arm has one axis of each kind, and every kind a width."""
     for arm, centre in whole["centres"].items():
         for axis, value in centre.items():
             if axis not in AXES:
@@ -181,9 +180,9 @@ def _check_kinds(setting: str, block: dict[str, Any]) -> None:
 def pilot_points(
     search: Search, start: Point, losses: Callable[[Point], float | None]
 ) -> tuple[list[Point], Point | None]:
-    """The points of a pilot that are known, in their order, and the centre; None until it ended.
+    """The known points of a pilot, in order, and its centre; None until the pilot has ended.
 
-    start: where it begins; losses: of a point, None while it has none.
+    start: the first point; losses: gives the loss of a point, None if it has none yet.
     """
     centre, points = dict(start), []
     for kind, factors in search.pilot.items():
@@ -204,9 +203,9 @@ def ranked(points: list[Point], losses: Losses) -> list[Point]:
 
 
 def carried(one: Carried, ranking: list[Point], factor: float = 1.0) -> list[Point]:
-    """The trials of a study under a condition that is tuned from another one's, best first.
+    """The trials of a study for a condition that is tuned from another one's, the best first.
 
-    factor: on all rates.
+    factor: applied to all rates.
     """
     return [
         ranking[int(rank) - 1] | {"rate": ranking[int(rank) - 1]["rate"] * by * factor}
@@ -215,7 +214,7 @@ def carried(one: Carried, ranking: list[Point], factor: float = 1.0) -> list[Poi
 
 
 def chosen(one: Carried, points: list[Point], losses: Losses) -> list[Point]:
-    """The trials of a carried condition, the best first; the first one, unless beaten clearly."""
+    """The trials of a carried condition, best first; the first try leads unless clearly beaten."""
     order = ranked(points, losses)
     if losses[0] - min(losses) > one.gain or math.isinf(losses[0]):
         return order
@@ -227,7 +226,7 @@ def chosen(one: Carried, points: list[Point], losses: Losses) -> list[Point]:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a study: where it lay, and the validation loss, infinite where it diverged."""
+    """One trial of a study: its point and its validation loss, infinite if it diverged."""
 
     point: Point
     loss: float
@@ -235,25 +234,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The searches of an arm under a condition: its trials by the tuning seed of their study."""
+    """The searches of an arm under a condition: trials by the tuning seed of their study."""
 
     studies: dict[int, list[Trial]]
 
     @property
     def trials(self) -> int:
-        """Of each study."""
+        """The number of trials in each study."""
         return len(next(iter(self.studies.values())))
 
     def winners(self) -> dict[int, Trial]:
         return {seed: min(trials, key=lambda t: t.loss) for seed, trials in self.studies.items()}
 
     def best_of(self, trials: int) -> list[float]:
-        """For each study the expected lowest loss of so many of its trials, taken at random."""
+        """For each study the expected lowest loss of this many of its trials, chosen at random."""
         return [expected_best([t.loss for t in one], trials) for one in self.studies.values()]
 
     def crowded(self) -> str | None:
-        """lower or upper, where more than half of the better third of all trials lie in the
-        quarter of the rate's range at that end: the best rate may lie beyond."""
+        """lower or upper if more than half of the better third of all trials lie in the quarter of
+        the rate's range at that end: the best rate may lie beyond it."""
         every = [trial for trials in self.studies.values() for trial in trials]
         every = [trial for trial in every if trial.point.get("rate")]
         logs = [math.log(trial.point["rate"]) for trial in every]
@@ -271,7 +270,7 @@ class Found:
 
 
 def expected_best(losses: Losses, trials: int) -> float:
-    """The mean of the lowest of `trials` losses over all choices of so many of them."""
+    """The mean, over all choices of `trials` of the losses, of the lowest one chosen."""
     whole = len(losses)
     if not 1 <= trials <= whole:
         raise ValueError(f"trials={trials}: must be from 1 to {whole}")

@@ -1,4 +1,4 @@
-"""Runs by a name that was typed: a cell, its beginning, a pattern, or an arm of an experiment."""
+"""Selects runs by a typed name: a cell, its beginning, a pattern, or an arm of an experiment."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from bench.records.archive import Run
 from bench.settings.errors import UserError
 from bench.studies.study import FINAL
 
-NEAR = 4  # names in an answer to a mistake
+NEAR = 4  # names listed in the reply to a mistake
 
 
 def two(typed: str) -> tuple[str, str]:
-    """The names in `[A,B]`. Raises UserError where they are not two."""
+    """The names in `[A,B]`. Raises UserError unless there are two."""
     words = typed.strip().removeprefix("[").removesuffix("]").split(",")
     names = [word.strip().strip("'\"") for word in words]
     if len(names) != 2 or not all(names):
@@ -22,11 +22,11 @@ def two(typed: str) -> tuple[str, str]:
 
 
 def chosen(runs: Iterable[Run], name: str) -> list[Run]:
-    """The runs of a name, each cell once.
+    """The runs that a name selects, each cell once.
 
-    The name of a cell; its beginning (adam: not adamw, where there are both); a pattern with * ?
-    or [] on names of cells; or experiment/arm, experiment/condition/arm: the final runs of an arm.
-    Raises UserError naming what was typed and what is near to it.
+    The name is a cell; the beginning of one (adam: not adamw, if both exist); a pattern with * ? or
+    [] on names of cells; or experiment/arm, experiment/condition/arm for the final runs of an arm.
+    Raises UserError with the typed name and similar names.
     """
     every = list(runs)
     found = _of_arm(every, name) if "/" in name else _of_cells(every, name)
@@ -61,7 +61,7 @@ def _of_arm(runs: list[Run], name: str) -> list[Run]:
 
 
 def _names(runs: list[Run], arms: bool) -> Iterable[str]:
-    """What can be typed: arms of experiments, or cells with what they begin with."""
+    """The names that can be typed: arms of experiments, or cells and their beginnings."""
     for run in runs:
         cell = run.record["cell"]
         if arms and run.experiment and run.arm:
@@ -72,7 +72,7 @@ def _names(runs: list[Run], arms: bool) -> Iterable[str]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The names that may be meant, or some that there are."""
+    """Names that may be meant, or else some of those that exist."""
     plain = name.strip("*?")
     near = difflib.get_close_matches(plain, known, n=NEAR, cutoff=0.5)
     near = near or [one for one in known if plain and plain in one][:NEAR]

@@ -1,8 +1,9 @@
-"""The protocol put to the test on made-up optimizers of which the truth is known.
+"""Tests the protocol on made-up optimizers whose true difference is known.
 
-A made-up loss is a parabola in the logarithm of every axis, plus what a seed does to all arms
-alike, plus noise of each run. The runs are those that plan.searching plans and the tests those of
-difference.between, so what is simulated is the code that judges real runs, tuning included.
+A made-up loss is a parabola in the logarithm of every axis, plus an effect of the seed that all
+arms share, plus noise of each run. The runs are those that plan.searching plans and the tests are
+those of difference.between, so the simulated code is the code that judges real runs, tuning
+included.
 """
 
 import math
@@ -16,19 +17,19 @@ from bench.studies.axes import AXES
 from bench.studies.plan import Sweep
 from bench.studies.study import FINAL, TUNE, Study
 
-# Nats lost an octave off the optimum, squared: the rate's as AdamW's and hybrid's pilots have it,
-# the others a third and a tenth of it.
+# Nats lost per squared octave away from the optimum: for the rate as in AdamW's and hybrid's
+# pilots, for the others a third and a tenth of it.
 CURVATURE = {"rate": 0.04, "relative": 0.012, "averaging": 0.012, "decay": 0.004, "warmup": 0.004}
-BOTH_SEEDS = 0.02  # standard deviations, in nats: of a seed's order of data and initial weights,
-OWN_NOISE = 0.01  # which arms share, and of what they do not
+BOTH_SEEDS = 0.02  # standard deviations, in nats: of the seed's data order and initial weights,
+OWN_NOISE = 0.01  # which arms share, and of each run's own noise
 
 
 @dataclass(frozen=True)
 class World:
-    """Two arms of which the second is better by `gain` nats when both are tuned to the end.
+    """Two arms; when both are fully tuned, the second is better by `gain` nats.
 
-    offsets: by kind of axis, in octaves, how far the second arm's optimum lies from where its
-    search is declared, and half of it the other way the first one's.
+    offsets: by kind of axis, in octaves, the distance of the second arm's optimum from the declared
+    centre of its search; the first arm's optimum is half as far in the other direction.
     """
 
     gain: float = 0.0
@@ -38,7 +39,7 @@ class World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """mean, low, high: of the paired differences, with their 95 % interval; p: against none."""
+    """mean, low, high: of the paired differences, with their 95 % interval; p: of none."""
 
     mean: float
     low: float
@@ -48,7 +49,7 @@ class Outcome:
 
 
 def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6) -> Study:
-    """A study of two arms; wider: what the ranges of the published studies are multiplied by."""
+    """A study of two arms; wider: the factor on the ranges of the published studies."""
     widths = {"rate": 8, "relative": 16, "averaging": 8, "decay": 16, "warmup": 8}
     centre = {"rate": 1.0, "embedding": 1.0, "beta2": 0.02, "decay": 0.2, "warmup": 0.05}
     block = search.Search(
@@ -75,7 +76,7 @@ def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6
 
 
 def losses(world: World, study: Study, generator: np.random.Generator) -> Callable[[Sweep], float]:
-    """What each run ends at; the same run, the same loss."""
+    """The final loss of each run; the same run has the same loss."""
     known: dict[Sweep, float] = {}
     shared: dict[int, float] = {}
 
@@ -99,7 +100,7 @@ def losses(world: World, study: Study, generator: np.random.Generator) -> Callab
 
 
 def independent(world: World, study: Study, generator: np.random.Generator) -> Outcome:
-    """The protocol as it is: a search of its own for each final seed."""
+    """The actual protocol: a separate search for each final seed."""
     loss = losses(world, study, generator)
     ended: dict[str, dict[int, float]] = {}
     for sweep in plan.searching(study, loss):
@@ -109,7 +110,7 @@ def independent(world: World, study: Study, generator: np.random.Generator) -> O
 
 
 def one_search(world: World, study: Study, generator: np.random.Generator) -> Outcome:
-    """What was done before: one search, whose best trains from every final seed."""
+    """The earlier protocol: one search, whose best trial trains from every final seed."""
     once = replace(study, tune_seeds=study.tune_seeds[:1], final_seeds=study.final_seeds[:1])
     loss = losses(world, once, generator)
     ended: dict[str, dict[int, float]] = {}
@@ -131,9 +132,9 @@ def _outcome(ended: dict[str, dict[int, float]], study: Study) -> Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """Over many repetitions: the mean difference; shares of differences called real (p below 5 %),
-    beyond the margin, and equal; share of intervals that hold the mean difference (the estimand:
-    what these searches find on average); error: standard, of a share of 5 %."""
+    """Over many repetitions: the mean difference; the shares of differences called real (p below 5
+    %), beyond the margin, and equal; the share of intervals that contain the mean difference (the
+    estimand: what these searches find on average); error: the standard error of a share of 5 %."""
 
     repetitions: int
     mean: float
@@ -152,7 +153,7 @@ def repeat(
     seed: int = 0,
     **changes: float,
 ) -> Summary:
-    """changes: of `declared`. Every repetition has its own noise and its own scrambles."""
+    """changes: passed to `declared`. Every repetition has its own noise and its own scrambles."""
     found = []
     for at in range(repetitions):
         study = declared(world, **changes)  # type: ignore[arg-type]  # studies and trials are ints

@@ -1,4 +1,4 @@
-"""How a condition's AdamW stands against the reference lines, in words."""
+"""How a condition's AdamW compares with the reference lines, in words."""
 
 from bench.studies import lines
 from bench.studies.comparison import Comparison
@@ -7,8 +7,7 @@ UNKNOWN = "Reference lines: not known."
 
 
 def early(one: Comparison) -> str | None:
-    """Why nothing of a condition's differences may be concluded; None where it may, or where
-    the lines are not known."""
+    """Why a condition's differences allow no conclusion; None if they do, or without lines."""
     arm = lines.judged(one.arms, one.study.baseline)
     limit = one.lines.limit if one.lines else None
     if not one.early or arm is None or limit is None:
@@ -18,7 +17,7 @@ def early(one: Comparison) -> str | None:
 
 
 def notes(one: Comparison) -> list[str]:
-    """What the lines are, and where AdamW ends among them."""
+    """What the lines are, and where AdamW's loss lies among them."""
     if one.lines is None:
         return [UNKNOWN]
     about = one.lines.content
@@ -33,7 +32,7 @@ def notes(one: Comparison) -> list[str]:
 
 
 def standing(one: Comparison) -> str | None:
-    """A sentence on each line that matters: the one of early training, and the best."""
+    """A sentence on each line that matters: the limit of early training, and the best line."""
     arm = lines.judged(one.arms, one.study.baseline)
     if one.lines is None or arm is None:
         return None

@@ -1,8 +1,8 @@
-"""What paired seeds show: differences with intervals, tests, equivalence, and the noise floor.
+"""Statistics of paired seeds: differences with intervals, tests, equivalence, noise floor.
 
-Pure functions on the values of finished runs. A difference is that of two arms at the same seed
+Pure functions on the values of finished runs. A difference is between two arms at the same seed
 (same data order, same initial weights); differences of different seeds are taken as independent.
-Every function that takes differences refuses (ValueError) one that is not finite.
+Every function that takes differences raises ValueError for one that is not finite.
 """
 
 import bisect
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # loads its parts when first used: a single training run needs none
+import scipy  # imports lazily: a single training run needs none of it
 from numpy.typing import ArrayLike, NDArray
 
 RANKS_FROM = 8  # pairs
@@ -22,7 +22,7 @@ MOST_SEEDS = 100_000
 class Estimate:
     """A mean of `n` values with its two-sided interval, in the unit of the values.
 
-    One value leaves the interval infinite, and none also the mean unknown (nan).
+    With one value the interval is infinite; with none the mean is unknown (nan), too.
     """
 
     mean: float
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Whether a mean difference is shown to be smaller than `margin`, either way."""
+    """Whether a mean difference is shown to be smaller than `margin` in size."""
 
     equal: bool
     interval: Estimate  # 90 %
@@ -43,7 +43,7 @@ class Equivalence:
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> NDArray[np.float64]:
     """Differences ours - theirs over the seeds that both have, in order of seed.
 
-    A run without a finite value is left out by the caller, who can say so; here it is a ValueError.
+    Callers leave out runs without a finite value and can say so; here such a value is a ValueError.
     """
     for seed, value in (*ours.items(), *theirs.items()):
         if value is None or not math.isfinite(value):
@@ -53,7 +53,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> NDArray[np
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
-    """The mean and its Student t interval, which covers the true mean at the rate `level`."""
+    """The mean and its Student t interval, which covers the true mean with probability `level`."""
     mean, error, n = _mean_and_error(values)
     if n < 2:
         return Estimate(mean, -math.inf, math.inf, n)
@@ -64,9 +64,9 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
 def p_value(differences: ArrayLike) -> tuple[float, str]:
     """Two-sided p-value of "no difference" and the name of the test; nan below two pairs.
 
-    "paired t" below 8 pairs, from 8 on "signed rank" (Wilcoxon), which does not ask for normal
-    differences and is exact up to 50 pairs without ties or zeros. It cannot serve below: its
-    smallest p-value, 2 / 2^n, is 0.0625 with 5 pairs, so it could never reach 5 %; with 8 it is
+    "paired t" below 8 pairs, "signed rank" (Wilcoxon) from 8 on, which does not require normal
+    differences and is exact up to 50 pairs without ties or zeros. Below 8 pairs it cannot serve:
+    its smallest p-value, 2 / 2^n, is 0.0625 with 5 pairs and so never reaches 5 %; with 8 it is
     0.0078, which leaves room for Holm's correction over six arms.
     """
     mean, error, n = _mean_and_error(differences)
@@ -85,9 +85,9 @@ def p_value(differences: ArrayLike) -> tuple[float, str]:
 def unpaired(ours: ArrayLike, theirs: ArrayLike) -> tuple[Estimate, float]:
     """The difference ours - theirs of two means with its 95 % interval, and p of "no difference".
 
-    By Welch's t test (Welch 1947, Biometrika 34, 28-35): of independent values, whose spreads need
-    not be alike. The estimate's n is that of the smaller sample; where that is one value, the
-    interval is infinite and p is nan.
+    By Welch's t test (Welch 1947, Biometrika 34, 28-35), for independent values whose spreads may
+    differ. The estimate's n is that of the smaller sample; if that is one value, the interval is
+    infinite and p is nan.
     """
     mean, error, n = _mean_and_error(ours)
     other_mean, other_error, other_n = _mean_and_error(theirs)
@@ -104,9 +104,9 @@ def unpaired(ours: ArrayLike, theirs: ArrayLike) -> tuple[Estimate, float]:
 
 
 def p_beyond(differences: ArrayLike, margin: float) -> float:
-    """p-value of "no larger than margin, either way", by a t test; nan below two pairs.
+    """p-value of "no larger than margin in size", by a t test; nan below two pairs.
 
-    One-sided, on the side of the mean found, and doubled as that side was not named beforehand.
+    One-sided, on the side of the observed mean, and doubled because that side was not fixed before.
     """
     mean, error, n = _mean_and_error(differences)
     if n < 2:
@@ -118,11 +118,11 @@ def p_beyond(differences: ArrayLike, margin: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the same order; nan stays nan and is not counted as a hypothesis.
+    """Adjusted p-values in the same order; nan stays nan and does not count as a hypothesis.
 
-    Rejecting where the adjusted value is at most α errs in the whole family with a probability of
-    at most α, however the tests depend on each other (Holm 1979, Scand. J. Statist. 6, 65-70):
-    arms that share a control do.
+    Rejecting at adjusted values of at most α has a family-wise error probability of at most α, for
+    any dependence of the tests (Holm 1979, Scand. J. Statist. 6, 65-70); arms that share a control
+    are dependent.
     """
     adjusted = np.array(p_values, dtype=np.float64)
     order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # nan sorts last
@@ -134,9 +134,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def equivalence(differences: ArrayLike, margin: float) -> Equivalence:
     """Two one-sided t tests at 5 % (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657-680).
 
-    Equal only when the 90 % interval lies strictly inside (-margin, margin). A true difference as
+    Equal only if the 90 % interval lies strictly inside (-margin, margin). A true difference as
     large as the margin is called equal at most 5 % of the time, if the margin was fixed before the
-    differences were seen. ValueError where it is not positive.
+    differences were seen. Raises ValueError unless the margin is positive.
     """
     if not margin > 0:
         raise ValueError(f"margin={margin}: an equivalence test needs a positive margin")
@@ -145,12 +145,12 @@ def equivalence(differences: ArrayLike, margin: float) -> Equivalence:
 
 
 def seeds_needed(differences: ArrayLike, power: float = 0.8, level: float = 0.05) -> int | None:
-    """Paired seeds with which a paired t test would show a difference of the size found.
+    """The paired seeds that a paired t test would need to show a difference of the observed size.
 
-    The smallest number at which the two-sided test at `level` rejects with probability `power`, if
-    mean and spread truly are those found: a guide for planning, itself uncertain when few pairs
-    give it. The signed rank test needs about π/3 times as many if differences are normal. None
-    where the mean is 0, with fewer than two pairs, and above 100,000 seeds.
+    This is the smallest number at which the two-sided test at `level` rejects with probability
+    `power` if the true mean and spread are the observed ones: a guide for planning, uncertain
+    itself if it rests on few pairs. The signed rank test needs about π/3 times as many for normal
+    differences. None if the mean is 0, with fewer than two pairs, and above 100,000 seeds.
     """
     mean, error, n = _mean_and_error(differences)
     if n < 2 or mean == 0:
@@ -160,8 +160,8 @@ def seeds_needed(differences: ArrayLike, power: float = 0.8, level: float = 0.05
     effect = mean / (error * math.sqrt(n))
 
     def power_with(seeds: int) -> float:
-        # The square of the noncentral t. Its F has both tails in one, and scipy's F stays finite
-        # for large effects where scipy's noncentral t gives nan.
+        # The square of the noncentral t. Its F combines both tails, and scipy's F stays finite for
+        # large effects, where scipy's noncentral t gives nan.
         critical = scipy.stats.t.isf(level / 2, seeds - 1) ** 2
         return scipy.stats.ncf.sf(critical, 1, seeds - 1, seeds * effect**2)
 
@@ -171,13 +171,13 @@ def seeds_needed(differences: ArrayLike, power: float = 0.8, level: float = 0.05
 
 
 def noise_floor(differences: ArrayLike) -> float:
-    """How far apart one pair of runs ends, at 95 %, when nothing but rounding tells them apart.
+    """How far apart one pair of runs ends, at 95 %, if only rounding distinguishes them.
 
-    `differences` are those of A/A pairs: the same arm and seed, the initial weights perturbed by
-    1e-6. The size |A - A'| of one further pair stays below the floor with probability 95 %, so the
-    difference of a single pair below it says nothing about the arms. A perturbation has no
-    direction, hence the mean is taken as zero: root mean square times the t quantile with n degrees
-    of freedom, the half width of a prediction interval. Infinite without any pair.
+    `differences` are those of A/A pairs: the same arm and seed, with initial weights perturbed by
+    1e-6. The size |A - A'| of one further pair stays below the floor with probability 95 %, so a
+    single pair's difference below it says nothing about the arms. A perturbation has no direction,
+    hence the mean is taken as zero: root mean square times the t quantile with n degrees of
+    freedom, the half width of a prediction interval. Infinite without pairs.
     """
     values = _finite(differences)
     if not len(values):
@@ -186,7 +186,7 @@ def noise_floor(differences: ArrayLike) -> float:
 
 
 def censored_median(values: Iterable[float | None]) -> float | None:
-    """The median where None means "not reached", later than any value; None if it is itself."""
+    """The median, with None ("not reached") above all values; None if it is the median itself."""
     reached = [math.inf if value is None else value for value in values]
     median = float(np.median(reached)) if reached else math.inf
     return median if math.isfinite(median) else None

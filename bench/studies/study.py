@@ -1,10 +1,10 @@
-"""What an experiment declares: arms, compared under conditions by one protocol.
+"""The declaration of an experiment: arms, compared under conditions by one protocol.
 
 `study:` in conf/experiment/*.yaml. Every arm is tuned on the validation part with seeds that the
-comparison does not use; then all arms train from the same seeds (the same initial weights and
-order of the data), each with its own best settings, and are compared on the test part. With
-`search` each final seed has a search of its own (search.py); else all arms are tuned over one grid
-of rates. Nothing here trains or reads results.
+comparison does not use. Then all arms train from the same seeds (the same initial weights and order
+of the data), each with its own best settings, and are compared on the test part. With `search` each
+final seed has its own search (search.py); otherwise all arms are tuned over one grid of rates. This
+module neither trains nor reads results.
 """
 
 import math
@@ -26,15 +26,15 @@ STAGES = (PILOT, TUNE, FINAL)
 class Study:
     """One experiment.
 
-    question: what it answers, as a sentence; baseline: the arm that the others are compared with;
-    conditions and arms: overrides of conf/train.yaml by name; grid: of `optimizer.lr_scale`
-    (empty: nothing is tuned); tune_seeds, final_seeds: they have none in common; rates_of: an arm
-    and the arm whose rate, or searched settings, it takes instead of being tuned; rates: of
-    `optimizer.lr_scale`, by arm, where they come from elsewhere; search: in the place of a grid,
-    with as many tune_seeds as final_seeds, a study for each pair; margin: of the test loss, within
-    which two arms count as equal; equal_time_of: by condition the step
-    benchmark, results/steps/<name>.json, that says how many steps an arm gets in the baseline's
-    time; limits: what the design leaves open, in words.
+    question: the question that it answers, as a sentence; baseline: the arm that others are
+    compared with; conditions and arms: overrides of conf/train.yaml by name; grid: values of
+    `optimizer.lr_scale` (empty: no tuning); tune_seeds, final_seeds: disjoint; rates_of: by arm,
+    the arm whose rate or searched settings it takes instead of being tuned; rates:
+    `optimizer.lr_scale` by arm, if it comes from elsewhere; search: replaces the grid, with as many
+    tune_seeds as final_seeds, one study per pair; margin: the test loss within which two arms count
+    as equal; equal_time_of: by condition the step benchmark, results/steps/<name>.json, that says
+    how many steps an arm gets in the baseline's time; limits: what the design leaves open, in
+    words.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Study:
     limits: str | None = None
 
     def tuned(self) -> list[str]:
-        """The arms that are tuned themselves."""
+        """The arms that have their own tuning."""
         tunes = self.grid or self.search
         return [a for a in self.arms if tunes and a not in self.rates_of | self.rates]
 
     def again(self) -> dict[str, str]:
-        """The A/A arms and the arms they repeat: with perturbed initial weights, or other seeds."""
+        """The A/A arms with the arms they repeat, with perturbed initial weights or other seeds."""
         return {
             arm: other
             for arm, other in self.rates_of.items()
@@ -66,11 +66,11 @@ class Study:
         }
 
     def offset(self, arm: str) -> int:
-        """What is added to the final seeds of an arm that repeats another one on other seeds."""
+        """The number added to the final seeds of an arm that repeats another one on other seeds."""
         return self.search.other_seeds.get(arm, 0) if self.search else 0
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """How many runs there are of each stage, condition and arm."""
+        """The number of runs of each stage, condition and arm."""
         found = {}
         for condition in self.conditions:
             for arm in self.tuned():
@@ -80,7 +80,7 @@ class Study:
                     tries = len(carry.tries) if carry.trains else 0
                     found[TUNE, condition, arm] = tries * len(self.tune_seeds)
                 else:
-                    axes = self.search.pilot.values()  # each but the first begins where one was
+                    axes = self.search.pilot.values()  # but the first, each starts at a tried point
                     found[PILOT, condition, arm] = sum(map(len, axes)) - len(axes) + 1
                     found[TUNE, condition, arm] = self.search.trials * len(self.tune_seeds)
             for arm in self.arms:
@@ -94,7 +94,7 @@ def declared() -> list[str]:
 
 
 def load(name: str) -> Study:
-    """The experiment as its file declares it."""
+    """The experiment that a file declares."""
     file = CONF / "experiment" / f"{name}.yaml"
     block = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file), resolve=True))
     return parse(name, block["study"])
@@ -169,9 +169,9 @@ def _parsed_search(study: Study, block: dict[str, Any]) -> Search:
 
 @dataclass(frozen=True)
 class Best:
-    """The rate with the lowest loss of a grid, and whether it lies at the grid's edge.
+    """The rate with the lowest loss in a grid, and whether it lies at the grid's edge.
 
-    losses: by rate, the mean over seeds; infinite where a run diverged.
+    losses: the mean over seeds by rate; infinite if a run diverged.
     """
 
     rate: float
@@ -180,7 +180,7 @@ class Best:
 
 
 def best(losses: dict[float, list[float | None]]) -> Best:
-    """The best rate; losses: by rate, of each seed, None for a run that diverged."""
+    """The best rate; losses: by rate, one per seed, None for a run that diverged."""
     means = {
         rate: sum(math.inf if value is None else value for value in of) / len(of)
         for rate, of in sorted(losses.items())
@@ -190,5 +190,5 @@ def best(losses: dict[float, list[float | None]]) -> Best:
 
 
 def loss(one: dict[str, Any]) -> float | None:
-    """What rates are chosen by; None for a run that diverged, which ranks last."""
+    """The loss that rates are chosen by; None for a run that diverged, which ranks last."""
     return one["val_loss"] if one["status"] == "finished" else None

@@ -12,7 +12,7 @@ from bench.studies.study import Best
 
 
 def plan(clock: Forecast) -> Table:
-    """What is left to be trained: a row an arm."""
+    """The remaining runs: one row per arm."""
     table = plain_table("condition", "arm", "runs", "each", "together", words=(0, 1, 2))
     for (condition, arm), cost in clock.costs.items():
         left = {k[0]: n for k, n in clock.left.items() if k[1:] == (condition, arm)}
@@ -23,7 +23,7 @@ def plan(clock: Forecast) -> Table:
 
 
 def tuning(best: dict[tuple[str, str], Best]) -> Table:
-    """The validation loss of each arm at each rate; the best one stands out."""
+    """The validation loss of each arm at each rate; the best one is highlighted."""
     rates = sorted({rate for one in best.values() for rate in one.losses})
     table = plain_table("condition", "arm", *(f"{rate:g}" for rate in rates), words=(0, 1))
     table.title = Text("validation loss by optimizer.lr_scale; best: *, at the edge of the grid: !")
@@ -35,7 +35,7 @@ def tuning(best: dict[tuple[str, str], Best]) -> Table:
 
 
 def arms(found: Comparison) -> Table:
-    """What each arm reached over the final seeds, against the baseline, and what it cost."""
+    """The results of each arm over the final seeds, its difference from the baseline, its costs."""
     baseline = found.study.baseline
     table = plain_table("", "test loss", f"to {baseline}", "n", "share", "state", "peak")
     for arm in found.arms:

@@ -1,4 +1,4 @@
-"""Two groups of runs against each other: losses, steps and seconds to equal loss, settings."""
+"""Compares two groups of runs: losses, steps and seconds to equal loss, settings."""
 
 import statistics
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ LOSSES = {"val_loss": "validation loss", "test_loss": "test loss"}
 class Loss:
     """A loss of both groups, as means over their runs, and the second's minus the first's.
 
-    paired: by seed; test: its name; p: of "no difference", nan where it cannot be tested.
+    paired: by seed; test: its name; p: of "no difference", nan if it cannot be tested.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Reached:
-    """When one group's runs reach the final validation loss of the other's, as medians.
+    """When one group's runs reach the final validation loss of the other group, as medians.
 
-    target: that loss; of: that group's own steps and seconds; step, seconds: None where most never
-    reach it; never: runs that do not, of so many.
+    target: that loss; of: the other group's own steps and seconds; step, seconds: None if most runs
+    never reach it; never: how many runs do not; runs: how many there are.
     """
 
     target: float
@@ -47,9 +47,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Versus:
-    """ours, theirs: the runs of A and of B; losses: those that both have; b_to_a: of B's runs,
-    to A's final loss; a_to_b: the other way round; None where no run has a curve; differing:
-    settings as name, A's value, B's value.
+    """ours, theirs: the runs of A and of B; losses: those that both have; b_to_a: how B's runs
+    reach A's final loss; a_to_b: the reverse; None if no run has a curve; differing: settings as
+    name, A's value, B's value.
     """
 
     names: tuple[str, str]
@@ -62,7 +62,7 @@ class Versus:
 
 
 def compare(runs: Iterable[Run], typed: str) -> Versus:
-    """What `compare=[A,B]` asks for. Raises UserError for names that are no runs, or the same."""
+    """The comparison for `compare=[A,B]`. Raises UserError for equal names, or without runs."""
     every = list(runs)
     names = selection.two(typed)
     ours, theirs = (selection.chosen(every, name) for name in names)
@@ -83,7 +83,7 @@ def compare(runs: Iterable[Run], typed: str) -> Versus:
 
 
 def loss(ours: list[Run], theirs: list[Run], key: str) -> Loss | None:
-    """B's minus A's, paired where seeds pair, else of independent runs; None without values."""
+    """B's minus A's, paired if seeds pair, else of independent runs; None without values."""
     a, b = pairs.by_key(ours, key), pairs.by_key(theirs, key)
     if not a or not b:
         return None
@@ -99,7 +99,7 @@ def loss(ours: list[Run], theirs: list[Run], key: str) -> Loss | None:
 
 
 def reached(runs: list[Run], others: list[Run], paired: bool) -> Reached | None:
-    """When `runs` reach the final validation loss of `others`: of the same seed where they pair."""
+    """When `runs` reach the final validation loss of `others`: with the same seed if they pair."""
     finals = pairs.by_key(others, "val_loss")
     mean = statistics.mean(finals.values()) if finals else None
     targets: list[tuple[dict[str, Any], float]] = []
@@ -123,19 +123,19 @@ def reached(runs: list[Run], others: list[Run], paired: bool) -> Reached | None:
 
 
 def _first(one: dict[str, Any], target: float) -> dict[str, Any] | None:
-    """The first evaluated line of a curve that is at the target or below."""
+    """The first evaluated line of a curve that is at or below the target."""
     found = (p for p in one["curve"] if (v := p.get("val_loss")) is not None and v <= target)
     return next(found, None)
 
 
 def _whole(runs: list[Run]) -> tuple[float, float | None]:
-    """Steps and seconds of whole runs, as medians."""
+    """Steps and seconds of complete runs, as medians."""
     seconds = [s for run in runs if (s := run.record.get("train_seconds")) is not None]
     steps = statistics.median(run.record["steps"] for run in runs)
     return steps, statistics.median(seconds) if seconds else None
 
 
 def same_clock(ours: list[Run], theirs: list[Run]) -> bool:
-    """Whether all were made on one kind of machine with as many threads."""
+    """Whether all were made on one kind of machine with the same number of threads."""
     made = [run.record["environment"] for run in (*ours, *theirs)]
     return len({(e.get("gpu") or e.get("cpu"), e.get("threads")) for e in made}) == 1

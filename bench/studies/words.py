@@ -1,4 +1,4 @@
-"""What the report says in words and short numbers, generated from comparisons and records."""
+"""The report's words and short numbers, generated from comparisons and records."""
 
 import math
 from collections import Counter
@@ -15,19 +15,19 @@ from bench.studies.study import FINAL, TUNE
 
 
 def decimals(one: Estimate, most: int) -> int:
-    """So many that the half width of the interval has two digits; 3 without an interval."""
+    """Decimals that give the interval's half width two digits; 3 without an interval."""
     half = (one.high - one.low) / 2
     digits = 1 - math.floor(math.log10(half)) if 0 < half < math.inf else 3
     return min(most, max(0, digits))
 
 
 def common(every: Iterable[Estimate]) -> int:
-    """How many decimals a column of estimates has: those of the least certain of them."""
+    """The decimals for a column of estimates: those of its least certain one."""
     return min((decimals(one, 4) for one in every if one.n > 1), default=3)
 
 
 def plain(value: float, places: int, sign: str = "") -> str:
-    """With a minus that is as wide as a plus."""
+    """A number whose minus sign is as wide as a plus."""
     return f"{value:{sign},.{places}f}".replace("-", "−")
 
 
@@ -38,8 +38,8 @@ def percent(share: float | None, places: int = 1, sign: str = "") -> str:
 def span(
     one: Estimate, sign: str = "", percent: bool = False, digits: int | None = None
 ) -> tuple[str, str]:
-    """The mean, and its 95 % interval with the number of seeds; digits: after the point, of a
-    share two fewer, by default as many as its interval bears."""
+    """The mean with its 95 % interval and the number of seeds. digits: decimals, two fewer for a
+    share; by default as many as the interval justifies."""
     if not one.n:
         return "–", "no finished run"
     digits = decimals(one, 4) if digits is None else digits
@@ -51,7 +51,7 @@ def span(
 
 
 def verdict(found: Difference) -> str:
-    """As the comparison says it, where there is something to test."""
+    """The comparison's verdict, if there is something to test."""
     return found.verdict() if found.estimate.n > 1 else "one seed, not tested"
 
 
@@ -77,7 +77,7 @@ def about(one: Comparison) -> str:
 
 
 def answer(one: Comparison) -> str:
-    """What the arms reached against the baseline, arms of one verdict together.
+    """The results of the arms relative to the baseline, grouped by verdict.
 
     "adamw reaches a test loss of 4.213 (…). Lower: hybrid −0.310 (95 % −0.330 to −0.290, n=5)."
     """
@@ -107,7 +107,7 @@ def answer(one: Comparison) -> str:
 
 
 def costs(one: Comparison, base: Arm) -> list[str]:
-    """The overheads and what is saved of the baseline's state."""
+    """The overheads, and how much of the baseline's state is saved."""
     others = [arm for arm in one.arms if arm is not base and not arm.noise]
     times = [f"{arm.name} {overhead(arm, one)[0]}" for arm in others if arm.relative_time]
     keys = ("optimizer_state_bytes", "total")
@@ -134,7 +134,7 @@ def to_target(arm: Arm) -> tuple[str, str]:
 
 
 def missing(one: Comparison) -> list[str]:
-    """The runs that the study declares under this condition and that have no record."""
+    """The runs that the study declares under this condition but that have no record."""
     study, found = one.study, []
     if study.search is not None:
         ended = Counter((run.stage, run.condition, run.arm) for run in one.runs)
@@ -159,7 +159,7 @@ def missing(one: Comparison) -> list[str]:
 
 
 def notes(one: Comparison) -> list[str]:
-    """What a reader of a condition's table has to know."""
+    """What a reader of a condition's table must know."""
     found = []
     if one.target is not None:
         found.append(
@@ -183,7 +183,7 @@ def notes(one: Comparison) -> list[str]:
     return found + standing.notes(one)
 
 
-MARKS = {  # of a commit
+MARKS = {  # marks of a commit
     "+": " (+: with changes that were not committed)",
     "?": " (?: not known whether with changes)",
 }
@@ -207,7 +207,7 @@ def environment(records: Iterable[dict[str, Any]]) -> str:
 
 
 def commands(runs: Iterable[Run]) -> list[str]:
-    """What was typed to make them, each once."""
+    """The commands that made the runs, each once."""
     return sorted({str(run.record.get("command") or "unknown") for run in runs})
 
 
@@ -220,7 +220,7 @@ def overhead(arm: Arm, one: Comparison) -> tuple[str, str]:
 
 
 def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
-    """The chosen multiple of the base rate, and what has to be known of the choice."""
+    """The chosen multiple of the base rate, and what readers must know of the choice."""
     if one.study.search is not None:
         return _searched_rate(arm, one)
     source = one.study.rates_of.get(arm.name)
@@ -233,7 +233,7 @@ def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
 
 
 def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:
-    """The range of the rates that an arm's searches chose, or whose they are."""
+    """The range of the rates chosen by an arm's searches, and notes on their source."""
     assert one.study.search is not None
     rates = sorted({run.record["lr_scale"] for run in arm.runs})
     text = "–".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))

@@ -1,4 +1,4 @@
-"""Whether a batch fits: what its forward pass keeps for the backward pass, before any work."""
+"""Checks before a run that a batch's activations, kept for the backward pass, fit in memory."""
 
 from collections.abc import Callable
 
@@ -11,26 +11,26 @@ from bench.settings.errors import UserError
 from bench.settings.schema import Train
 from bench.training import beside, loss
 
-FEW = 2  # examples that are tried
+FEW = 2  # examples in the largest trial
 
 
 def check(
     model: nn.Module, batch: Callable[[int], dict[str, Tensor]], most: int, setting: str,
     train: Train, world: World = ALONE,
 ) -> None:  # fmt: skip
-    """Raise UserError where that alone is more than the machine has; leaves the model as it was.
+    """Raise UserError if they alone exceed the machine's memory; leaves the model unchanged.
 
-    batch: so many examples; most: how many pass at once, over all processes, as `setting` says.
-    What an example adds is measured on one and two. It is the least that a step needs: gradients,
-    states and temporary tensors come on top, so that what passes here may still be too much. A
-    compiled model may keep less and is not tried.
+    batch: returns that many examples; most: how many pass at once, over all processes, as `setting`
+    says. The memory per example is measured with one and two examples. It is a lower bound on a
+    step's memory: gradients, states and temporary tensors come on top, so a batch that passes may
+    still be too large. A compiled model may keep less and is not tried.
     """
     here = -(-most // world.size)
     if train.compile or here <= FEW:
         return
     try:
         each = kept(model, batch(FEW), train) - kept(model, batch(FEW - 1), train)
-    except Exception:  # whatever the model's own code raises: the first step tells
+    except Exception:  # the model may raise anything; the first step reports it
         return
     there = meter.total(train.device)
     if each * here > there:
@@ -42,14 +42,14 @@ def check(
 
 
 def kept(model: nn.Module, batch: dict[str, Tensor], train: Train) -> int:
-    """Bytes that a forward pass keeps for the backward pass, parameters aside."""
+    """Bytes that a forward pass keeps for the backward pass, except parameters."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # held, so that none other takes its place
+            found[storage.data_ptr()] = storage  # kept alive, so that its address is not reused
         return tensor
 
     batch = {key: value.to(train.device) for key, value in batch.items()}

@@ -1,7 +1,7 @@
-"""The mean of a run's weights over its last steps, kept beside it: it changes nothing of the run.
+"""The mean of a run's weights over its last steps; it is kept separately and changes nothing else.
 
-An average does what a falling rate does, without one (Izmailov et al. 2018, Averaging Weights Leads
-to Wider Optima and Better Generalization), and is the control of schedules that end low.
+An average has the effect of a falling rate without one (Izmailov et al. 2018, Averaging Weights
+Leads to Wider Optima and Better Generalization). It is the control for schedules that end low.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ ROUNDING = 1e-9  # of a run's progress
 
 
 class Average:
-    """The uniform mean of a model's parameters after each step of the last `share` of a run.
+    """The uniform mean of a model's parameters after each step in the last `share` of a run.
 
-    share: from 0 (not included) to 1; None: no step, and nothing is kept.
+    share: from 0 (excluded) to 1; None: average no step and keep nothing.
     """
 
     def __init__(self, model: nn.Module, share: float | None) -> None:
@@ -28,7 +28,7 @@ class Average:
 
     @torch.no_grad()
     def add(self, progress: float) -> None:
-        """After a step, with the share of the run that is done by then."""
+        """Call after a step, with the share of the run that is then done."""
         if self.share is None or progress <= 1 - self.share + ROUNDING:
             return
         self.count += 1
@@ -40,7 +40,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model with the mean in the place of its weights, which come back at the end."""
+        """Inside, the model's weights are the mean; afterwards they are restored."""
         self._exchange()
         try:
             yield
@@ -55,7 +55,7 @@ class Average:
             self.mean[name] = own
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {"count": self.count, "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:

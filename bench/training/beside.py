@@ -1,4 +1,4 @@
-"""Passes of the model beside the run, before any work: nothing of them is left in it."""
+"""Passes of the model outside the run, before it starts; they leave no trace in the model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from bench.training import loss, randomness
 @contextmanager
 def forward(model: nn.Module, train: Train) -> Iterator[Callable]:
     """The model's forward pass under the run's precision, in eval mode and on copies of its
-    buffers; its mode and the random state are put back at the end."""
+    buffers; its mode and the random state are restored at the end."""
     before, training = randomness.state(train.device), model.training
     buffers = {key: buffer.clone() for key, buffer in model.named_buffers()}
 
@@ -23,7 +23,7 @@ def forward(model: nn.Module, train: Train) -> Iterator[Callable]:
             return torch.func.functional_call(model, buffers, (), inputs)
 
     try:
-        model.eval()  # a norm over the batch has to do with one example
+        model.eval()  # so that a batch norm accepts one example
         yield call
     finally:
         model.train(training)
@@ -31,11 +31,10 @@ def forward(model: nn.Module, train: Train) -> Iterator[Callable]:
 
 
 def count(model: nn.Module, example: dict[str, Tensor], train: Train) -> flops.Count | None:
-    """FLOPs of the products in forward and backward over one example; None where it cannot pass.
+    """FLOPs of the products in forward and backward over one example; None if the pass fails.
 
-    A batch has as many times more as it has examples. Counted on the model that is not compiled,
-    and as torch counts: attention in full, whatever is masked, with what its backward pass does
-    again.
+    A batch takes these FLOPs times its number of examples. Counted on the uncompiled model and in
+    torch's way: full attention, whatever is masked, and recomputation in its backward pass.
     """
     example = {key: value.to(train.device) for key, value in example.items()}
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -46,5 +45,5 @@ def count(model: nn.Module, example: dict[str, Tensor], train: Train) -> flops.C
     try:
         with forward(model, train) as call:
             return flops.count(lambda: work(call))
-    except Exception:  # whatever the model's own code raises: the first step tells
+    except Exception:  # the model may raise anything; the first step reports it
         return None

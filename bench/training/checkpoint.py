@@ -1,9 +1,9 @@
-"""Save and load a tree of tensors and plain data: atomically, with checksums, without pickle.
+"""Saves and loads a tree of tensors and plain data: atomically, with checksums, without pickle.
 
 A checkpoint is a folder `step-00000050/` of three files: `tensors.safetensors` (every tensor,
-named by its path in the tree), `tree.json` (everything else, and what the checkpoint is of) and
-`SHA256SUMS` of the two. A run of many processes writes one file of tensors each (shards.py); any
-number of processes can read both.
+named by its path in the tree), `tree.json` (everything else, and the checkpoint's identity) and
+`SHA256SUMS` of the two. In a run of many processes each writes one file of tensors (shards.py); any
+number of processes can read both forms.
 """
 
 import hashlib
@@ -31,19 +31,19 @@ UNFINISHED = "unfinished-"
 
 
 class Damaged(Exception):
-    """A checkpoint whose files are not what was written; the message says which and how."""
+    """A checkpoint whose files differ from what was written; the message says which and how."""
 
 
 def save(folder: Path, step: int, tree: dict, world: World = ALONE, keep: int = 2) -> Path:
     """Write `tree` to `folder/step-<step>/` and return that path; keep the newest `keep`.
 
     `tree` nests dicts (keys int or str), lists, tuples and sets of None, bool, int, float, str,
-    bytes, dtypes and dense tensors of any device. Only a complete checkpoint ever bears its final
-    name, so a kill at any moment leaves the ones before intact. Checkpoints of later steps, from
-    which a run did not go on, are removed. All processes of a run take part; what is not cut is
-    taken from the first.
-    Raises OSError with a path where the disk refuses (nothing is left behind), TypeError for
-    anything else in the tree.
+    bytes, dtypes and dense tensors of any device. Only a complete checkpoint ever gets its final
+    name, so a kill at any moment leaves earlier checkpoints intact. Checkpoints of later steps,
+    which the run did not resume from, are removed. All processes of a run take part; the first one
+    writes what is not sharded.
+    Raises OSError with a path if the disk refuses (nothing is left behind), TypeError for anything
+    else in the tree.
     """
     final = folder / f"step-{step:08d}"
     unfinished = folder / (UNFINISHED + final.name)
@@ -77,11 +77,11 @@ def newest(
 ) -> tuple[int, dict] | None:
     """The step and tree of the newest intact checkpoint in `folder`, or None.
 
-    Intact: all its files are as they were written, for this step, by the run whose folder this is.
+    Intact means that all its files are as written, for this step, by the run that owns this folder.
 
-    Tensors come back on the CPU, in memory of their own, or cut over the processes as the tensor
-    of the same shape that `like` has under their name, or its part before the last slash. Every
-    damaged checkpoint on the way is reported through `warn` in one line.
+    Tensors are loaded on the CPU, in memory of their own. If `like` has a tensor of the same shape
+    under their name, or under its part before the last slash, they are sharded like that tensor.
+    Each damaged checkpoint on the way is reported through `warn` in one line.
     """
     found = world.agreed(lambda: _newest_intact(folder, warn))
     if found is None:
@@ -91,7 +91,7 @@ def newest(
 
 
 def _newest_intact(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path, Any] | None:
-    """Step, folder and plain part of the newest checkpoint whose checksums hold."""
+    """Step, folder and plain part of the newest checkpoint with valid checksums."""
     damaged = []
     found = None
     for step, path in _steps(folder).items():
@@ -107,7 +107,7 @@ def _newest_intact(folder: Path, warn: Callable[[str], None]) -> tuple[int, Path
 
 
 def _begin(unfinished: Path) -> None:
-    """An empty folder to write in; what kills have left goes."""
+    """Make an empty folder to write in; remove what killed processes have left."""
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     for leftover in unfinished.parent.glob(UNFINISHED + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -115,22 +115,22 @@ def _begin(unfinished: Path) -> None:
 
 
 def _finish(unfinished: Path, final: Path, plain: Any) -> None:
-    """Write what is no tensor and the checksums, and give the folder its final name."""
+    """Write the plain data and the checksums, and give the folder its final name."""
     names = sorted(file.name for file in unfinished.iterdir())
     _write_text(unfinished / TREE, json.dumps(_identity(final) | {"files": names, "tree": plain}))
     sums = (f"{_synced_digest(unfinished / name)}  {name}\n" for name in [*names, TREE])
     _write_text(unfinished / SUMS, "".join(sums))
     _synced_digest(unfinished / SUMS)
     _sync(unfinished)
-    if final.exists():  # damaged, or from before a resume: the new one takes its place
+    if final.exists():  # damaged, or from before a resume: replaced
         final.rename(final.with_name(f"{UNFINISHED}old-{final.name}"))
     unfinished.rename(final)
     _sync(final.parent)
 
 
 def _identity(final: Path) -> dict[str, Any]:
-    """What a checkpoint is of, by where it lies: the cell (a run's folder bears its name) and the
-    step. One that was copied from elsewhere says something else."""
+    """A checkpoint's identity, from its path: the cell (the name of the run's folder) and the step.
+    A checkpoint copied from elsewhere states a different one."""
     return {"of": final.parent.parent.name, "step": int(final.name.removeprefix("step-"))}
 
 
@@ -140,14 +140,14 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _synced_digest(path: Path) -> str:
-    """A file's sha256, once it is on the disk itself."""
+    """A file's sha256, after flushing the file to disk."""
     with files.naming(path), path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_plain(folder: Path) -> Any:
-    """The plain part of a checkpoint. Raises Damaged unless it is whole and belongs here."""
+    """The plain part of a checkpoint. Raises Damaged unless it is complete and belongs here."""
     try:
         lines = (folder / SUMS).read_text(encoding="ascii", errors="replace").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -165,7 +165,7 @@ def _read_plain(folder: Path) -> Any:
 
 
 def _check(folder: Path, names: list[str], sums: dict[str, str]) -> None:
-    """Raise Damaged unless the files are what SHA256SUMS says."""
+    """Raise Damaged unless the files match SHA256SUMS."""
     for name in names:
         if name not in sums:
             raise Damaged(f"{SUMS}: without {name}")
@@ -181,7 +181,7 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
         tensor = local(tensor.detach()).cpu().contiguous()
         pointer = tensor.untyped_storage().data_ptr()
-        own[name] = tensor.clone() if pointer in seen else tensor  # the library wants no sharing
+        own[name] = tensor.clone() if pointer in seen else tensor  # the library forbids sharing
         seen.add(pointer)
     with plain_refusal(path):
         save_file(own, path)
@@ -189,7 +189,7 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 @contextmanager
 def plain_refusal(path: Path) -> Iterator[None]:
-    """A full disk as OSError: safetensors says it in words."""
+    """Raises OSError for a full disk, which safetensors reports only as text."""
     try:
         yield
     except SafetensorError as error:
@@ -200,7 +200,7 @@ def plain_refusal(path: Path) -> Iterator[None]:
 
 
 def _read_tensors(folder: Path, world: World, like: Mapping) -> dict[str, torch.Tensor]:
-    """The tensors in memory of their own: the library maps the file, which may soon be removed."""
+    """The tensors in memory of their own: the library maps the file, which may be removed."""
     if world.size == 1 and world.mesh is None and (folder / TENSORS).exists():
         return {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
     from bench.training import shards
@@ -209,13 +209,13 @@ def _read_tensors(folder: Path, world: World, like: Mapping) -> dict[str, torch.
 
 
 def _steps(folder: Path) -> dict[int, Path]:
-    """Complete checkpoints by step, newest first."""
+    """Complete checkpoints by step, the newest first."""
     found = ((re.fullmatch(r"step-(\d{8,})", path.name), path) for path in folder.glob("step-*"))
     return dict(sorted(((int(name[1]), path) for name, path in found if name), reverse=True))
 
 
 def _sync(path: Path) -> None:
-    """Put a folder's entries on the disk itself, as a rename is only safe after that."""
+    """Flush a folder's entries to disk; a rename is safe only after that."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Who trains a cell: nobody where its record is there, and never two processes at a time."""
+"""Decides which process trains a cell: none if it has a record, and never two at a time."""
 
 import math
 import shutil
@@ -29,9 +29,9 @@ def silent(line: str) -> None:
 def claim(
     settings: Settings, cell: str, owner: Ownership, held: ExitStack, say: Say, tell: Say
 ) -> Outcome | None:
-    """Hold the cell; or the outcome, where there is nothing to train.
+    """Hold the cell for training; or return its outcome if there is nothing to train.
 
-    tell: for what is of no use in a sweep.
+    tell: prints lines that a sweep does not need.
     """
     if found := skip(settings, cell, owner.folder, tell):
         return found
@@ -43,7 +43,7 @@ def claim(
     if settings.rerun:
         for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
             remove(owner.folder / name)
-    elif found := skip(settings, cell, owner.folder, tell):  # ended since we looked
+    elif found := skip(settings, cell, owner.folder, tell):  # ended since the first look
         return found
     goes_on = (owner.folder / "checkpoint").exists()
     record.join(owner.folder, settings, begins=not goes_on)
@@ -53,7 +53,7 @@ def claim(
 
 
 def put_aside(folder: Path, say: Callable[[str], None]) -> None:
-    """Put aside a record.json that is none of this cell, and say why; nothing is lost."""
+    """Move aside a record.json that does not belong to this cell, and say why; nothing is lost."""
     reason = archive.ended(folder)
     if isinstance(reason, str) and reason and not reason.startswith("not ended"):
         (folder / "record.json").replace(folder / "record.left_out.json")
@@ -61,7 +61,7 @@ def put_aside(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def skip(settings: Settings, cell: str, folder: Path, say: Say) -> Outcome | None:
-    """The outcome of a cell that need not be trained."""
+    """The outcome of a cell that need not be trained; None for others."""
     if settings.rerun:
         return None
     done = archive.ended(folder)
@@ -69,7 +69,7 @@ def skip(settings: Settings, cell: str, folder: Path, say: Say) -> Outcome | Non
         return None
     record.join(folder, settings)
     if (done["config"].get("train") or {}).get("keep_checkpoint") is False:
-        # Left by a run that was killed between its record and the end.
+        # Left by a run that was killed after writing its record and before its end.
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     say(f"{cell}: {skipped(done)}")
     return {"how": "skipped", "record": brief(done), "loss": searched(done)}
@@ -104,14 +104,14 @@ def skipped(done: dict[str, Any]) -> str:
 
 
 def brief(done: dict[str, Any]) -> dict[str, Any]:
-    """What a line of a sweep, and its list, show of a record."""
+    """The part of a record that a sweep shows in its lines and its list."""
     found = {key: done[key] for key in SHOWN if done.get(key) is not None}
     return found | {"train_loss": tables.last_training_loss(done)}
 
 
 def searched(facts: dict[str, Any]) -> float | None:
-    """What a sweeper that searches is told: the validation loss, or None of a run that failed.
+    """The value for a sweeper that searches: the validation loss, or None if the run failed.
 
-    A run that diverged is a result, the worst one: infinity.
+    A diverged run is a valid result, the worst one: infinity.
     """
     return {"finished": facts["val_loss"], "diverged": math.inf}.get(facts["status"])

@@ -1,4 +1,4 @@
-"""What a step is fed: the parts of its batch, on CUDA copied while the part before is worked on."""
+"""Feeds a step the parts of its batch; with CUDA, copying overlaps with the part before."""
 
 import torch
 from torch import Tensor
@@ -10,45 +10,45 @@ Batch = dict[str, Tensor]
 
 
 class Copies:
-    """Copies to a GPU from page-locked memory, on a stream of their own."""
+    """Copies to a GPU from page-locked memory, on a separate stream."""
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()
 
     def begin(self, batch: Batch) -> Batch:
-        """The batch on the GPU, where it will be once `end` was called."""
+        """The batch on the GPU; it is valid only after `end`."""
         with torch.cuda.stream(self.stream):
             return {k: v.pin_memory().to("cuda", non_blocking=True) for k, v in batch.items()}
 
     def end(self, batch: Batch) -> Batch:
-        """The same; what is started from here on finds it there."""
+        """The same batch; work that starts after this call finds it on the GPU."""
         working = torch.cuda.current_stream()
         working.wait_stream(self.stream)
         for tensor in batch.values():
-            tensor.record_stream(working)  # its memory is not given away while it is read
+            tensor.record_stream(working)  # not freed while it is in use
         return batch
 
 
 def copies(device: str) -> Copies | None:
-    """None on a CPU, where there is nothing to copy and no other processor to prepare it."""
+    """None on a CPU, where nothing needs copying and no second processor could prepare it."""
     return Copies() if device == "cuda" else None
 
 
 class Feed:
-    """The parts of all batches in one row: `train.accumulate` of them make a step.
+    """The parts of all batches in sequence; `train.accumulate` of them make a step.
 
-    data: bench.data.batches.Tokens or Images, whose batches follow from seed and step alone: what
-    was prepared changes no number, and nothing of it is in a checkpoint.
+    data: bench.data.batches.Tokens or Images. Its batches follow from seed and step alone, so
+    preparing ahead changes no number and needs no place in a checkpoint.
     """
 
     def __init__(self, data, train: Train, world: World) -> None:
         self.data, self.train, self.world = data, train, world
         self.copies = copies(train.device)
-        self.whole: tuple[int, Batch] | None = None  # a step, and its batch while parts are to come
-        self.ahead: tuple[int, Batch] | None = None  # the place of a part in the row, and the part
+        self.whole: tuple[int, Batch] | None = None  # a step and its batch, until its last part
+        self.ahead: tuple[int, Batch] | None = None  # a part and its place in the sequence
 
     def take(self, step: int, number: int) -> Batch:
-        """Part `number` of a step's batch, this process's examples of it."""
+        """This process's examples of part `number` of a step's batch."""
         place = step * self.train.accumulate + number
         if self.copies is None:
             return self._part(place)
@@ -58,7 +58,7 @@ class Feed:
         return self.copies.end(batch)
 
     def prepare(self, step: int, number: int) -> None:
-        """Begin to copy the part after this one. Call it once the device has work to do."""
+        """Start to copy the next part. Call it when the device has work to do."""
         if self.copies is not None:
             place = step * self.train.accumulate + number + 1
             self.ahead = place, self.copies.begin(self._part(place))

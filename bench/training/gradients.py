@@ -1,4 +1,4 @@
-"""Gradients of all parameters together: their norm, clipping, and which of them are not finite."""
+"""Gradients of all parameters together: their norm, clipping, and which ones are not finite."""
 
 import torch
 from torch import Tensor, nn
@@ -7,18 +7,18 @@ from bench.measuring import meter
 from bench.processes.world import World
 from optimizers.sharding.regions import local, mesh_of
 
-CLIP_EPS = 1e-6  # what torch's clipping adds to the norm that it divides by
+CLIP_EPS = 1e-6  # torch's clipping adds this to the norm that it divides by
 
 
 def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
-    """The 2-norm of all gradients; sparse ones are coalesced, so that a token counts once."""
+    """The 2-norm of all gradients; sparse ones are coalesced first, so that a token counts once."""
     for p in parameters:
         if p.grad is not None and p.grad.is_sparse:
-            p.grad = p.grad.coalesce()  # a token's places in the batch become one row
+            p.grad = p.grad.coalesce()  # merge a token's positions into one row
     grads = [p.grad for p in parameters if p.grad is not None]
     if world.mesh is None:
         return nn.utils.get_total_norm([numbers(grad) for grad in grads])
-    # Each process adds its parts, so that what several have counts several times.
+    # Each process adds its own parts; parts that several processes hold are counted several times.
     squares = sum(
         (local(grad).double().square().sum() / world.holders(grad) for grad in grads),
         start=torch.zeros((), dtype=torch.float64),
@@ -30,7 +30,7 @@ def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
 def by_role(
     roles: dict[str, list[Tensor]], most: float | None, norm: Tensor, world: World
 ) -> dict[str, float]:
-    """The 2-norm of each role's gradients as they were before `clip`; norm: of all then."""
+    """The 2-norm of each role's gradients before `clip`; norm: the norm of all at that time."""
     grads = {
         role: [numbers(p.grad) for p in members if p.grad is not None]
         for role, members in roles.items()
@@ -41,9 +41,9 @@ def by_role(
 
 
 def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
-    """Scale all gradients down to a total norm of at most `most`, as torch's clip_grads_with_norm_.
+    """Scale all gradients to a total norm of at most `most`, as torch's clip_grads_with_norm_.
 
-    It would refuse shards and whole tensors in one list.
+    torch's function refuses a list that mixes shards and whole tensors.
     """
     of_mesh: dict[object, list[nn.Parameter]] = {}
     for p in parameters:
@@ -53,15 +53,15 @@ def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
 
 
 def numbers(grad: Tensor) -> Tensor:
-    """The gradient; of a sparse one its rows, as torch's norm takes no other."""
-    return grad.coalesce().values() if grad.is_sparse else grad  # clipping forgets that it was
+    """The gradient; for a sparse one its rows, because torch's norm rejects sparse tensors."""
+    return grad.coalesce().values() if grad.is_sparse else grad  # clipping loses the coalesced flag
 
 
 def not_finite(model: nn.Module) -> str:
-    """Names the parameters whose gradient has a NaN or an infinity, the nearest to the loss first.
+    """Names of parameters whose gradients have a NaN or infinity, nearest to the loss first.
 
-    A backward pass carries them from where they arise towards the input. Look before clipping,
-    which spreads them to all.
+    The backward pass spreads them from their origin towards the input. Call it before clipping,
+    which spreads them to all gradients.
     """
     broken = [
         name

@@ -1,4 +1,4 @@
-"""`inspect=true`: what each optimizer takes of a model, in a few lines, or tensor by tensor."""
+"""`inspect=true`: what each optimizer takes of a model, in a few lines or tensor by tensor."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from bench.training.reading import Row
 from optimizers.state import predicted_bytes
 from optimizers.structure import describe
 
-MOST = 3  # kinds of matrices, and names, that a line has
-ADAMW = 8  # bytes of state a parameter
+MOST = 3  # kinds of matrices, or names, per line
+ADAMW = 8  # bytes of state per parameter
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> Outcome:
-    """Print what each optimizer takes, in a few lines or tensor by tensor, and stop."""
+    """Print what each optimizer takes, in a few lines or tensor by tensor, and train nothing."""
     say(f"{settings.model['name']}: building the model")
     prepare.check_targets(settings)
     model = prepare.model(settings, prepare.data(settings))
     routing = prepare.routing(settings, model)
     with warnings.catch_warnings(), prepare.mistakes():
-        warnings.simplefilter("ignore")  # routing said it before
+        warnings.simplefilter("ignore")  # routing has shown the warnings
         parameters = describe(model, patterns=settings.structure)
     rows, taken = routing.table, reading.takes(routing.table, None, parameters)
     terminal.show(title(settings, rows), roles(rows))
@@ -41,7 +41,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> Outcome:
 
 
 def roles(rows: list[Row]) -> Table:
-    """A line a role and what takes it."""
+    """One row per role, with the optimizer that takes it."""
     heads = ("role", "optimizer", "tensors", "numbers", "rate", "decay", "as matrices")
     table = plain_table(*heads, words=(0, 1, 6))
     together: dict[tuple, list[Row]] = {}
@@ -70,7 +70,7 @@ def title(settings: Settings, rows: list[Row]) -> str:
 
 
 def notes(settings: Settings, taken: dict[str, Any], state: int | None) -> Iterator[str]:
-    """Q, K and V, the optimizer's state, and what could not be read."""
+    """Lines about Q, K and V, the optimizer's state, and parameters that could not be read."""
     if taken["qkv"]:
         qkv = f"qkv={settings.qkv['name']}"
         count = taken["attentions"]
@@ -91,7 +91,7 @@ def notes(settings: Settings, taken: dict[str, Any], state: int | None) -> Itera
 
 
 def full(rows: list[Row], width: int) -> Iterator[str]:
-    """Every tensor, its name whole: how it is read, what takes it, and why."""
+    """All tensors with full names: how each is read, which optimizer takes it, and why."""
     for row in rows:
         facts = ["×".join(map(str, row["shape"])) or "scalar", row["role"]]
         facts += [f"{row['optimizer']} at {row['lr']:g}, decay {row['weight_decay']:g}"]

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a scheduler's warning, taken between two steps: a checkpoint is whole."""
+"""Handles Ctrl-C, SIGTERM and a scheduler's warning between two steps: checkpoints stay whole."""
 
 import signal
 import threading
@@ -8,12 +8,12 @@ WARNING = signal.SIGUSR2  # from Slurm, ahead of a time limit or a preemption (s
 
 
 class Interrupt:
-    """While active, a signal sets `asked`; the same once more ends the process's work at once.
+    """While active, a signal sets `asked`; the same signal again ends the process's work at once.
 
-    patient: it does not, as torchrun passes on what the terminal has sent already; torchrun itself
-    ends processes that take longer than half a minute.
-    A signal that is ignored stays so. A warning that someone handles is handed on to them in the
-    end: submitit then puts the job into the queue again.
+    patient: a second signal is ignored, because torchrun passes on what the terminal has already
+    sent; torchrun itself ends processes that take longer than half a minute.
+    Signals that were ignored stay ignored. If the warning has another handler, that handler gets it
+    at the end: submitit then requeues the job.
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
 

@@ -1,4 +1,4 @@
-"""A sweep's jobs, whose processes may be killed: the others go on, and the list of all comes."""
+"""A sweep's jobs in processes that may be killed: the others continue, and all are listed."""
 
 import json
 import time
@@ -18,15 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.records import files
 from bench.settings.schema import GROUPS
 
-# cell, how, error, record (the part that a sweep's table shows), loss (what a search is told)
+# cell, how, error, record (the part that a sweep's table shows), loss (the value for a search)
 Outcome = dict[str, Any]
 SILENT = "left no word of its end: its process was killed, or the disk is full"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a sweep is of something larger: how many runs ended before it, of how many; what all
-    of its runs are called; the seconds that are left after each of them."""
+    """A sweep's place in something larger: how many runs ended before it, the total number of runs,
+    a name for all of its runs, and the seconds left after each of them."""
 
     before: int
     total: int
@@ -35,7 +35,7 @@ class Part:
 
 
 def short_name(words: Iterable[str]) -> str:
-    """Settings as a run is called by them: hybrid lr×2 s0."""
+    """A run's name, made of its settings: hybrid lr×2 s0."""
     found = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
@@ -46,35 +46,35 @@ def short_name(words: Iterable[str]) -> str:
 
 
 class Outcomes:
-    """How the jobs of a sweep ended: a file each, as they may run in other processes."""
+    """How the jobs of a sweep ended: one file per job, as jobs may run in other processes."""
 
     def __init__(self, sweep: Path) -> None:
         self.folder = sweep / "outcomes"
 
     def plan(self, content: dict[str, Any]) -> None:
-        """Note which jobs there are, for the lines that tell of their ends. Raises OSError."""
+        """Write the list of jobs, for the lines that report their ends. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_text(self.folder / "plan.json", json.dumps(content))
 
     def planned(self) -> dict[str, Any] | None:
-        """None where there is none that can be read."""
+        """None if there is no readable plan."""
         try:
             return files.read_json(self.folder / "plan.json")
         except (OSError, ValueError):
             return None
 
     def ended(self) -> list[Outcome]:
-        """Of all jobs that have ended by now."""
+        """The outcomes of all jobs that have ended so far."""
         numbers = (int(file.stem) for file in self.folder.glob("[0-9]*.json"))
         return [one for number in numbers if (one := self.read(number))]
 
     def begin(self, number: int) -> None:
-        """Raises OSError."""
+        """Note that a job has begun. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{number:06d}.begun").touch()
 
     def end(self, number: int, outcome: Outcome) -> None:
-        """Raises OSError."""
+        """Write a job's outcome. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_text(self.folder / f"{number:06d}.json", json.dumps(outcome))
 
@@ -82,7 +82,7 @@ class Outcomes:
         return (self.folder / f"{number:06d}.begun").exists()
 
     def read(self, number: int) -> Outcome | None:
-        """None where there is none that can be read."""
+        """None if there is no readable outcome."""
         try:
             found = files.read_json(self.folder / f"{number:06d}.json")
         except (OSError, ValueError):
@@ -91,10 +91,10 @@ class Outcomes:
 
 
 class Launches:
-    """Until `end`, the launcher of a sweep launches by `launch`, which survives what it does not.
+    """Until `end`, a sweep's launcher uses `launch` here, which survives killed processes.
 
-    stopped: whether no job is to be begun any more. part: of what the sweep is a part; of one
-    that is none `say` is told what it consists of.
+    stopped: whether to begin no further job. part: the larger thing that the sweep belongs to; if
+    there is none, `say` gets the plan of the sweep.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Launches:
         self.typed: list[str] = list(OmegaConf.select(config, "hydra.overrides.task") or [])
         self.trials: int | None = OmegaConf.select(config, "hydra.sweeper.n_trials")
         self.began = time.time()
-        self.jobs: dict[int, str] = {}  # what each was asked for
+        self.jobs: dict[int, str] = {}  # the settings of each job
         self.trouble = SILENT
         self.launcher = cast(Any, get_class(config.hydra.launcher["_target_"]))
         self.original = self.launcher.launch
@@ -117,7 +117,7 @@ class Launches:
         def launch(launcher: Any, job_overrides: Sequence, initial_job_idx: int) -> list[Any]:
             for number, words in enumerate(job_overrides, initial_job_idx):
                 self.jobs[number] = " ".join(filter_overrides(words)) or "defaults"
-            if initial_job_idx and self.stopped():  # a search launches again and again
+            if initial_job_idx and self.stopped():  # a search launches many times
                 raise KeyboardInterrupt
             self.plan(job_overrides, initial_job_idx)
             return self.launch(launcher, job_overrides, initial_job_idx)
@@ -128,7 +128,7 @@ class Launches:
         self.launcher.launch = self.original
 
     def plan(self, jobs: Sequence, first: int) -> None:
-        """Say what is to come, and note it where the jobs, in whatever process, find it."""
+        """Say what will run, and write it where the jobs in any process can read it."""
         own = [filter_overrides(words) for words in jobs]
         alike = set.intersection(*map(set, own)) if len(own) > 1 else set()
         told = [[w for w in words if w not in alike and w not in self.typed] for words in own]
@@ -144,7 +144,7 @@ class Launches:
             self.outcomes.plan(asdict(part) | {"began": self.began, "names": names})
 
     def ended(self, remembered: dict[int, Outcome]) -> list[Outcome]:
-        """Of each job; remembered: those that could not be written."""
+        """The outcome of each job; remembered: outcomes that could not be written."""
         return [
             remembered.get(number)
             or self.outcomes.read(number)
@@ -153,10 +153,11 @@ class Launches:
         ]
 
     def launch(self, launcher: Any, jobs: Sequence, first: int, alone: bool = False) -> list[Any]:
-        """Launch jobs that are numbered from the first on.
+        """Launch jobs, whose numbers start at `first`.
 
-        Where a process of joblib's is killed, joblib ends all others. Each job that had begun is
-        then launched alone, so that one that is always killed ends no other; then all the rest.
+        If one process of joblib's is killed, joblib ends all others. Each job that had begun is
+        then launched alone, so that a job that is killed every time ends no other; then all the
+        rest.
         """
         try:
             return list(self.original(launcher, jobs, initial_job_idx=first))
@@ -165,7 +166,7 @@ class Launches:
         except BrokenProcessPool:
             if self.stopped():
                 raise KeyboardInterrupt from None
-        except Exception as error:  # of somebody else's launcher, or a folder that cannot be made
+        except Exception as error:  # from another launcher, or a folder that cannot be made
             self.trouble = " ".join(str(error).split())[:300] or repr(error)
             return self.returned(jobs, first)
         if alone:
@@ -179,13 +180,13 @@ class Launches:
         return self.returned(jobs, first)
 
     def returned(self, jobs: Sequence, first: int) -> list[JobReturn]:
-        """What each job returned as far as it is noted, for a sweeper that searches."""
+        """The noted return values of the jobs, for a sweeper that searches."""
         noted = [self.outcomes.read(first + i) or {} for i in range(len(jobs))]
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=o.get("loss")) for o in noted]
 
 
 def stretches(numbers: Iterable[int]) -> list[range]:
-    """Rising numbers as ranges without gaps."""
+    """Ascending numbers as ranges without gaps."""
     found: list[range] = []
     for n in numbers:
         if found and found[-1].stop == n:

@@ -1,7 +1,7 @@
-"""The loss that is trained and evaluated: the suite's own, from a model's logits alone.
+"""The loss for training and evaluation: the suite's own, computed only from a model's logits.
 
-A model's own loss is not used: some do not shift the labels, some add terms of their own (the
-balance of a router), and so could not be compared.
+A model's own loss is not used: some models do not shift the labels and some add terms of their own
+(a router's balance), so their losses could not be compared.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100  # a label that does not count, in F.cross_entropy as in transformers
-PART = 2**18  # logits that a thread works on at once: in fp32 they stay in its cache
+IGNORED = -100  # ignored label, in F.cross_entropy as in transformers
+PART = 2**18  # logits per thread and pass: in fp32 they stay in its cache
 
 
 def of(forward: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The mean loss on a batch, a scalar in fp32, and the logits; the model sees no labels.
+    """The mean loss on a batch, a scalar in fp32, and the logits; the model gets no labels.
 
-    forward: what takes the batch's other tensors by name and returns an object with `.logits`.
+    forward: takes the batch's other tensors by name and returns an object with `.logits`.
     """
     logits = forward(**{name: value for name, value in batch.items() if name != "labels"}).logits
     return cross_entropy(logits, batch["labels"]), logits
@@ -28,9 +28,9 @@ def of(forward: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy in fp32, a scalar.
 
-    Of text, logits (B, T, V) and labels (B, T): each position predicts the token after it. Of
-    images, logits (B, classes) and labels (B,). Labels move and logits stay: those of text are
-    the largest tensor of a step, and a slice of them would be copied.
+    For text, logits (B, T, V) and labels (B, T): each position predicts the next token. For images,
+    logits (B, classes) and labels (B,). The labels are shifted, not the logits: a text's logits are
+    the largest tensor of a step, and slicing would copy them.
     """
     labels = labels.to(logits.device)
     if labels.ndim == 2:
@@ -43,8 +43,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _InParts(torch.autograd.Function):
-    """F.cross_entropy on a CPU, to the last bit, a few rows at a time: memory, not arithmetic, is
-    what its passes over all logits in fp32 cost. The backward pass computes them once more."""
+    """F.cross_entropy on a CPU, bit for bit, a few rows at a time: its passes over all logits in
+    fp32 cost memory traffic, not arithmetic. The backward pass computes them again."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
@@ -71,6 +71,6 @@ class _InParts(torch.autograd.Function):
 
 
 def _parts(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same few rows of all."""
+    """The tensors in parts of a few rows, the same rows of each."""
     rows = max(1, PART * torch.get_num_threads() // logits.shape[1])
     return zip(*(tensor.split(rows) for tensor in (logits, *others)), strict=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def save(folder: Path, step: int, routing: Routing, model: nn.Module, world: World) -> None:
     """The momentum of every parameter, as momentum/<step>.safetensors.
 
-    The file's metadata says how Muon reads them as matrices. All processes take part, one writes.
+    The file's metadata says how Muon reads it as matrices. All processes take part; one writes.
     """
     parts = routing.optimizers, model
     moments = {name: whole(moment) for name, moment in momentum(*parts).items()}

@@ -1,4 +1,4 @@
-"""From settings to everything a run needs, with all that can go wrong said before it starts."""
+"""Builds everything a run needs from its settings, and reports all mistakes before it starts."""
 
 import importlib
 import shutil
@@ -27,7 +27,7 @@ from optimizers.sharding.regions import local
 from optimizers.state import predicted_bytes
 
 TRACKERS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}  # and their packages
-SPARE_BYTES = 50_000_000  # on the disk, beside the checkpoints: metrics, record, W&B's files
+SPARE_BYTES = 50_000_000  # disk space beside the checkpoints: metrics, record, W&B's files
 
 
 @dataclass
@@ -38,12 +38,12 @@ class Ready:
     model: nn.Module
     routing: Routing
     memory: meter.PeakMemory
-    counted: flops.Count | None  # of forward and backward over one example
+    counted: flops.Count | None  # forward and backward over one example
 
 
 @contextmanager
 def mistakes():
-    """A ValueError of a builder, or a name that is not there, is a user's mistake."""
+    """Turns a builder's ValueError, or a missing name, into a UserError."""
     try:
         yield
     except (ValueError, ImportError) as error:
@@ -54,7 +54,7 @@ def mistakes():
 
 def everything(settings: Settings, folder: Path, world: World) -> Ready:
     if settings.train.compile:
-        torch.compiler.reset()  # a cell of a sweep compiles as it would alone
+        torch.compiler.reset()  # each cell of a sweep compiles as it would alone
     import_all(settings)
     read = data(settings)
     refuse_large_batch(settings, read)
@@ -70,8 +70,8 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
 
 
 def import_all(settings: Settings) -> None:
-    """Import what the run will: a package that is missing is told before any work, and the
-    imports' memory is not counted as the first cell's."""
+    """Import what the run will need: a missing package is reported before any work, and the
+    imports' memory is not counted for the first cell."""
     check_targets(settings)
     if package := TRACKERS.get(settings.tracker["name"]):
         with suppress(ImportError):
@@ -79,7 +79,7 @@ def import_all(settings: Settings) -> None:
 
 
 def check_targets(settings: Settings) -> None:
-    """Raise UserError for a name of a model's builder or an optimizer that is none."""
+    """Raise UserError if the name of a model's builder or of an optimizer is invalid."""
     with mistakes():
         targets.check_model(settings)
         for role, rule in settings.optimizer["roles"].items():
@@ -87,7 +87,7 @@ def check_targets(settings: Settings) -> None:
 
 
 def data(settings: Settings):
-    """The data of the run: bench.data.batches.Tokens or Images."""
+    """The run's data: bench.data.batches.Tokens or Images."""
     return datasets.load(
         settings.data,
         seed=settings.seed,
@@ -97,7 +97,7 @@ def data(settings: Settings):
 
 
 def refuse_large_batch(settings: Settings, read) -> None:
-    """A step's examples are in memory at once, far less than all that the step needs."""
+    """Raise UserError if a step's examples, only part of a step's memory, do not fit."""
     train = settings.train
     examples = train.batch_size * train.accumulate
     needed = examples * sum(tensor.nbytes for tensor in read.batch(0, 1).values())
@@ -111,9 +111,9 @@ def refuse_large_batch(settings: Settings, read) -> None:
 
 
 def model(settings: Settings, read) -> nn.Module:
-    """The model with random weights that follow from the seed alone.
+    """The model with random weights, which follow from the seed alone.
 
-    With `perturb` each is then multiplied by 1 + perturb * a normal random number.
+    With `perturb`, each weight is then multiplied by 1 + perturb * a normal random number.
     """
     randomness.seed(settings.seed)
     with mistakes():
@@ -131,7 +131,7 @@ def model(settings: Settings, read) -> nn.Module:
 
 
 def refuse_no_model(settings: Settings, built: object) -> None:
-    """Only a module with parameters can be trained."""
+    """Raise UserError unless the model is a module with parameters."""
     if isinstance(built, nn.Module) and any(True for _ in built.parameters()):
         return
     what = "without parameters" if isinstance(built, nn.Module) else "that is no torch.nn.Module"
@@ -141,7 +141,7 @@ def refuse_no_model(settings: Settings, built: object) -> None:
 
 
 def chosen(settings: Settings) -> str:
-    """The setting that chose the model, as a message names it."""
+    """The setting that chose the model, as messages name it."""
     source = settings.model.get("source")
     return f"model.source={source}" if source else f"model={settings.model['name']}"
 
@@ -156,10 +156,10 @@ def refuse_long_sequence(settings: Settings, built: nn.Module) -> None:
 def routing(
     settings: Settings, built: nn.Module, world: World = ALONE, cut: nn.Module | None = None
 ) -> Routing:
-    """The optimizers of a model; where its parameters are cut over processes, this cuts them.
+    """The optimizers of a model; shards its parameters over the processes if they are to be.
 
-    cut: the same model, whose parameters are cut already: `built` only tells how the whole is
-    read, and takes the place of nothing.
+    cut: the same model with parameters already sharded; `built` then only tells how the whole model
+    is read, and replaces nothing.
     """
     shard = None if world.mesh is None else partial(parallel.shard, world=world)
     if cut is not None:
@@ -170,7 +170,7 @@ def routing(
 
 
 def take_parameters(model: nn.Module, parameters: list, *, of: nn.Module) -> None:
-    """Put another model's parameters in the places of this one's."""
+    """Replace this model's parameters by another model's."""
     others = dict(of.named_parameters(remove_duplicate=False))
     for name, _ in list(model.named_parameters(remove_duplicate=False)):
         place, _, last = name.rpartition(".")
@@ -178,7 +178,7 @@ def take_parameters(model: nn.Module, parameters: list, *, of: nn.Module) -> Non
 
 
 def checkpoints(train: Train) -> int:
-    """How many of them a run has on the disk at most: the newest two, and one that is written."""
+    """The most checkpoints that a run has on disk: the newest two and one being written."""
     every, steps = train.checkpoint_every, train.steps
     return 1 if every is None or (steps is not None and every >= steps) else 3
 
@@ -186,7 +186,7 @@ def checkpoints(train: Train) -> int:
 def refuse_small_disk(
     settings: Settings, folder: Path, built: nn.Module, routed: Routing, world: World
 ) -> None:
-    """Raise UserError where the checkpoints and the run's files find no room."""
+    """Raise UserError if the disk has no room for the checkpoints and the run's files."""
     weights = sum(local(p).numel() * p.element_size() for p in built.parameters())
     state = predicted_bytes(routed.optimizers)
     averaged = weights if settings.train.average_last else 0
@@ -206,7 +206,7 @@ def refuse_small_disk(
 
 
 def remark_fit(settings: Settings, built: nn.Module, say: Callable[[str], None]) -> None:
-    """Say where a model was made to shrink images less than was asked for (models/hub.py)."""
+    """Say that a model's downsampling was reduced to suit the images (models/hub.py)."""
     if fitted := getattr(built, "fitted", None):
         has = ", ".join(f"{name}={value}" for name, value in fitted.items())
         say(
@@ -216,7 +216,7 @@ def remark_fit(settings: Settings, built: nn.Module, say: Callable[[str], None])
 
 
 def remarks(settings: Settings, say: Callable[[str], None]) -> None:
-    """What was decided for this machine and a reader of the results should know."""
+    """Say what was decided for this machine and matters to readers of the results."""
     asked = settings.orthogonalizer
     rules = settings.optimizer["roles"].values()
     iterates = any("orthogonalizer" in r for r in rules) and asked.get("method") != "exact"

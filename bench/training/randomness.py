@@ -12,7 +12,7 @@ def seed(number: int) -> None:
 
 
 def state(device: str) -> dict[str, Any]:
-    """Tensors and plain data, as a checkpoint takes them."""
+    """The random state as tensors and plain data, for a checkpoint."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if device == "cuda" else None,

@@ -1,4 +1,4 @@
-"""What Muon would take of the model, as its table of routing says; pure functions."""
+"""What Muon would take of the model, from routing tables; pure functions."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def takes(rows: list[Row], per_head: list[Row] | None, parameters: list[Parameter]) -> Row:
-    """Of the table of `hybrid`, and of that with per-head matrices where there is one."""
+    """A summary of `hybrid`'s table and, if given, of the table with per-head matrices."""
     muon = [row for row in rows if row["optimizer"] == "Muon"]
     left: Counter[str] = Counter()
     for row in rows:
@@ -36,8 +36,8 @@ def size(row: Row) -> int:
 
 
 def matrices(rows: list[Row]) -> list[list[int]]:
-    """[count, rows, columns] of all of them together, those with most numbers first; what is
-    stacked of several parameters counts once."""
+    """[count, rows, columns] of all their matrices, those with most numbers first; a matrix that is
+    stacked from several parameters counts once."""
     found: Counter[tuple[int, int]] = Counter()
     seen: set[str] = set()
     for row in rows:
@@ -51,7 +51,7 @@ def matrices(rows: list[Row]) -> list[list[int]]:
 
 
 def unread(rows: list[Row]) -> list[dict[str, str]]:
-    """What has no structure that is known, or was kept whole as it was not seen in full."""
+    """Parameters without a known structure, or kept whole because they were not seen in full."""
     return [
         {"name": row["name"], "reason": row["reason"]}
         for row in rows

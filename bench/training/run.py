@@ -1,4 +1,4 @@
-"""One cell, from its settings to its record: skipped, resumed or trained."""
+"""One cell, from its settings to its record: skips, resumes or trains it."""
 
 import errno
 import traceback
@@ -23,20 +23,20 @@ from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
 from optimizers.state import state_bytes
 
-RISE = 0.01  # of the loss at the start
+RISE = 0.01  # relative to the loss at the start
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(
     settings: Settings, cell: str, say: Say, swept: Callable[[float], None] | None = None
 ) -> Outcome:
-    """Train the cell unless its record says that this was done, or another process is at it.
+    """Train the cell unless it has a record or another process is training it.
 
-    say: for what a person has to know. swept: of a run of a sweep, which is one line there and
-    says no more than that; told once about how many seconds it will take.
+    say: for lines that a person needs. swept: given for a run of a sweep, which shows as one line
+    there and prints no more; called once with the approximate seconds that the run will take.
     """
     world = parallel.start(settings)
-    # What each found out about its machine, such as the precision that pays, may differ.
+    # Processes may decide differently by their machines, for example on the fastest precision.
     settings, cell = world.agreed(lambda: (settings, cell))
     owner = Ownership(run_folder(settings, cell))
     try:
@@ -48,7 +48,7 @@ def run(
         if world.size == 1:
             raise
         say(f"error: {lost}")
-        raise SystemExit(1) from None  # the other processes wait in vain
+        raise SystemExit(1) from None  # the other processes would wait forever
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     say: Say,
     swept: Callable[[float], None] | None,
 ) -> Outcome:
-    """Build everything, train, and write the record; of many processes the leading one writes."""
+    """Build everything, train, and write the record; only the leading process writes."""
     folder, tell = owner.folder, say if swept is None else silent
     ready = prepare.everything(settings, folder, world)
     tell(tables.who_takes_what(settings.optimizer["name"], ready.routing.table))
@@ -88,14 +88,14 @@ def train(
     if world.leads:
         finish(facts, folder, settings, tracker, tell)
     if lost:
-        raise SystemExit(1)  # the other processes wait in vain: torchrun ends or restarts all
-    world.agreed(lambda: None)  # the record is there for all to read
+        raise SystemExit(1)  # the others would wait forever: torchrun ends or restarts all
+    world.agreed(lambda: None)  # the record is now there for all to read
     ended = {"how": facts["status"], "error": facts["error"], "record": brief(facts)}
     return ended | {"loss": searched(facts)}
 
 
 def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
-    """Train and test; how that ended. What stops this process or takes the cell goes through."""
+    """Train and test; return how it ended. Errors that stop the process pass through."""
     try:
         loss, accuracy = trainer.fit()
         refuse_loss_above_start(trainer, settings)
@@ -118,11 +118,11 @@ def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
 
 
 def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
-    """Raise Diverged where the run ended RISE above the validation loss of its untrained model.
+    """Raise Diverged if the run ended RISE above the validation loss of its untrained model.
 
-    A few steps of a warm-up move a loss by less, up or down: that is noise, no divergence. The
-    first training loss is a cheap stand-in for the start; only where a run ended above it is the
-    untrained model, which follows from the seed, made again and evaluated.
+    A few warm-up steps move a loss by less, up or down: that is noise, not divergence. The first
+    training loss is a cheap substitute for the start. Only if a run ended above it is the untrained
+    model, which follows from the seed, built again and evaluated.
     """
     end, metrics = trainer.state["val_loss"], trainer.metrics
     assert metrics is not None  # the run has ended
@@ -135,18 +135,18 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
 
 
 def rose(start: float, end: float) -> bool:
-    """Whether a loss ended above where it started by more than noise; not a number: yes."""
+    """Whether a loss ended above its start by more than noise; yes for NaN."""
     return not end <= (1 + RISE) * start
 
 
 def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
-    """What is known once model and data are there."""
+    """The facts that are known as soon as the model and data exist."""
     units = settings.train.batch_size * settings.train.accumulate * ready.data.units_per_example
     return {
         "parameters": sum(p.numel() for p in ready.model.parameters()),
         f"{ready.data.unit}_per_step": units,
         **dict.fromkeys(("val_accuracy", "test_accuracy") if ready.data.task == "images" else ()),
-        # Examples at the end, of val_loss and test_loss; and of validation before the end.
+        # Examples of val_loss and test_loss at the end, and of validation before the end.
         "evaluated": {part: ready.data.evaluated(part) for part in ("validation", "test")}
         | {"during": ready.data.evaluated("validation", during=True)},
         "bytes_per_token": seen.bytes_per_token(ready.data, settings.model["tokenizer"])
@@ -157,14 +157,14 @@ def facts_of(ready: Ready, settings: Settings) -> dict[str, Any]:
 
 
 def results(trainer: Trainer) -> dict[str, Any]:
-    """What the run reached and what it cost."""
+    """The run's results and costs."""
     state, metrics = trainer.state, trainer.metrics
     if metrics is None or not metrics.training("train_loss"):
         return {}
     fb = meter.timed(metrics.training("forward_backward_ms"))
     own = meter.timed(metrics.training("optimizer_ms"))
     fb_ms, own_ms = meter.summary(fb), meter.summary(own)
-    assert fb_ms["median"] is not None and own_ms["median"] is not None  # of one step or more
+    assert fb_ms["median"] is not None and own_ms["median"] is not None  # of at least one step
     step_ms = fb_ms["median"] + own_ms["median"]
     found = {
         "steps": state["step"],
@@ -198,7 +198,7 @@ def results(trainer: Trainer) -> dict[str, Any]:
 
 
 def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
-    """Over which processes the run was spread, and the state that each of them keeps."""
+    """The processes that the run used, and the state that each one keeps."""
     world, state = trainer.world, facts["optimizer_state_bytes"] or {}
     here = state_bytes(trainer.routing.optimizers)["total"]
     return world.facts() | {
@@ -207,9 +207,9 @@ def spread(trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish(facts: dict, folder: Path, settings: Settings, tracker, tell: Say) -> None:
-    """Write the record, close the tracker, and tell how the run ended.
+    """Write the record, close the tracker, and report how the run ended.
 
-    tell: silent in a sweep, whose line on the run says it.
+    tell: silent in a sweep, which prints its own line for the run.
     """
     path = folder / "record.json"
     written = f"record: {path}"

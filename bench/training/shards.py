@@ -1,7 +1,7 @@
-"""Tensors of many processes in one folder, by torch's distributed checkpoint, without pickle.
+"""Tensors of many processes in one folder, with torch's distributed checkpoint, without pickle.
 
-Each process writes what it has into a safetensors file of its own, whose header says which part of
-which tensor it holds; they are read again by any number of processes, each taking what it needs.
+Each process writes a safetensors file of its own, whose header says which parts of which tensors it
+holds. Any number of processes can read them; each reads the parts that it needs.
 """
 
 import warnings
@@ -18,9 +18,9 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors, whole (the same on all processes) or cut; all processes take part.
+    """Write tensors, whole (the same on all processes) or sharded; all processes take part.
 
-    Raises OSError where the disk of one refuses.
+    Raises OSError if the disk of any process refuses.
     """
     simple = {name: _simply_cut(tensor) for name, tensor in tensors.items()}
     try:
@@ -35,16 +35,16 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, Tensor]:
-    """All tensors of a folder, on the CPU, or cut as that of the same shape which `like` has under
-    their name, or its part before the last slash.
+    """All tensors of a folder, on the CPU. If `like` has a tensor of the same shape under their
+    name, or under its part before the last slash, they are sharded like that tensor.
 
-    processes: how many read, each calling this.
+    processes: how many processes read; each calls this.
     """
     reader = HuggingFaceStorageReader(str(folder))
     tensors: dict[str, Tensor] = {}
     targets: dict[str, DTensor] = {}
     for name, stored in reader.read_metadata().state_dict_metadata.items():
-        assert isinstance(stored, TensorStorageMetadata)  # `write` takes nothing else
+        assert isinstance(stored, TensorStorageMetadata)  # `write` stores nothing else
         tensors[name] = torch.empty(stored.size, dtype=stored.properties.dtype)
         target = like.get(name, like.get(name.rpartition("/")[0]))
         if isinstance(target, DTensor) and target.shape == stored.size:
@@ -53,7 +53,7 @@ def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, 
             tensors[name] = distribute_tensor(
                 tensors[name].to(mesh.device_type), mesh, placements, src_data_rank=None
             )
-    with warnings.catch_warnings():  # that there is one process only
+    with warnings.catch_warnings():  # the warning that there is only one process
         warnings.simplefilter("ignore", UserWarning)
         dcp.load(tensors, storage_reader=reader, no_dist=processes == 1)
     for name, target in targets.items():
@@ -64,7 +64,7 @@ def read(folder: Path, like: Mapping[str, Tensor], processes: int) -> dict[str, 
 
 
 def _simply_cut(tensor: Tensor) -> Tensor:
-    """The tensor in parts that lie in one piece, as the checkpoint's format has no other."""
+    """The tensor in contiguous parts, the only ones that the checkpoint's format supports."""
     if not isinstance(tensor, DTensor):
         return tensor
     return tensor.redistribute(placements=_simple(tensor))

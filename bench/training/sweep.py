@@ -1,4 +1,4 @@
-"""What became of each cell of a command: gathered, shown, and turned into the exit status."""
+"""The outcome of each cell of a command: collected, shown, and turned into the exit status."""
 
 import multiprocessing
 import os
@@ -23,12 +23,12 @@ from bench.settings.errors import UserError
 from bench.training import launching, telling
 from bench.training.launching import Outcome
 
-# Of a run of many processes only the leading one speaks; what Hydra writes for the others goes.
+# In a run of many processes only the leading one keeps Hydra's files; the others' are temporary.
 OmegaConf.register_new_resolver(
     "leading", lambda folder: tempfile.mkdtemp() if world.rank() else folder, use_cache=True
 )
 
-PLUGINS = {  # by the first word of its name: our extra that installs it, and the package
+PLUGINS = {  # by the first word of the name: our extra and the package that it installs
     "joblib": ("joblib", "hydra-joblib-launcher"),
     "slurm": ("slurm", "hydra-submitit-launcher"),
     "submitit": ("slurm", "hydra-submitit-launcher"),
@@ -36,20 +36,20 @@ PLUGINS = {  # by the first word of its name: our extra that installs it, and th
     "optuna": ("optuna", "hydra-optuna-sweeper"),
 }
 
-# The outcomes of this process's command. A sweep's jobs may run in other processes, so each leaves
-# its outcome in the sweep's folder, from which the parent fills this list.
+# The outcomes of this process's command. A sweep's jobs may run in other processes; each writes
+# its outcome to the sweep's folder, and the parent fills this list from there.
 outcomes: list[Outcome] = []
-remembered: dict[int, Outcome] = {}  # of this sweep's jobs in this process: those not written
-began_here = False  # whether the sweep whose jobs run in this process was begun in it, too
-stopping = False  # whether this process, one that a launcher started for jobs, was told to stop
+remembered: dict[int, Outcome] = {}  # outcomes of this process's jobs that could not be written
+began_here = False  # whether this process began the sweep whose jobs it runs
+stopping = False  # whether this process, started by a launcher for jobs, was told to stop
 
 
 @contextmanager
 def job(told: bool = False) -> Iterator[Outcome]:
-    """The outcome of one job, to be filled: {cell, how, error, record}.
+    """The outcome of one job, to be filled in: {cell, how, error, record}.
 
-    Its failure is noted and never leaves the job, so that a sweep goes on. told: of a sweep's job
-    one line tells how it ended.
+    Its failure is noted and never raised, so that a sweep continues. told: print one line on how a
+    sweep's job ended.
     """
     told = told and is_sweep()
     outcome = {"cell": overrides(), "how": "failed", "error": None, "record": None}
@@ -62,7 +62,7 @@ def job(told: bool = False) -> Iterator[Outcome]:
         outcome |= {"how": "failed", "error": str(error)}
         if not told:
             say(f"error: {error}")
-    except OSError as error:  # a disk that is full, a folder that may not be written
+    except OSError as error:  # a full disk, or a folder that may not be written
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         outcome |= {"how": "failed", "error": reason}
         if not told:
@@ -71,11 +71,11 @@ def job(told: bool = False) -> Iterator[Outcome]:
         if not elsewhere:
             raise
         stop()
-        outcome |= {"how": "interrupted"}  # ends the sweep where that was begun
-    except Exception as error:  # a fault of ours must not end a sweep, nor go unseen
+        outcome |= {"how": "interrupted"}  # ends the sweep in the process that began it
+    except Exception as error:  # our own bug must not end a sweep, nor be hidden
         outcome |= {"how": "failed", "error": repr(error)}
         print(traceback.format_exc(), file=sys.stderr)
-        if world.size() > 1:  # the other processes wait in vain: torchrun ends or restarts all
+        if world.size() > 1:  # the others would wait forever: torchrun ends or restarts all
             raise SystemExit(1) from None
     if elsewhere:
         signal.signal(signal.SIGTERM, stop)
@@ -88,10 +88,10 @@ def job(told: bool = False) -> Iterator[Outcome]:
 
 
 def settle_in() -> None:
-    """Make a process that a launcher started for jobs one that can be stopped and found again.
+    """Prepare a process that a launcher started for jobs to be stopped and found again.
 
-    It heeds SIGTERM, from the process that began the sweep or from a scheduler, and not the
-    terminal's Ctrl-C, which goes to both.
+    It reacts to SIGTERM, from the sweep's own process or from a scheduler, but not to the
+    terminal's Ctrl-C, which reaches both processes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -100,35 +100,35 @@ def settle_in() -> None:
     with suppress(OSError):  # a full disk
         launching.Outcomes(Path(hydra.sweep.dir)).begin(hydra.job.num)
     sys.argv[:] = [f"bench/{hydra.job.name}.py", "-m", *hydra.overrides.task]
-    os.environ["TTY_COMPATIBLE"] = "0"  # rich: no bars, as processes share the terminal
+    os.environ["TTY_COMPATIBLE"] = "0"  # no progress bars by rich, as processes share the terminal
 
 
 def stop(*signal_and_frame: object) -> None:
-    """Begin no job any more."""
+    """Begin no further job."""
     global stopping
     stopping = True
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt where a job should not begin as its sweep was stopped."""
+    """Raise KeyboardInterrupt if the sweep was stopped, so that no further job begins."""
     if stopping:
         raise KeyboardInterrupt
 
 
 def stop_workers(number: int, frame: object) -> None:
-    """Have the processes of a joblib sweep leave checkpoints; once more ends all at once."""
+    """Make the processes of a joblib sweep write checkpoints and stop; a second signal ends all."""
     stop()
     signal.signal(number, signal.default_int_handler)
     workers = multiprocessing.active_children()
     if not workers:
         raise KeyboardInterrupt
     for worker in workers:
-        assert worker.pid is not None  # it was started
+        assert worker.pid is not None  # it has been started
         os.kill(worker.pid, signal.SIGTERM)
 
 
 def refuse_missing_plugin() -> None:
-    """End the command in one line where the launcher or sweeper it names is not installed."""
+    """End the command with one line if its launcher or sweeper is not installed."""
     for word in sys.argv[1:]:
         group, _, name = word.partition("=")
         extra, package = PLUGINS.get(name.split("_")[0], ("", ""))
@@ -144,19 +144,19 @@ def refuse_missing_plugin() -> None:
 
 
 def note(outcome: Outcome) -> None:
-    """Remember how a cell ended."""
+    """Record how a cell ended."""
     hydra = HydraConfig.get()
     if not is_sweep() or world.rank():
         outcomes.append(outcome)
         return
     try:
         launching.Outcomes(Path(hydra.sweep.dir)).end(hydra.job.num, outcome)
-    except OSError:  # a full disk: this process at least remembers
+    except OSError:  # a full disk: at least this process keeps it
         remembered[hydra.job.num] = outcome
 
 
 def say(line: str) -> None:
-    """One line for the person at the terminal; in a sweep with the number of the job."""
+    """Print one line for the user; in a sweep it starts with the number of the job."""
     label = f"[{HydraConfig.get().job.num + 1}] " if is_sweep() else ""
     world.tell(label + line)
 
@@ -166,7 +166,7 @@ def is_sweep() -> bool:
 
 
 def overrides() -> str:
-    """What a job was asked for, as typed: its name until its cell is known."""
+    """The settings of a job as typed: its name until its cell is known."""
     return " ".join(HydraConfig.get().overrides.task) or "defaults"
 
 
@@ -175,12 +175,12 @@ def exit_status() -> int:
 
 
 class Failures(Callback):
-    """Closes a sweep with the list of failed cells; whose jobs have shown their own results."""
+    """Ends a sweep with the list of failed cells; the jobs have shown their own results."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global began_here
         began_here, telling.paced = True, False
-        remembered.clear()  # a study is many sweeps
+        remembered.clear()  # a study runs many sweeps
         self.handlers = {}
         if ".joblib_launcher." in config.hydra.launcher["_target_"]:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -188,7 +188,7 @@ class Failures(Callback):
         folder = Path(config.hydra.sweep.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with files.naming(folder):  # Hydra writes the same next
+            with files.naming(folder):  # Hydra then writes the same file
                 OmegaConf.save(config, folder / "multirun.yaml")
         except OSError as error:
             reason = f"{error.strerror}: {error.filename}"
@@ -216,16 +216,16 @@ class Failures(Callback):
             raise KeyboardInterrupt
 
     def show(self, found: list[Outcome], config: DictConfig) -> None:
-        """What all of the sweep's jobs came to."""
+        """Show the results of all of the sweep's jobs."""
 
 
 def found_best(folder: Path) -> str | None:
-    """What the search of a sweep's folder ended with; None where it was none."""
+    """The result of the search in a sweep's folder; None if it was no search."""
     file = folder / "optimization_results.yaml"
     if not file.exists():
         return None
     best = cast(DictConfig, OmegaConf.load(file))
-    if "best_value" not in best:  # a sweeper of somebody else's
+    if "best_value" not in best:  # from another sweeper
         return f"found: {file}"
     words = " ".join(f"{key}={value}" for key, value in best.best_params.items())
     return f"best: {words} (val loss {best.best_value:.4f}); {file}"

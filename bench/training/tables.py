@@ -1,4 +1,4 @@
-"""What a run ends with: its table, or its line in a sweep."""
+"""The output at a run's end: its table, or its line in a sweep."""
 
 import statistics
 from typing import Any
@@ -8,12 +8,12 @@ from rich.table import Table
 from bench.display.numbers import MB, duration, megabytes, number, short, spread
 from bench.display.terminal import add, plain_table
 
-REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, which overheads are over
-LAST = 0.95  # of a run's steps, after which its training loss is the last one
+REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, the baseline of overheads
+LAST = 0.95  # share of the steps after which the training loss counts as the last
 
 
 def run(record: dict[str, Any]) -> Table:
-    """What one run reached and what it cost."""
+    """A run's results and costs."""
     unit = "tokens" if "tokens_per_step" in record else "images"
     state = record["optimizer_state_bytes"]
     predicted = "no prediction"
@@ -66,14 +66,14 @@ def run(record: dict[str, Any]) -> Table:
 
 
 def last_training_loss(record: dict[str, Any]) -> float | None:
-    """The mean training loss of the last steps that the curve keeps: of one batch it is noise."""
+    """The mean training loss of the last recorded steps; that of one batch would be noise."""
     points = [line for line in record["curve"] if line.get("train_loss") is not None]
     end = [line["train_loss"] for line in points if line["step"] > LAST * points[-1]["step"]]
     return statistics.mean(end) if end else None
 
 
 def model_flops(found: dict[str, Any] | None) -> str:
-    """The rate of the products of forward and backward, and what of the peak that is."""
+    """FLOP/s of the products in forward and backward, and their share of the peak."""
     if found is None:
         return "not counted"
     rate = f"{short(found['per_second'])} FLOP/s"
@@ -85,7 +85,7 @@ def model_flops(found: dict[str, Any] | None) -> str:
 
 
 def overhead(record: dict[str, Any], unit: str) -> str:
-    """Against AdamW; its own run is what the others are measured against."""
+    """The overhead over AdamW; AdamW's own run is the baseline."""
     value = record["overhead"]
     if record["optimizer"] == REFERENCE:
         return "none: this is AdamW, the reference"
@@ -96,7 +96,7 @@ def overhead(record: dict[str, Any], unit: str) -> str:
 
 
 def who_takes_what(name: str, rows: list[dict[str, Any]]) -> str:
-    """One line that says which optimizer of a run takes how much of the model."""
+    """One line that says how much of the model each optimizer of a run takes."""
     sizes: dict[str, list[int]] = {}
     for row in rows:
         count = 1
@@ -113,7 +113,7 @@ def who_takes_what(name: str, rows: list[dict[str, Any]]) -> str:
 
 
 def line(place: str, name: str, outcome: dict[str, Any], left: str, width: int) -> str:
-    """One run of a sweep, in one line that fits: its losses as far as there is room.
+    """One run of a sweep in one line of at most `width`, with as many losses as fit.
 
     2/6 hybrid s0  val 4.9341  test 4.9512  train 4.8801    31 s  2 min left
     """

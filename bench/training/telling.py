@@ -1,4 +1,4 @@
-"""What a sweep says while it goes on: a line a run, and how long all of them take."""
+"""The lines of a running sweep: one per run, and how long all runs take."""
 
 import time
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from bench.processes import world
 from bench.training import launching
 from bench.training.launching import Outcome
 
-part: launching.Part | None = None  # what the sweeps that are begun here are a part of
-paced = True  # whether it was said how long the sweep takes; elsewhere nothing is said of it
+part: launching.Part | None = None  # what the sweeps begun here belong to
+paced = True  # whether the sweep's expected time has been printed; True outside sweeps
 
 
 @contextmanager
 def within(whole: launching.Part) -> Iterator[None]:
-    """Begin sweeps that are a part of something larger."""
+    """Inside, sweeps begin as parts of something larger."""
     global part
     part = whole
     try:
@@ -29,7 +29,7 @@ def within(whole: launching.Part) -> Iterator[None]:
 
 
 def end(outcome: Outcome) -> None:
-    """One line on a job that has ended: which of how many, what it reached, what is left."""
+    """Print one line on a job that has ended: its number, its result, the time left."""
     if world.rank():
         return
     from bench.display import terminal
@@ -47,7 +47,7 @@ def end(outcome: Outcome) -> None:
 
 
 def seconds_left(plan: dict[str, Any], number: int, ended: list[Outcome]) -> float | None:
-    """As it was forecast; else by what the jobs that have ended took, where any was trained."""
+    """The seconds as forecast, or else from the average time of ended jobs, if any was trained."""
     if plan["left"]:
         return plan["left"][number]
     trained = sum(one["how"] not in ("skipped", "running") for one in ended)
@@ -57,7 +57,7 @@ def seconds_left(plan: dict[str, Any], number: int, ended: list[Outcome]) -> flo
 
 
 def pace(seconds: float) -> None:
-    """By the first steps of a sweep's first run: about how long all of its runs take."""
+    """Say about how long all runs of a sweep take, from the first steps of its first run."""
     global paced
     if not paced and not part:
         plan = launching.Outcomes(Path(HydraConfig.get().sweep.dir)).planned()

@@ -28,15 +28,15 @@ from optimizers import overlap
 
 
 class Diverged(Exception):
-    """The loss or the gradient is not finite any more."""
+    """The loss or the gradient is no longer finite."""
 
 
 class Trainer:
-    """Trains the model of `ready` and leaves metrics and checkpoints in `folder`.
+    """Trains the model of `ready` and writes metrics and checkpoints to `folder`.
 
-    Everything that decides the result is in `self.state` (plain numbers), the model, the
-    optimizers, torch's random state and the metrics; a checkpoint holds all five, and the average
-    of weights that is kept beside them.
+    `self.state` (plain numbers), the model, the optimizers, torch's random state and the metrics
+    determine the result. A checkpoint holds all five, and the average of weights that is kept
+    beside them.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Trainer:
         check: Callable[[], None],
         swept: Callable[[float], None] | None = None,
     ) -> None:
-        """check: called before anything is written; what it raises ends the run there. swept: of a
-        run of a sweep, as Progress has it."""
+        """check: called before anything is written; if it raises, the run ends there. swept: given
+        for a run of a sweep, see Progress."""
         self.train, self.world, self.check, self.swept = settings.train, world, check, swept
         self.model, self.data, self.routing = ready.model, ready.data, ready.routing
         self.folder, self.tracker, self.memory, self.warn = folder, tracker, ready.memory, warn
@@ -66,7 +66,7 @@ class Trainer:
         self.units_per_step = self.examples * self.data.units_per_example
         self.counted = ready.counted
         self.average = Average(self.model, self.train.average_last)
-        self.averaged: dict[str, float] = {}  # its losses
+        self.averaged: dict[str, float] = {}  # the losses of the averaged weights
         self.state: dict[str, Any] = {
             "step": 0,
             "seconds": 0.0,
@@ -77,22 +77,22 @@ class Trainer:
             "target_seconds": None,
             "reference": [],  # ms: forward+backward, own step, AdamW's step
         }
-        # Of the last step that was measured, by role: update_rms, weight_rms and grad_norms.
+        # From the last measured step, by role: update_rms, weight_rms and grad_norms.
         self.measured: dict[str, dict[str, float]] = {"update_rms": {}}
         self.interrupt = Interrupt(warn, patient=world.size > 1)
-        self.stops = False  # somebody asked this run, in any of its processes, to stop
-        self.broken = ""  # which gradients are not finite, once one is
+        self.stops = False  # whether any process of this run was asked to stop
+        self.broken = ""  # the gradients that are not finite, if any
         self.metrics: Metrics | None = None
 
     # the loop -------------------------------------------------------------------------------
 
     def fit(self) -> tuple[float, float | None]:
-        """Train to the end, then test once; the test loss and, for images, accuracy.
+        """Train to the end, then test once; returns the test loss and, for images, the accuracy.
 
-        Raises Diverged; KeyboardInterrupt after leaving a checkpoint.
+        Raises Diverged; raises KeyboardInterrupt after writing a checkpoint.
         """
         before = self.resume()
-        # One step warms up and at least one whole step follows, for the peak memory.
+        # One warm-up step comes first and at least one whole step follows, for the peak memory.
         most = self.train.reference_steps if self.train.steps is None else self.train.steps - 2
         self.reference = Reference(
             self.parameters,
@@ -101,7 +101,7 @@ class Trainer:
             self.state["reference"],
         )
         self.metrics = Metrics(self.folder, before, self.world.leads)
-        for line in self.metrics.lines:  # the tracker has a run of its own for each attempt
+        for line in self.metrics.lines:  # the tracker starts a new run for each attempt
             self.tracker.log(line)
         bar = Progress(
             self.train, self.data.unit, self.units_per_step, self.world.leads, self.swept
@@ -130,11 +130,11 @@ class Trainer:
             if self.stops or self.world.means(self.interrupt.asked)[0] > 0:
                 self.save()
                 raise KeyboardInterrupt
-        assert tested is not None  # a run that stops has raised
+        assert tested is not None  # a run that stops has raised before
         return tested
 
     def progress(self) -> float:
-        """The share of the run that is done: by steps or by time, whichever is further."""
+        """The share of the run that is done, by steps or by time, whichever is larger."""
         by_steps = self.state["step"] / self.train.steps if self.train.steps else 0.0
         limit = self.train.time_limit
         return max(by_steps, self.state["seconds"] / limit if limit else 0.0)
@@ -143,7 +143,7 @@ class Trainer:
         return every is not None and self.state["step"] % every == 0
 
     def _evaluates_next(self) -> bool:
-        """Whether the coming step ends with an evaluation (under a time limit: may end with)."""
+        """Whether the next step ends with an evaluation (under a time limit: whether it may)."""
         step = self.state["step"] + 1
         if step % self.train.eval_every == 0 or step == self.train.steps:
             return True
@@ -155,7 +155,7 @@ class Trainer:
     # one step -------------------------------------------------------------------------------
 
     def step(self, measure_update: bool) -> dict[str, Any]:
-        """One optimizer step; the line it adds to the metrics."""
+        """Make one optimizer step; returns its line of the metrics."""
         device, state = self.train.device, self.state
         self.routing.scale_rates(self.factor(state["step"], self.progress()))
         rates = self.routing.rates()
@@ -210,14 +210,14 @@ class Trainer:
         return line
 
     def weights(self) -> dict[str, list[Tensor]]:
-        """Copies, by role; they do not count as the run's memory."""
+        """Copies of the weights by role; they do not count in the run's memory."""
         self.memory.pause()
         copies = meter.copies(self.routing.roles)
         self.memory.resume()
         return copies
 
     def update(self) -> str | None:
-        """The optimizers' step; what stopped it where a rate is beyond what a weight can hold."""
+        """The optimizers' step; returns what stopped it if a rate is too large for a weight."""
         try:
             self.routing.step()
         except (OverflowError, RuntimeError) as error:
@@ -233,7 +233,7 @@ class Trainer:
         for number in range(parts):
             part, last = self.feed.take(step, number), number == parts - 1
             with parallel.exchanging(self.forward, last):
-                share = self.output(self.forward, part)[0] / parts  # no logits outlive their use
+                share = self.output(self.forward, part)[0] / parts  # frees the logits at once
                 with overlap.begun(self.overlaps if last else ()):
                     share.backward()
             self.feed.prepare(step, number)  # before anything waits for the device
@@ -255,14 +255,14 @@ class Trainer:
     # measuring ------------------------------------------------------------------------------
 
     def _time_reference(self, forward_backward_ms: float, own_ms: float) -> None:
-        """AdamW in turn with the run's own first steps; memory counts from when it is gone."""
+        """Time AdamW in turn with the run's first steps; memory counts only after AdamW is gone."""
         if self.reference.wants():
             self.reference.time(forward_backward_ms, own_ms)
             if not self.reference.wants():
                 self.memory.forget()
 
     def evaluate(self) -> dict[str, Any]:
-        """Validation at the present step; the line it adds to the metrics."""
+        """Validation at the current step; returns its line of the metrics."""
         state = self.state
         val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
         state["val_loss"], state["val_accuracy"] = val_loss, accuracy
@@ -276,7 +276,7 @@ class Trainer:
         if accuracy is not None:
             line["val_accuracy"] = accuracy
         line |= self.measured
-        # While AdamW is timed beside the run, so is its state held.
+        # While AdamW is timed beside the run, its state is in memory too.
         line["memory_bytes"] = None if self.reference.adamw else self.memory.lately()
         self._write(line)
         return line
@@ -285,9 +285,9 @@ class Trainer:
     def evaluation(
         self, part: str, during: bool = False, model: nn.Module | None = None
     ) -> tuple[float, float | None]:
-        """Mean loss over the examples of `part` that are evaluated, and for images the accuracy.
+        """Mean loss over the evaluated examples of `part` and, for images, the accuracy.
 
-        during: on those of evaluations before the end. model: another one than the run's.
+        during: use the examples of evaluations before the end. model: a model other than the run's.
         """
         self.model.eval()
         losses, right, count = 0.0, 0.0, 0
@@ -306,7 +306,7 @@ class Trainer:
         return mean_loss, accuracy if self.data.task == "images" else None
 
     def evaluate_average(self) -> dict[str, float]:
-        """The losses of the averaged weights, by their names in a record."""
+        """The losses of the averaged weights, by their names in the record."""
         with self.average.in_place():
             return {
                 "val_loss_averaged": self.evaluation("validation")[0],
@@ -321,7 +321,7 @@ class Trainer:
     # checkpoints ----------------------------------------------------------------------------
 
     def tree(self) -> dict[str, Any]:
-        """All that a run needs to go on exactly where it is."""
+        """Everything that a run needs to resume exactly at its current step."""
         return {
             "state": self.state,
             "model": dict(self.model.named_parameters()) | dict(self.model.named_buffers()),
@@ -335,9 +335,9 @@ class Trainer:
         checkpoint.save(self.folder / "checkpoint", self.state["step"], self.tree(), self.world)
 
     def resume(self) -> str:
-        """Go on from the newest checkpoint that is whole, if there is one; the metrics till then.
+        """Resume from the newest intact checkpoint, if any, and restore the metrics until then.
 
-        Those are the checkpoint's: a metrics.jsonl that lost lines leaves no hole in the curve.
+        They come from the checkpoint: a metrics.jsonl that lost lines leaves no hole in the curve.
         """
         found = checkpoint.newest(self.folder / "checkpoint", self.warn, self.world, self.owners())
         if found is None:
@@ -360,7 +360,7 @@ class Trainer:
         return tree["metrics"]
 
     def owners(self) -> dict[str, Tensor]:
-        """The parameter that tensors of the tree belong to, by what their names begin with."""
+        """The parameter that tensors of the tree belong to, by the beginning of their names."""
         found: dict[str, Tensor] = {
             f"/{part}/{name}": p
             for name, p in self.model.named_parameters()

@@ -1,4 +1,4 @@
-"""A tree of tensors and plain data as JSON with the tensors apart: what a checkpoint holds."""
+"""A tree of tensors and plain data, stored as JSON with the tensors apart, for checkpoints."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 
 
 def encode(node: Any, path: tuple, tensors: dict[str, torch.Tensor]) -> Any:
-    """The JSON of a node; its tensors go into `tensors`, named by their path.
+    """A node as JSON; its tensors are added to `tensors`, named by their path.
 
-    Lists and scalars stand for themselves; a dict is a list of pairs, since JSON would make its
+    Lists and scalars stay as they are; a dict becomes a list of pairs, since JSON would make its
     int keys strings. Python writes and reads floats exactly, NaN and infinities included.
     """
     if isinstance(node, torch.Tensor):

@@ -1,5 +1,5 @@
-"""One forward pass of a model that is not built in, before any work: does it fit the data, and
-does a language model predict what it has not seen?"""
+"""One forward pass of a user's model before any work: does it fit the data, and does a language
+model predict tokens that it has not seen?"""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from bench.training import randomness
 
 BUILT_IN = ("models.gpt2.build", "models.vit.build")
 EXAMPLES = 2
-SEEN = 1e-5  # of the change at the changed tokens: above fp32 rounding, below what sight gives
-SMALL = 0.02  # in place of a weight that starts at zero, which would hide what it lets through
+SEEN = 1e-5  # share of the change at changed tokens: above fp32 rounding, below real sight
+SMALL = 0.02  # replaces weights that start at zero, which would hide what they pass on
 
 
 def check(model: nn.Module, name: str, facts: dict[str, Any], sequence_length: int) -> None:
-    """Try the model on two examples shaped like the data's, and leave it as it was.
+    """Try the model on two examples shaped like the data's, and leave it unchanged.
 
-    name: the settings that chose it. facts: what it has to fit. Raises UserError where it cannot
-    take them, gives other logits than the loss needs, or sees the tokens that it is to predict.
+    name: the settings that chose it. facts: the data's facts that it must fit. Raises UserError if
+    it cannot take the examples, gives logits unfit for the loss, or sees the tokens to predict.
     """
     text = "vocab_size" in facts
     batch = RandomBatches("text" if text else "images", sequence_length, facts).batch(EXAMPLES, 0)
-    first = sequence_length // 2 | 1  # odd: no edge of blocks that a model may cut text into
+    first = sequence_length // 2 | 1  # odd, so that no block of a model's text ends here
     if text:
         ids = batch["input_ids"]
         ids[1] = ids[0]
@@ -54,7 +54,7 @@ def check(model: nn.Module, name: str, facts: dict[str, Any], sequence_length: i
 
 @torch.no_grad()
 def _output(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Any:
-    """What the model gives in eval mode; its buffers, its mode and the random state stay."""
+    """The model's output in eval mode; restores its buffers, its mode and the random state."""
     device = next(model.parameters()).device
     before, training = randomness.state(device.type), model.training
     stand_ins = {key: buffer.clone() for key, buffer in model.named_buffers()}
@@ -64,7 +64,7 @@ def _output(model: nn.Module, inputs: dict[str, Tensor], name: str) -> Any:
     try:
         inputs = {key: value.to(device) for key, value in inputs.items()}
         return torch.func.functional_call(model.eval(), stand_ins, (), inputs)
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # the model may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         hint = "; try another data.image_size or data.channels" if "pixel_values" in inputs else ""
         raise UserError(
