@@ -4,7 +4,8 @@ An arm's quality is what it reaches when tuned with so many trials: AlgoPerf's e
 2023, arXiv 2306.07179, section 4). Each study draws its own trials from a box around the arm's
 centre and trains them from its own tuning seed. It then trains the best trial once more from a
 fresh seed, shared with the same study of the other arms. The differences between these runs are the
-data: they vary with the luck of the search as well as with that of the seed. With many final seeds of one search two identical optimizers would differ, by that search's luck.
+data: they vary with the luck of the search as well as with that of the seed. With
+many final seeds of one search, that search's luck would make identical optimizers look different.
 
 The centre comes from a pilot of equal size for each arm: one coordinate at a time, one seed.
 """
