@@ -1,16 +1,16 @@
-"""Pictures changed at random as they are trained on: what a class does not depend on."""
+"""Random changes to training images that do not affect their class."""
 
 import numpy as np
 
 NAMES = ("none", "shift_flip")
-SHIFT = 2  # pixels, at most, in each direction
-STREAM = 1  # sets these random numbers apart from those of the order of pictures
+SHIFT = 2  # pixels, the maximum in each direction
+STREAM = 1  # separates these random numbers from those of the image order
 
 
 def shift_flip(images: np.ndarray, seed: int, step: int) -> np.ndarray:
-    """Each image moved by up to SHIFT pixels, what comes in black, and half of them mirrored.
+    """Shift each image by up to SHIFT pixels, filled with black, and mirror half of the images.
 
-    images: uint8 (N, H, W, C), as are those returned. A function of its arguments alone.
+    images: uint8 (N, H, W, C), like the result. A function of its arguments alone.
     """
     count, height, width, _ = images.shape
     generator = np.random.default_rng([seed, step, STREAM])

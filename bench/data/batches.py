@@ -1,4 +1,4 @@
-"""Batches of text or images, the same whenever and wherever they are asked for.
+"""Batches of text or images, the same at every time and on every machine.
 
 Data is prepared once (tokenized, decoded), cached, and memory-mapped: with a warm cache neither
 `datasets` nor `tokenizers` is imported. Training batches are pure functions of seed and step.
@@ -17,13 +17,13 @@ from bench.data.sources import SHIPPED
 from bench.settings.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor  # otherwise imported where it is needed
+    from torch import Tensor  # elsewhere imported where needed
 
 Batch = dict[str, "Tensor"]
 
-FORMAT = 1  # of the prepared arrays; part of every cache key
+FORMAT = 1  # version of the prepared arrays; part of every cache key
 SIZES = ("image_size", "classes", "patch_size")
-# What a data block of each task has to say, whichever its source.
+# What a data block of each task must contain, for any source.
 NEEDED = {
     "text": ("source", "column", "eval_sequences"),
     "images": (
@@ -34,9 +34,9 @@ NEEDED = {
 
 
 def identity(block: dict) -> dict:
-    """What of the data block identifies a cell: the block, a user's files by their content.
+    """The part of the data block that identifies a cell; a user's files count by their content.
 
-    Raises UserError when those files are missing or cannot be read.
+    Raises UserError if those files are missing or cannot be read.
     """
     if block["source"] != "text_files":
         return dict(block)
@@ -48,8 +48,8 @@ def load(
 ) -> "Tokens | Images":
     """The data of a resolved `data` block (conf/data/*.yaml), as Tokens or Images.
 
-    `sequence_length` (in tokens) and `tokenizer` (a name in bench/assets/tokenizers) matter for
-    text only. Raises UserError, before any training, for whatever is wrong with the data.
+    `sequence_length` (in tokens) and `tokenizer` (a name in bench/assets/tokenizers) apply to text
+    only. Raises UserError, before any training, for anything wrong with the data.
     """
     block = block | {"final_eval_sequences": final_eval_sequences(block)}
     for setting in (*("eval_sequences", "final_eval_sequences"), *SIZES):
@@ -70,14 +70,14 @@ def load(
 
 
 def final_eval_sequences(block: dict) -> int:
-    """Examples of the last evaluation; as many as of the others where the block does not say."""
+    """Examples of the last evaluation; the default is the number in the other evaluations."""
     number = block.get("final_eval_sequences")
     return block.get("eval_sequences", 1) if number is None else number
 
 
 def evenly(count: int, of: int) -> np.ndarray:
-    """The places of `count` examples among `of`, spread over all of them, (min(count, of),) int64:
-    the middles of equal parts."""
+    """The positions of `count` examples spread evenly over `of`, (min(count, of),) int64: the
+    middles of equal parts."""
     count = min(count, of)
     return (2 * np.arange(count) + 1) * of // (2 * count)
 
@@ -106,7 +106,7 @@ class Tokens:
 
     @property
     def facts(self) -> dict[str, int]:
-        """What the model has to fit."""
+        """The facts that the model must fit."""
         return {"vocab_size": self.vocab_size}
 
     def batch(self, step: int, examples: int) -> Batch:
@@ -116,16 +116,16 @@ class Tokens:
         return self._windows("train", generator.integers(0, last, size=examples, endpoint=True))
 
     def evaluation(self, part: str, batch_size: int, during: bool = False) -> Iterator[Batch]:
-        """Windows spread evenly over a part, always the same: of a run's end, or `during` it.
+        """Windows spread evenly over a part, always the same: at a run's end, or `during` it.
 
-        None overlaps another.
+        Windows do not overlap.
         """
         starts = self._evaluated(part, during) * self.sequence_length
         for first in range(0, len(starts), batch_size):
             yield self._windows(part, starts[first : first + batch_size])
 
     def evaluated(self, part: str, during: bool = False) -> int:
-        """Number of windows that `evaluation` reads: what the part holds, if that is less."""
+        """Number of windows that `evaluation` reads; all windows of the part, if it has fewer."""
         return len(self._evaluated(part, during))
 
     def _evaluated(self, part: str, during: bool) -> np.ndarray:
@@ -161,7 +161,7 @@ def load_tokens(block: dict, seed: int, sequence_length: int, name: str | None) 
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures and classes of the three parts, normalised by the training part's statistics."""
+    """Images and classes of the three parts, normalised by the training part's statistics."""
 
     name: str
     seed: int
@@ -169,7 +169,7 @@ class Images:
     patch_size: int
     eval_sequences: int
     final_eval_sequences: int
-    augment: str  # training images alone: a name in bench/data/augment.py
+    augment: str  # for training images only: a name in bench/data/augment.py
     arrays: dict[str, np.ndarray]  # <part>_images uint8 (N, H, W, C), <part>_labels int64 (N,)
 
     task = "images"
@@ -178,7 +178,7 @@ class Images:
 
     @property
     def facts(self) -> dict[str, int]:
-        """What the model has to fit; sizes in pixels."""
+        """The facts that the model must fit; sizes in pixels."""
         _, size, _, channels = self.arrays["train_images"].shape
         sizes = {"image_size": size, "patch_size": self.patch_size}
         return sizes | {"channels": channels, "classes": self.classes}
@@ -202,7 +202,7 @@ class Images:
         return self._normalised(images, self.arrays["train_labels"][indices])
 
     def evaluation(self, part: str, batch_size: int, during: bool = False) -> Iterator[Batch]:
-        """Images spread evenly over a part, always the same: of a run's end, or `during` it."""
+        """Images spread evenly over a part, always the same: at a run's end, or `during` it."""
         indices = self._evaluated(part, during)
         for first in range(0, len(indices), batch_size):
             chosen = indices[first : first + batch_size]
@@ -210,7 +210,7 @@ class Images:
             yield self._normalised(images[chosen], labels[chosen])
 
     def evaluated(self, part: str, during: bool = False) -> int:
-        """Number of images that `evaluation` reads: what the part holds, if that is less."""
+        """Number of images that `evaluation` reads; all images of the part, if it has fewer."""
         return len(self._evaluated(part, during))
 
     def _evaluated(self, part: str, during: bool) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Prepared arrays on disk: written once, checked, and memory-mapped ever after.
+"""Prepared arrays on disk: written once, checked, and memory-mapped afterwards.
 
-An entry is a JSON manifest, `<key>.json`, and one raw file an array. Files are written in a
-temporary folder and moved, the manifest last: an entry without a manifest does not count.
+An entry is a JSON manifest, `<key>.json`, and one raw file per array. Files are written to a
+temporary folder and then moved, the manifest last: an entry without a manifest does not count.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-CHECKED_BYTES = 64 * 2**20  # at the start of each file: all of the shipped data, in milliseconds
+CHECKED_BYTES = 64 * 2**20  # checked at the start of each file: all shipped data, in milliseconds
 
 Chunks = Iterator[tuple[str, np.ndarray]]
 
@@ -26,36 +26,36 @@ def folder() -> Path:
     """$XDG_CACHE_HOME/muonbench, or ~/.cache/muonbench. Raises OSError without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muonbench"
-    except RuntimeError as error:  # a user without an entry, as in containers
+    except RuntimeError as error:  # a user without a home entry, as in containers
         raise OSError(errno.ENOENT, str(error)) from None
 
 
 def key(*facts: object) -> str:
-    """The key of what `facts` (plain data) describe completely."""
+    """The key of something that `facts` (plain data) describe completely."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 def load(key: str, names: Collection[str], build: Callable[[], Chunks]) -> dict[str, np.ndarray]:
-    """The arrays of the entry `key`, read-only; built, and kept, where it is missing or damaged.
+    """The arrays of the entry `key`, read-only; built and stored if it is missing or damaged.
 
-    `build()` yields (array name, chunk) pairs, some of each of `names`; the chunks of a name are
-    joined along dimension 0 in the order in which they come. Without a writable folder the arrays
+    `build()` yields (array name, chunk) pairs, at least one for each of `names`; the chunks of a
+    name are concatenated along dimension 0 in their order. Without a writable folder the arrays
     stay in memory.
     """
     try:
         if arrays := _read(key, names):
             return arrays
         with _locked(key):
-            # Another process may have built it while this one waited for the lock.
+            # Another process may have built it while this one was waiting for the lock.
             return _read(key, names) or _write(key, build())
-    except (OSError, NotImplementedError) as error:  # the latter: a disk that knows no locks
+    except (OSError, NotImplementedError) as error:  # the latter: a disk without locks
         reason = getattr(error, "strerror", None) or error
         print(f"warning: prepared data stays in memory, not kept ({reason})", file=sys.stderr)
         return _join(build())
 
 
 def _read(key: str, names: Collection[str]) -> dict[str, np.ndarray] | None:
-    """The entry, or None where it is missing or damaged; the latter is said on stderr."""
+    """The entry, or None if it is missing or damaged; a damaged one is reported on stderr."""
     manifest = folder() / f"{key}.json"
     if not os.path.isfile(manifest):
         return None
@@ -78,7 +78,7 @@ def _map(path: Path, dtype: str, shape: list[int], digest: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _locked(key: str) -> Iterator[None]:
-    """Let one process of many build the entry. Raises OSError where the folder is no use."""
+    """Let one of several processes build the entry. Raises OSError if the folder is unusable."""
     from filelock import FileLock
 
     folder().mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,8 @@ def _locked(key: str) -> Iterator[None]:
 
 
 def _write(key: str, chunks: Chunks) -> dict[str, np.ndarray]:
-    """Store the chunks as they come, so that an entry may be larger than memory."""
-    for left_behind in folder().glob(f"{key}.*/"):  # by a process that was killed
+    """Write the chunks as they arrive, so that an entry may be larger than memory."""
+    for left_behind in folder().glob(f"{key}.*/"):  # by a killed process
         shutil.rmtree(left_behind)
     manifest: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(prefix=f"{key}.", dir=folder()) as temporary:

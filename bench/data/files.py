@@ -1,4 +1,4 @@
-"""A user's own text: the files that `data.path` means, and the texts that are in them."""
+"""A user's own text: the files that `data.path` selects, and the texts in them."""
 
 import codecs
 import functools
@@ -17,7 +17,7 @@ from bench.settings.errors import UserError
 
 CYCLE = 20  # of every twenty texts, number 9 is validation and number 19 is test
 ACCEPTED = "it takes a text file, a folder or a glob"
-# What `datasets` reads each kind of table with; any of them may be compressed, as .gz.
+# The `datasets` loader for each kind of table; tables may be compressed, as .gz.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
@@ -28,8 +28,8 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def text_files(block: dict[str, Any]) -> list[Path]:
-    """The files that `data.path` means, in order. Raises UserError when there are none, and where
-    they are tables and `data.column` is not set, or the other way round."""
+    """The files that `data.path` selects, in order. Raises UserError if there are none, if they are
+    tables and `data.column` is not set, or if it is set without tables."""
     path, column = block.get("path"), block.get("column")
     if path in (None, "", "???"):
         raise UserError(f"data.path is not set: {ACCEPTED}")
@@ -60,7 +60,7 @@ def text_files(block: dict[str, Any]) -> list[Path]:
 
 
 def ending(file: Path) -> str:
-    """The ending of a file's name in lower case, behind which it may be compressed."""
+    """The ending of a file's name in lower case, without that of a compression."""
     return Path(file.name.lower().removesuffix(".gz")).suffix
 
 
@@ -74,7 +74,7 @@ def content_sha256(files: list[Path]) -> str:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-@functools.lru_cache(maxsize=16)  # a sweep asks again for every cell
+@functools.lru_cache(maxsize=16)  # a sweep asks for every cell
 def _content_sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
     total = hashlib.sha256()
     for path, size, _ in files:
@@ -85,8 +85,8 @@ def _content_sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def split(block: dict[str, Any], parts: tuple[str, ...]) -> dict[str, list[str]]:
-    """The texts of train, validation and test: whole files, or rows of tables, from 20 on; of
-    fewer the ends of all of them joined."""
+    """The texts of train, validation and test. From 20 texts on these are whole files or rows of
+    tables; fewer texts are joined, and the ends of the result are validation and test."""
     path, column = block["path"], block.get("column")
     found = (
         text
@@ -107,11 +107,11 @@ def split(block: dict[str, Any], parts: tuple[str, ...]) -> dict[str, list[str]]
 
 
 def rows(path: str, file: Path, column: str) -> Iterator[str]:
-    """The texts in a column of a table, without surrounding blanks; empty ones are passed over."""
+    """The texts in a table's column, without surrounding blanks; empty ones are skipped."""
     datasets = package(f"data.path={path}: to read {file}")
     kind, options = TABLES[ending(file)]
     try:
-        # Its cache holds nothing but locks; where the user's is, nothing may be writable.
+        # The cache holds only locks; the user's own cache folder may not be writable.
         with tempfile.TemporaryDirectory() as cache:
             table = datasets.load_dataset(
                 kind,
@@ -129,13 +129,13 @@ def rows(path: str, file: Path, column: str) -> Iterator[str]:
                     yield text
     except UserError:
         raise
-    except Exception as error:  # pyarrow, pandas, fsspec: each has its own
+    except Exception as error:  # pyarrow, pandas and fsspec raise their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"data.path={path}: cannot read {file} ({reason})") from error
 
 
 def package(asked: str):
-    """The package datasets; UserError where it is not installed. asked: what needs it."""
+    """The package datasets; UserError if it is not installed. asked: what needs it."""
     try:
         return importlib.import_module("datasets")
     except ModuleNotFoundError as error:
@@ -145,7 +145,7 @@ def package(asked: str):
 
 
 def read_text(path: str, file: Path) -> str:
-    """A file's text without surrounding blanks: UTF-8, or UTF-16 that says so at its start."""
+    """A file's text without surrounding blanks: UTF-8, or UTF-16 with a byte order mark."""
     try:
         content = file.read_bytes()
         if file.suffix.lower() == ".gz":

@@ -1,27 +1,27 @@
 """n-gram models of token ids: interpolated Kneser-Ney with modified discounts, in numpy.
 
 Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling" (1998,
-https://dash.harvard.edu/handle/1/25104739), section 3: three discounts an order, from its counts of
-counts (equation 26); the highest order counts occurrences, those below it how many tokens were seen
-before an n-gram; below the lowest is the uniform distribution.
+https://dash.harvard.edu/handle/1/25104739), section 3: three discounts per order, from its counts
+of counts (equation 26). The highest order counts occurrences; lower orders count the distinct
+tokens seen before an n-gram; below the lowest order is the uniform distribution.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# Where counts of counts give none that lie between 0 and the count, as in KenLM (Heafield et al.
-# 2013, https://aclanthology.org/P13-2121): of counts of 1, 2, and 3 or more.
+# Discounts of counts of 1, 2, and 3 or more, as in KenLM (Heafield et al. 2013,
+# https://aclanthology.org/P13-2121), if counts of counts give none between 0 and the count.
 DISCOUNTS = (0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All n-grams of one order, by number, int64 (n-grams,) each.
+    """All n-grams of one order, each with a number; arrays are int64 (n-grams,).
 
-    keys: rising, the number of the context (all tokens but the last, in the table of the order
-    below) times the vocabulary's size, plus the last token; seen: how often it was;
-    preceded: before it, how many different tokens were (zeros in the highest order).
+    keys: ascending; the number of the context (all tokens but the last, in the table of the order
+    below) times the vocabulary's size, plus the last token; seen: the number of occurrences;
+    preceded: the number of distinct tokens seen before it (zeros in the highest order).
     """
 
     keys: np.ndarray
@@ -31,13 +31,13 @@ class Table:
 
 
 def tables(ids: np.ndarray, follows: np.ndarray, vocab_size: int, orders: int) -> list[Table]:
-    """The n-grams of a text, of the orders 1 to `orders`.
+    """The n-grams of a text, of orders 1 to `orders`.
 
-    ids (tokens,): the text; follows (tokens,) bool: whether a token comes right after the one
-    before it in `ids`; no n-gram lies across a place where it does not.
+    ids (tokens,): the text; follows (tokens,) bool: whether a token directly follows the one before
+    it in `ids`; no n-gram crosses a position where it does not.
     """
     at = np.arange(len(ids))
-    length = at - np.maximum.accumulate(np.where(follows, 0, at)) + 1  # of what leads up to a token
+    length = at - np.maximum.accumulate(np.where(follows, 0, at)) + 1  # of the context of a token
     found: list[Table] = []
     numbers = np.zeros(len(ids), dtype=np.int64)  # of the n-gram that ends at a token
     for order in range(1, orders + 1):
@@ -59,10 +59,10 @@ def tables(ids: np.ndarray, follows: np.ndarray, vocab_size: int, orders: int) -
 
 
 def probabilities(found: list[Table], windows: np.ndarray, vocab_size: int) -> list[np.ndarray]:
-    """Of each token after those before it in its window, by each order's model: (W, T) float64.
+    """Probability of each token after those before it in its window, per order: (W, T) float64.
 
-    windows: ids (W, T). Where fewer tokens come before than an order asks for, the model of the
-    highest order with enough of them predicts.
+    windows: ids (W, T). If fewer tokens come before than an order needs, the highest order with
+    enough tokens predicts.
     """
     windows = windows.astype(np.int64)
     lower = np.full(windows.shape, 1 / vocab_size)
@@ -84,10 +84,11 @@ def probabilities(found: list[Table], windows: np.ndarray, vocab_size: int) -> l
 def losses(
     ids: np.ndarray, seen: np.ndarray, every: list[np.ndarray], vocab_size: int, orders: int
 ):
-    """Nats a token of each order's model, on windows that a text's model is evaluated on.
+    """Nats per token of each order's model, on the windows of a text model's evaluation.
 
-    ids (tokens,) with those estimated on marked in seen (tokens,) bool; every: arrays of windows,
-    ids (W, T), of which all but the first token are predicted. For each of them a list by order.
+    ids (tokens,): the text, where seen (tokens,) bool marks the tokens for estimation; every:
+    arrays of windows, ids (W, T); all but their first tokens are predicted. One list by order for
+    each.
     """
     places = np.flatnonzero(seen)
     follows = np.diff(places, prepend=-2) == 1
@@ -99,7 +100,7 @@ def losses(
 
 
 def discounts(counts: np.ndarray) -> np.ndarray:
-    """What is taken off a count of 0, 1, 2, and 3 or more: float64 (4,)."""
+    """The discounts of a count of 0, 1, 2, and 3 or more: float64 (4,)."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=5)[1:5].tolist()
     if n1 and n2 and n3:
         share = n1 / (n1 + 2 * n2)
@@ -125,9 +126,9 @@ def _interpolated(
     entries: np.ndarray,
     lower: np.ndarray,
 ) -> np.ndarray:
-    """Discounted counts, and what was taken off given to the order below; all (W, T).
+    """Discounted counts, with the discounted mass given to the order below; all (W, T).
 
-    size: of the table of contexts. After a context without counts, the order below alone; so after
+    size: of the table of contexts. A context without counts uses only the order below, and so does
     one that was not seen, whose number, -1, is that of an empty row at the end.
     """
     off = discounts(counts)[np.minimum(counts, 3)]

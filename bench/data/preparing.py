@@ -1,4 +1,4 @@
-"""What is done to data once, before it is cached: text becomes token ids, pictures bytes."""
+"""Prepares data once, before it is cached: text becomes token ids, images become bytes."""
 
 import math
 import sys
@@ -10,11 +10,11 @@ import numpy as np
 from bench.data import cache, sources, tokenizer
 from bench.settings.errors import UserError
 
-DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # handled at once
+DOCUMENTS, PIECES, IMAGES = 64, 64, 256  # number of items handled at once
 
 
 def tokenize(block: dict, name: str | None) -> cache.Chunks:
-    """(part, ids) chunks; a part ends after the document with which it has enough tokens."""
+    """(part, ids) chunks; a part ends after the document that completes its number of tokens."""
     bpe = tokenizer.load(name)
     dtype = np.uint16 if bpe.get_vocab_size() < 2**16 else np.uint32
     report = progress(f"tokenizing {block['name']} with {name}", "tokens")
@@ -58,7 +58,7 @@ def decode(block: dict) -> cache.Chunks:
 
 
 def progress(what: str, unit: str):
-    """A function that says on stderr, at first and every ten seconds, how far the work is."""
+    """A function that prints progress on stderr, at first and every ten seconds."""
     last = -math.inf
 
     def report(part: str, done: int) -> None:

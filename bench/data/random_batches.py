@@ -1,4 +1,4 @@
-"""Random batches of the shape that a model takes: for timing, without any data."""
+"""Random batches with the shape that a model takes: for timing, without any data."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from bench.settings.schema import Settings
 
 @dataclass(frozen=True)
 class RandomBatches:
-    """Stands where Tokens or Images would: what the model has to fit, and batches."""
+    """Replaces Tokens or Images: the facts that the model must fit, and batches."""
 
     task: str
     sequence_length: int
@@ -40,7 +40,7 @@ class RandomBatches:
 
 
 def for_model(settings: Settings) -> RandomBatches:
-    """By the tokenizer of a language model, or by the data block's shapes for one of images."""
+    """Uses the tokenizer of a language model, or the data block's shapes for images."""
     if settings.model["task"] == "text":
         facts = {"vocab_size": tokenizer.vocabulary_size(settings.model["tokenizer"])}
     else:

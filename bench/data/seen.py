@@ -1,4 +1,4 @@
-"""What of its data a run sees: the distinct positions of a text, or images, in all its batches."""
+"""The data that a run sees: the distinct positions of a text, or images, in all its batches."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ import numpy as np
 from bench.data import tokenizer
 from bench.data.batches import Images, Tokens
 
-CHUNK = 256  # of a part that is evaluated, read at once
+CHUNK = 256  # windows read at once from an evaluated part
 
 
 def positions(data: Tokens, steps: int, examples: int) -> np.ndarray:
-    """Which tokens of the training part are in a batch of any step, bool (tokens,).
+    """The tokens of the training part that are in a batch of any step, bool (tokens,).
 
-    examples: in a step, all its parts together.
+    examples: per step, all its parts together.
     """
     count = len(data.parts["train"])
     places = replace(data, parts=data.parts | {"train": np.arange(count)})
@@ -21,7 +21,7 @@ def positions(data: Tokens, steps: int, examples: int) -> np.ndarray:
 
 
 def images(data: Images, steps: int, examples: int) -> np.ndarray:
-    """Which images of the training part are in a batch of any step, bool (images,)."""
+    """The images of the training part that are in a batch of any step, bool (images,)."""
     count = len(data.arrays["train_labels"])
     places = replace(data, arrays=data.arrays | {"train_labels": np.arange(count)})
     return _seen(count, (places.batch(step, examples)["labels"] for step in range(steps)))
@@ -35,14 +35,14 @@ def _seen(count: int, batches) -> np.ndarray:
 
 
 def windows(data: Tokens, part: str) -> np.ndarray:
-    """What a part is evaluated on, ids (W, T)."""
+    """The windows that a part is evaluated on, ids (W, T)."""
     return np.concatenate([b["input_ids"].numpy() for b in data.evaluation(part, CHUNK)])
 
 
 def bytes_per_token(data: Tokens, name: str | None) -> dict[str, float]:
-    """Of validation and test: the bytes of text that a predicted token stands for, on average.
+    """For validation and test: the average bytes of text per predicted token.
 
-    name: of the tokenizer.
+    name: that of the tokenizer.
     """
     lengths = np.array(tokenizer.byte_lengths(name))
     parts = ("validation", "test")
@@ -50,14 +50,14 @@ def bytes_per_token(data: Tokens, name: str | None) -> dict[str, float]:
 
 
 def evaluated(data: Images, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a part is evaluated on: pixels as a model sees them, float32 (N, D), and labels."""
+    """The evaluated images of a part: pixels as models see them, float32 (N, D), and labels."""
     every = list(data.evaluation(part, CHUNK))
     pixels = np.concatenate([b["pixel_values"].flatten(1).numpy() for b in every])
     return pixels, np.concatenate([b["labels"].numpy() for b in every])
 
 
 def pictures(data: Images, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images of the training part in the same form, as they are: not shifted, not turned."""
+    """Images of the training part in the same form, without augmentation."""
     mean, std = data.arrays["statistics"]
     pixels = (data.arrays["train_images"][chosen] - mean) / std
     pixels = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)

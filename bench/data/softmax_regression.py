@@ -8,16 +8,16 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 STRENGTHS = tuple(10.0 ** (-power / 2) for power in range(13))  # 1 to 1e-6, falling
-ITERATIONS = 300  # of L-BFGS, at most, for each of them
-PRECISION = 1e-6  # of the loss, relative, where it ends
-TINY = 1e-6  # beside curvatures: a pixel that is always the same has none
+ITERATIONS = 300  # maximum for L-BFGS, per strength
+PRECISION = 1e-6  # relative precision of the loss at which it ends
+TINY = 1e-6  # added to curvatures: a constant pixel has none
 
 Examples = tuple[np.ndarray, np.ndarray]  # pixels float32 (N, D), labels int64 (N,)
 
 
 @dataclass(frozen=True)
 class Regression:
-    """weights (D + 1, classes), the last row the biases; strength: of the L2 penalty."""
+    """weights (D + 1, classes), the last row is the biases; strength: that of the L2 penalty."""
 
     weights: np.ndarray
     strength: float
@@ -31,11 +31,11 @@ class Regression:
 
 
 def fit(examples: Examples, classes: int, strength: float, start: np.ndarray | None = None):
-    """The regression with the least mean loss plus strength / 2 times the squares of its weights
-    without biases. start: weights to begin with, by default zeros.
+    """The regression that minimises the mean loss plus strength / 2 times its squared weights,
+    biases excluded. start: the initial weights, by default zeros.
 
-    L-BFGS, in coordinates in which the curvature at equal probabilities is about one: pixels
-    are so alike that it would take hundreds of iterations in their own. Böhning 1992,
+    It uses L-BFGS, in coordinates whose curvature at equal probabilities is about one: pixels are
+    so similar that their own coordinates would take hundreds of iterations. Böhning 1992,
     https://doi.org/10.1007/BF00048682, bounds the curvature by that.
     """
     pixels, labels = examples
@@ -66,8 +66,8 @@ def fit(examples: Examples, classes: int, strength: float, start: np.ndarray | N
 
 
 def tuned(train: Examples, validation: Examples, classes: int) -> Regression:
-    """The best on validation of the regressions with falling strengths, each begun where the one
-    before ended; the first that is worse than the one before ends the search."""
+    """The regression that is best on validation, from falling strengths. Each starts at the result
+    of the one before; the search ends at the first one that is worse than the one before."""
     best = fit(train, classes, STRENGTHS[0])
     least, _ = best.tested(validation)
     for strength in STRENGTHS[1:]:
@@ -85,7 +85,7 @@ def _logits(weights: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _moments(pixels: np.ndarray) -> np.ndarray:
-    """The mean of the products of all pixels, and of a last one that is always 1, with another."""
+    """The mean products of all pairs of pixels, with an additional last pixel that is always 1."""
     means = pixels.mean(0, keepdims=True)
     return np.block([[pixels.T @ pixels / len(pixels), means.T], [means, np.ones((1, 1))]])
 

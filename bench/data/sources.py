@@ -1,8 +1,8 @@
-"""Where data comes from: the shipped Parquet files, the Hugging Face hub, or a user's own text.
+"""Sources of data: the shipped Parquet files, the Hugging Face hub, or a user's own text.
 
 `documents` and `images` give every source the same form: for each part (train, validation, test),
-its name, an iterator over its content, and how much of it to take. Parts of one hub split share one
-stream, so they have to be consumed in the order given.
+its name, an iterator over its content, and how much of it to take. Parts of one hub split share a
+stream, so they must be consumed in the given order.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,15 +20,15 @@ ASSETS = Path(__file__).parents[1] / "assets"
 PARTS = ("train", "validation", "test")
 SHIPPED = {"text": "data=sotu", "images": "data=fashion_mnist"}
 NOT_CONTENT = ("name", "patch_size", "eval_sequences", "final_eval_sequences", "augment")
-ROWS = 64  # of a shipped file, in memory at once
-LINES = 100  # rows that are lines are joined by so many
+ROWS = 64  # rows of a shipped file in memory at once
+LINES = 100  # this many rows are joined if rows are lines
 CONNECT_SECONDS = 5.0
 
 
 def fingerprint(block: dict) -> dict:
-    """What of `block` decides the content of the prepared arrays, as plain data.
+    """The part of `block` that determines the content of the prepared arrays, as plain data.
 
-    Raises UserError where a source's files are missing.
+    Raises UserError if a source's files are missing.
     """
     facts = {k: block[k] for k in block if k not in NOT_CONTENT}
     if block["source"] == "shipped":
@@ -36,18 +36,18 @@ def fingerprint(block: dict) -> dict:
         return facts | {"content": files.content_sha256(shipped)}
     if block["source"] == "text_files":
         if block.get("column") is None:
-            facts.pop("column", None)  # as before there was the setting
+            facts.pop("column", None)  # as before this setting existed
         return facts | {"path": files.content_sha256(files.text_files(block))}
     return facts
 
 
 def place(block: dict) -> str:
-    """The setting that a message about the data names."""
+    """The setting that messages about the data name."""
     return f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
 
 
 def documents(block: dict) -> Iterator[tuple[str, Iterator[str], int | None]]:
-    """(part, texts, tokens to take or None for all); a document ends with <|endoftext|>."""
+    """(part, texts, tokens to take or None for all); documents end with <|endoftext|>."""
     if block["source"] == "text_files":
         for part, own in files.split(block, PARTS).items():
             yield part, iter(own), None
@@ -77,10 +77,10 @@ def images(block: dict) -> Iterator[tuple[str, Iterator[tuple[np.ndarray, int]],
 
 
 def pixels(picture, size: int, channels: int) -> np.ndarray:
-    """A PIL image as uint8 (size, size, channels): its central square, resized if need be."""
+    """A PIL image as uint8 (size, size, channels): its central square, resized if necessary."""
     from PIL import Image, ImageOps
 
-    if isinstance(picture, dict):  # as Parquet holds it
+    if isinstance(picture, dict):  # the form in Parquet files
         picture = Image.open(BytesIO(picture["bytes"]))
     picture = picture.convert("RGB" if channels == 3 else "L")
     if picture.size != (size, size):
@@ -98,14 +98,14 @@ def value(row: dict, block: dict, setting: str):
 
 
 def batched(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items, the last one shorter; takes no item before it is needed."""
+    """Lists of `size` items, the last one shorter; takes items only when they are needed."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def parts(block: dict) -> Iterator[tuple[str, Iterator[dict], dict]]:
-    """(part, rows, limits) streamed: nothing is copied to any cache but ours."""
+    """(part, rows, limits), streamed: no cache but ours gets a copy."""
     if block["source"] == "shipped":
         for part in PARTS:
             yield part, shipped_rows(block, part), {}
@@ -140,13 +140,13 @@ def shipped_rows(block: dict, part: str) -> Iterator[dict]:
 
 
 def hub_rows(block: dict, split: str) -> Iterator[dict]:
-    """Rows of a hub data set. Raises UserError, soon, when the hub cannot deliver."""
+    """Rows of a hub data set. Raises UserError, quickly, if the hub cannot deliver."""
     datasets = files.package(f"data={block['name']}: for the Hugging Face hub")
     try:
         from huggingface_hub import constants
         from huggingface_hub.utils import get_session
 
-        # Without a network, datasets would try again for minutes.
+        # Without a network, datasets would keep trying for minutes.
         get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
         datasets.config.STREAMING_OPEN_MAX_RETRIES = 6
         datasets.config.STREAMING_READ_MAX_RETRIES = 6
@@ -158,7 +158,7 @@ def hub_rows(block: dict, split: str) -> Iterator[dict]:
             split=split,
             streaming=True,
         )
-    except Exception as error:  # httpx, fsspec, pyarrow, datasets: each has its own
+    except Exception as error:  # httpx, fsspec, pyarrow, datasets raise their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "gated" in reason:
             page = f"{constants.ENDPOINT}/datasets/{block['hub']}"

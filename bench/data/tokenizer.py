@@ -17,7 +17,7 @@ PIECE = 100_000  # characters encoded at once: an Encoding takes ~100 bytes a to
 
 
 def merges_file(name: str | None) -> Path:
-    """The merges file of a shipped tokenizer. Raises UserError for a name that does not exist."""
+    """The merges file of a shipped tokenizer. Raises UserError for an unknown name."""
     names = sorted(path.stem for path in FOLDER.glob("*.bpe"))
     if name not in names:
         raise UserError(f"model.tokenizer={name}: must be one of {', '.join(names)}")
@@ -36,21 +36,21 @@ def vocabulary_size(name: str | None) -> int:
 
 
 def byte_lengths(name: str | None) -> list[int]:
-    """Bytes of text that each id stands for; none for <|endoftext|>, which is no text."""
+    """Bytes of text that each id stands for; 0 for <|endoftext|>, which is no text."""
     merges = read_merges(merges_file(name).read_text("utf-8"))
     return [1] * 256 + [len(left + right) for left, right in merges] + [0]  # a symbol is a byte
 
 
 def sha256(name: str | None) -> str:
-    """Identifies the tokenizer by the content of its merges file."""
+    """A hash that identifies the tokenizer, from the content of its merges file."""
     return hashlib.sha256(merges_file(name).read_bytes()).hexdigest()
 
 
 def byte_symbols() -> list[str]:
     """The 256 characters that stand for bytes, in order of id.
 
-    Printable Latin-1 characters stand for themselves and come first; the other bytes are written
-    as the characters from 256 on.
+    Printable Latin-1 characters stand for themselves and come first; the other bytes become the
+    characters from 256 on.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = len(set(range(256)) - set(printable))

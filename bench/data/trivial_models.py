@@ -1,4 +1,4 @@
-"""The reference lines of a run: trivial models of what it sees, on what it is evaluated on."""
+"""The reference lines of a run: trivial models of the data it sees, on its evaluation data."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ VARIANT = "interpolated Kneser-Ney, modified discounts (Chen and Goodman 1998)"
 def of_text(data: Tokens, steps: int, examples: int, name: str) -> dict[str, Any]:
     """Uniform and n-gram models of the tokens in the batches of `steps` steps.
 
-    examples: in a step; name: of the tokenizer. Losses are nats a predicted token.
+    examples: per step; name: that of the tokenizer. Losses are nats per predicted token.
     """
     positions = seen.positions(data, steps, examples)
     windows = {part: seen.windows(data, part) for part in ("validation", "test")}
@@ -49,8 +49,8 @@ def of_text(data: Tokens, steps: int, examples: int, name: str) -> dict[str, Any
 
 
 def of_images(data: Images, steps: int, examples: int) -> dict[str, Any]:
-    """Uniform and softmax regression on the images in the batches of `steps` steps, the L2
-    strength chosen on validation. Losses are nats an image."""
+    """Uniform and softmax regression on the images in the batches of `steps` steps, with the L2
+    strength chosen on validation. Losses are nats per image."""
     chosen = seen.images(data, steps, examples)
     validation, test = (seen.evaluated(data, part) for part in ("validation", "test"))
     train = seen.pictures(data, np.flatnonzero(chosen))

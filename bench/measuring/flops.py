@@ -1,6 +1,6 @@
-"""FLOPs of matrix products, counted by torch's own counter, and the rate this machine does them at.
+"""FLOPs of matrix products, counted by torch's own counter, and this machine's rate for them.
 
-A count that may have missed something is None, never too small a number.
+A count that may have missed something is None, never too low.
 """
 
 import math
@@ -24,7 +24,7 @@ from bench.measuring import meter
 aten = torch.ops.aten
 
 
-# Formulas take the shapes of an operation's arguments.
+# Formulas take the shapes of the operation's arguments.
 def _product(_, left, right, *__, **___) -> int:
     return 2 * math.prod(left) * right[-1]
 
@@ -37,15 +37,15 @@ def _attention_backward(grad, query, key, value, *_, **__) -> int:
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-# What torch's counter takes for nothing (2.13) though it has the formula.
+# Operations that torch's counter (2.13) ignores although it has their formula.
 TAUGHT = {
     aten.addmm_: _product,
     aten.baddbmm_: _product,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-# Words in the names of operations that multiply or decompose matrices. One that is seen and has
-# no formula makes a count incomplete.
+# Words in the names of operations that multiply or decompose matrices. If such an operation has no
+# formula, the count is incomplete.
 PRODUCTS = {
     *("mm", "bmm", "gemm", "addmm", "baddbmm", "addbmm", "sspaddmm", "mv", "addmv", "dot", "vdot"),
     *("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "geqrf", "householder", "ormqr"),
@@ -54,15 +54,15 @@ PRODUCTS = {
 }
 
 
-# Where the left one of two matrices stands among an operation's arguments; the right one follows.
+# The position of the left of two matrices among an operation's arguments; the right one follows.
 LEFT = {aten.mm: 0, aten.bmm: 0} | dict.fromkeys(
     (aten.addmm, aten.baddbmm, aten.addmm_, aten.baddbmm_), 1
 )
-LARGEST = 8  # of the products of a count, those that take most of its FLOPs
+LARGEST = 8  # how many products a count keeps: those with most FLOPs
 
 
 class Product(NamedTuple):
-    """So many products of n x k and k x m matrices in one call."""
+    """A number of products of n x k and k x m matrices in one call."""
 
     dtype: torch.dtype
     stack: int
@@ -80,9 +80,9 @@ class Product(NamedTuple):
 
 @dataclass(frozen=True)
 class Count:
-    """flops: of all products, None where `missed` names operations without a formula; dtype: the
-    one most of them are done in, None without any; products: how many calls have a formula;
-    largest: those that take most of the FLOPs."""
+    """flops: of all products, None if `missed` names operations without a formula; dtype: that of
+    most of them, None if there are none; products: the number of calls with a formula; largest:
+    those that take most of the FLOPs."""
 
     flops: int | None
     missed: list[str]
@@ -92,7 +92,7 @@ class Count:
 
 
 class _Products(TorchDispatchMode):
-    """Notes which products are done, in which dtype, and which of them have no formula."""
+    """Notes the products, their dtypes, and those that have no formula."""
 
     supports_higher_order_operators = True
 
@@ -134,7 +134,7 @@ def count(work: Callable[[], object]) -> Count:
     except RuntimeError as error:
         if "torch dispatch mode" not in str(error):
             raise
-        torch.compiler.reset()  # what it could not compile now it would not try again later
+        torch.compiler.reset()  # else it would not retry what failed to compile now
         return Count(None, ["torch.compile(fullgraph=True)"], None)
     missed = sorted(products.missed)
     total = None if missed else counter.get_total_flops()
@@ -145,9 +145,9 @@ def count(work: Callable[[], object]) -> Count:
 
 # --- the peak
 
-LARGE_SQUARE = {"cpu": 2048, "cuda": 8192}  # rows; large enough for the best rate of a device
-SECONDS, REPEATS = 0.1, 3  # a product is timed again for at least both
-CALLS = {"cpu": 1, "cuda": 20}  # in a row, timed as one: a launch takes longer than a small product
+LARGE_SQUARE = {"cpu": 2048, "cuda": 8192}  # rows; large enough for the device's best rate
+SECONDS, REPEATS = 0.1, 3  # a product is repeated for at least both
+CALLS = {"cpu": 1, "cuda": 20}  # calls timed as one: a launch takes longer than a small product
 
 
 def matmul_peak(
@@ -155,8 +155,8 @@ def matmul_peak(
 ) -> dict[str, dict[str, Any] | None]:
     """The best rate of torch.mm and torch.bmm, in FLOP/s, and the product that reached it.
 
-    model_shapes: over those of `products` in the dtype, as stacked as they are; large_square: for
-    one large square.
+    model_shapes: over those of `products` that have the dtype, with their stacking; large_square:
+    for one large square.
     """
     side = LARGE_SQUARE[device]
     return {
@@ -166,7 +166,7 @@ def matmul_peak(
 
 
 def fastest(products: set[Product], device: str) -> dict[str, Any] | None:
-    """The fastest of products; None without any."""
+    """The fastest of several products; None if there are none."""
     rates = {one: rate(*one[1:], one.dtype, device) for one in sorted(products, key=str)}
     if not rates:
         return None
@@ -175,7 +175,7 @@ def fastest(products: set[Product], device: str) -> dict[str, Any] | None:
 
 
 def rate(stack: int, n: int, k: int, m: int, dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of the fastest of several calls; on CUDA of several series of them."""
+    """FLOP/s of the fastest of several calls, on CUDA of several series of calls."""
     left = torch.randn(stack, n, k, device=device).to(dtype)
     right = torch.randn(stack, m, k, device=device).to(dtype).mT
     if m != n:

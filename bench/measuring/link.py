@@ -1,4 +1,4 @@
-"""Latency and bandwidth of the collectives among these processes, measured."""
+"""Measures latency and bandwidth of the collectives among these processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,19 +12,19 @@ from bench.measuring import meter
 from bench.processes.world import World
 from optimizers.sharding.exchange import ALL_GATHER
 
-SIZES = [2**power for power in range(12, 24, 2)]  # bytes that a process sends in a call
+SIZES = [2**power for power in range(12, 24, 2)]  # bytes that a process sends in one call
 REPEATS = 7
-# As torch calls it from 2.13 on, and before.
+# torch's name from 2.13 on, and the earlier one.
 REDUCE_SCATTER = (
     "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
 )
 
 
 def sweep(world: World, device: str) -> dict[str, dict[str, Any]]:
-    """By kind latency_s (of a call) and bytes_per_second, with what they were fitted to.
+    """By kind latency_s (of a call) and bytes_per_second, with the measurements behind them.
 
-    Of each size the fastest of REPEATS calls, as what disturbs only adds. bytes_per_second is
-    None where time does not grow with the size. Nothing for one process.
+    Each size takes the fastest of REPEATS calls, because disturbances only add time.
+    bytes_per_second is None if time does not grow with the size. One process has none.
     """
     if world.size == 1:
         return {}
@@ -42,7 +42,7 @@ def sweep(world: World, device: str) -> dict[str, dict[str, Any]]:
 
 
 def fit(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
-    """latency and seconds a byte, neither below 0, of least squares of relative errors."""
+    """Latency and seconds per byte, neither below 0, by least squares of relative errors."""
     times = np.array(seconds)
     rows = np.stack([1 / times, np.array(sizes) / times], 1)
     scale = rows.max(0)  # the two differ by many powers of ten
@@ -52,7 +52,7 @@ def fit(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
 
 
 def _fastest(call: Callable[[], object], device: str) -> float:
-    """Seconds; the same on all processes, that of the slowest."""
+    """Seconds of the fastest call; the same on all processes, that of the slowest process."""
     best = []
     call()
     for _ in range(REPEATS):

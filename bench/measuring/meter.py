@@ -1,4 +1,4 @@
-"""Time and memory, measured the same way everywhere."""
+"""Measures time and memory in the same way everywhere."""
 
 import ctypes
 import gc
@@ -17,19 +17,19 @@ from torch import Tensor
 from bench.processes.world import World
 from optimizers.sharding.regions import local
 
-WARM_UP = 2  # steps at the start of a run that no timing counts
+WARM_UP = 2  # steps at the start of a run that timings ignore
 
 
 def clock(device: str) -> float:
-    """Seconds, once the device has done all it was asked for."""
+    """Seconds, read after the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def seconds(device: str, work: Callable[[], object], calls: int = 1) -> float:
-    """Seconds of one of several calls in a row: on CUDA between two events in its stream, so that
-    no call waits for the host."""
+    """Seconds per call for several calls in a row: on CUDA between two events in its stream, so
+    that no call waits for the host."""
     if device != "cuda":
         began = time.perf_counter()
         for _ in range(calls):
@@ -45,7 +45,7 @@ def seconds(device: str, work: Callable[[], object], calls: int = 1) -> float:
 
 
 def summary(values: list[float]) -> dict[str, float | int | None]:
-    """Median and spread of a list of measurements (its own unit)."""
+    """Median and spread of a list of measurements, in their own unit."""
     if not values:
         return {"median": None, "p10": None, "p90": None, "n": 0}
     ordered = sorted(values)
@@ -59,12 +59,12 @@ def summary(values: list[float]) -> dict[str, float | int | None]:
 
 
 def timed(values: list[float]) -> list[float]:
-    """The values that count: the first WARM_UP steps are left out where enough remain."""
+    """The values to use: without the first WARM_UP steps if enough values remain."""
     return values[WARM_UP:] if len(values) > 2 * WARM_UP else values
 
 
 class PeakMemory:
-    """The most bytes a run held at once, above what the process held before it.
+    """The most bytes a run held at once, above those that the process held before it.
 
     On a CPU: resident memory, whose high-water mark Linux can reset; None elsewhere.
     On CUDA: torch's own count of allocated bytes.
@@ -73,38 +73,38 @@ class PeakMemory:
     def __init__(self, device: str) -> None:
         self.device = device
         self.peak = 0
-        self.recent = 0  # the most since it was last asked for
+        self.recent = 0  # the most since `lately` was last called
         release()
         self.before = self._now()
         self.resume()
 
     def resume(self) -> None:
-        """Count from here."""
+        """Start or continue counting."""
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         elif self.before is not None:
             try:
                 Path("/proc/self/clear_refs").write_text("5")
-            except OSError:  # not Linux, or a container that forbids it
+            except OSError:  # not Linux, or forbidden by the container
                 self.before = None
 
     def pause(self, ours: int = 0) -> None:
-        """Stop counting: what follows is our own measuring, not the run.
+        """Stop counting, because our own measuring follows, not the run.
 
-        ours: bytes that were held all the while for measuring, and do not count.
+        ours: bytes held for measuring all the time; they do not count.
         """
         if self.before is not None:
             found = self._mark() - self.before - ours
             self.peak, self.recent = max(self.peak, found), max(self.recent, found)
 
     def forget(self) -> None:
-        """Drop what was counted up to here."""
+        """Drop everything counted so far."""
         release()
         self.peak = self.recent = 0
         self.resume()
 
     def lately(self) -> int | None:
-        """The most up to the last pause, since this was last asked."""
+        """The most up to the last pause, since the last call of this method."""
         found, self.recent = self.recent, 0
         return None if self.before is None else found
 
@@ -124,17 +124,17 @@ class PeakMemory:
 
 
 class Held(NamedTuple):
-    """Bytes of tensors above what was held at the start: the most at once, and at the end."""
+    """Bytes of tensors above those held at the start: the most at once, and at the end."""
 
     peak: int
     left: int
 
 
 def held(device: str, work: Callable[[], object]) -> Held:
-    """What `work` allocates while it runs.
+    """The memory that `work` allocates while it runs.
 
-    On a CPU: the allocation events of torch's profiler; scratch space inside the libraries that
-    multiply matrices is not among them. On CUDA: torch's own count.
+    On a CPU: the allocation events of torch's profiler, which miss scratch space inside the
+    libraries that multiply matrices. On CUDA: torch's own count.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -144,7 +144,7 @@ def held(device: str, work: Callable[[], object]) -> Held:
         torch.cuda.synchronize()
         peak, after = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
         return Held(peak - before, after - before)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would report its own start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # otherwise it reports its start and stop
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True, acc_events=True) as profile:
         work()
@@ -155,7 +155,7 @@ def held(device: str, work: Callable[[], object]) -> Held:
 
 
 def total(device: str) -> int:
-    """Bytes that a process may have at most: all of a device, or what its container is given."""
+    """The most bytes a process may have: a whole device, or its container's limit."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[1]
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -163,7 +163,7 @@ def total(device: str) -> int:
 
 
 def _limits(own: Path, root: Path) -> list[int]:
-    """Linux's limits of a control group and of those it lies in, in either version's files."""
+    """Linux's limits of a control group and its parents, from files of both versions."""
     found = []
     for line in own.read_text().splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
@@ -191,12 +191,12 @@ def copies(roles: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
 def update_rms(
     before: dict[str, list[Tensor]], after: dict[str, list[Tensor]], world: World
 ) -> dict[str, float]:
-    """Root mean square of an update, by role; decay included. All processes take part."""
+    """Root mean square of an update by role, including decay. All processes take part."""
     squares = []
     for role, old in before.items():
         pairs = zip(after[role], old, strict=True)
         here = sum(local(p.detach() - q).float().square().sum() for p, q in pairs)
-        assert isinstance(here, Tensor)  # a role has at least one
+        assert isinstance(here, Tensor)  # a role has at least one tensor
         squares.append(here.item() / world.holders(old[0]))
     means = zip(before.items(), world.means(*squares), strict=True)
     return {
@@ -206,7 +206,7 @@ def update_rms(
 
 
 def norms(roles: dict[str, list[Tensor]], world: World) -> dict[str, float]:
-    """The 2-norm of all tensors of a role together, dense ones. All processes take part.
+    """The 2-norm of all dense tensors of each role together. All processes take part.
 
     roles: at least one tensor each.
     """
@@ -222,13 +222,13 @@ def norms(roles: dict[str, list[Tensor]], world: World) -> dict[str, float]:
 
 
 def rms(roles: dict[str, list[Tensor]], world: World) -> dict[str, float]:
-    """Root mean square of all numbers of a role's tensors. All processes take part."""
+    """Root mean square of all numbers in a role's tensors. All processes take part."""
     counts = {role: sum(t.numel() for t in tensors) for role, tensors in roles.items()}
     return {role: n / math.sqrt(counts[role]) for role, n in norms(roles, world).items()}
 
 
 def release() -> None:
-    """Give memory that earlier runs of this process freed back to the system."""
+    """Return memory that earlier runs of this process freed to the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -242,7 +242,7 @@ def _status(key: str) -> int | None:
 
 
 def _read(file: str, key: str) -> int | None:
-    """Bytes of one line of such a file; None where it is not there."""
+    """Bytes in one line of such a file; None if it is missing."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:

@@ -1,12 +1,12 @@
-"""The overhead against AdamW as a curve over the batch: measured, fitted, extrapolated.
+"""The overhead over AdamW as a function of the batch: measured, fitted, extrapolated.
 
     overhead(u) = (forward_backward(u) + step) / (forward_backward(u) + AdamW's step) - 1
 
-for u units (tokens or images) a step, from medians over rounds. Forward+backward is fitted as
-a + b u by least squares. Each array has a row r: row 0 is as measured, every other one is drawn
-again from the rounds (the same rounds for all that took turns in them), with a line through all
-batch sizes or through all but one. So the intervals hold the spread of the times, and how far
-they are from a line. Bootstrap: Efron 1979, doi.org/10.1214/aos/1176344552.
+for u units (tokens or images) per step, from medians over rounds. Forward+backward is fitted as a +
+b u by least squares. Each array has an axis r: row 0 is the measurement, and every other row is
+resampled from the rounds (the same rounds for everything timed in turns), with a line through all
+batch sizes or all but one. So the intervals contain the spread of the times and their deviation
+from a line. Bootstrap: Efron 1979, doi.org/10.1214/aos/1176344552.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 LEVELS = ("0.05", "0.02", "0.01")
 RESAMPLES = 2000
 COVERAGE = 0.95
-FARTHEST = 2**40  # units a step, where an extrapolation ends
-SHOWN = 10  # times the largest measured batch: how far pictures show it
+FARTHEST = 2**40  # units per step at which an extrapolation ends
+SHOWN = 10  # pictures show up to this many times the largest measured batch
 
 Array = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 class Sampled:
     """Median times in ms, as measured (row 0) and resampled.
 
-    units_k: tokens or images of each measured batch, ascending; a_r, b_r: the line in ms and ms a
+    units_k: tokens or images of each measured batch, ascending; a_r, b_r: the line in ms and ms per
     unit; steps: each optimizer's step, (r,).
     """
 
@@ -42,7 +42,7 @@ class Sampled:
 def sample(
     units: list[int], forward_backward: list[list[float]], steps: dict[str, list[float]]
 ) -> Sampled:
-    """From the ms of every round: one list a batch size, one list an optimizer."""
+    """From the ms of every round: one list per batch size, one list per optimizer."""
     units_k = np.array(units, dtype=float)
     fb_kn = np.array(forward_backward)
     rounds = fb_kn.shape[1]
@@ -51,7 +51,7 @@ def sample(
     draws_rn[0] = np.arange(rounds)
     fb_rk = np.stack([np.median(row[draws_rn], axis=1) for row in fb_kn], axis=1)
     left_out_r = generator.integers(len(units) + 1, size=RESAMPLES + 1)
-    left_out_r[0] = len(units)  # no batch
+    left_out_r[0] = len(units)  # no batch is left out
     weights_rk = np.arange(len(units)) != left_out_r[:, None]
     a_r, b_r = line(units_k, fb_rk, weights_rk.astype(float))
     medians = {name: np.median(np.array(ms)[draws_rn], axis=1) for name, ms in steps.items()}
@@ -59,7 +59,7 @@ def sample(
 
 
 def line(units_k: Array, ms_rk: Array, weights_rk: Array) -> tuple[Array, Array]:
-    """Least squares for ms = a + b units, a line for each row."""
+    """Least squares for ms = a + b units, one line per row."""
     total = weights_rk.sum(1, keepdims=True)
     units_rk = units_k - (weights_rk * units_k).sum(1, keepdims=True) / total
     mean_r1 = (weights_rk * ms_rk).sum(1, keepdims=True) / total
@@ -69,15 +69,15 @@ def line(units_k: Array, ms_rk: Array, weights_rk: Array) -> tuple[Array, Array]
 
 
 def estimate(values_r: Array) -> dict[str, float]:
-    """The measured value and the interval that holds COVERAGE of the resampled ones."""
+    """The measured value and the interval that contains COVERAGE of the resampled values."""
     tail = (1 - COVERAGE) / 2
-    low = np.quantile(values_r[1:], tail, method="lower")  # no mean of two: infinity may occur
+    low = np.quantile(values_r[1:], tail, method="lower")  # no mean of two: values may be infinite
     high = np.quantile(values_r[1:], 1 - tail, method="higher")
     return {"value": float(values_r[0]), "low": float(low), "high": float(high)}
 
 
 def fit(sampled: Sampled) -> dict[str, Any]:
-    """The line, and how far the measured medians are from it."""
+    """The line, and the distance of the measured medians from it."""
     on_line = sampled.a_r[0] + sampled.b_r[0] * sampled.units_k
     residual = sampled.forward_backward_rk[0] - on_line
     return {
@@ -93,7 +93,7 @@ def overhead(forward_backward_r: Array, step_r: Array, reference_r: Array) -> Ar
 
 
 def curve(sampled: Sampled, name: str, reference: str, farther: list[int]) -> list[dict[str, Any]]:
-    """Points at the measured batches, and by the line at those of `farther`."""
+    """Points at the measured batches and, from the line, at the batches of `farther`."""
     step_r, reference_r = sampled.steps[name], sampled.steps[reference]
     points = []
     for k, units in enumerate(sampled.units_k):
@@ -106,10 +106,10 @@ def curve(sampled: Sampled, name: str, reference: str, farther: list[int]) -> li
 
 
 def units_at(sampled: Sampled, name: str, reference: str) -> dict[str, dict[str, Any]]:
-    """For each level, the units a step from which on the overhead is at most that.
+    """For each level, the units per step from which the overhead is at most that level.
 
-    0: it is at any batch; infinity: never, as forward+backward does not grow with the batch.
-    `measured` is false where that lies beyond the largest measured batch.
+    0: at any batch; infinity: never, because forward+backward does not grow with the batch.
+    `measured` is false if the value is above the largest measured batch.
     """
     found = {}
     for level in LEVELS:
@@ -129,7 +129,7 @@ def units_at(sampled: Sampled, name: str, reference: str) -> dict[str, dict[str,
 
 
 def farther(sampled: Sampled, ends: list[dict[str, dict[str, Any]]]) -> list[int]:
-    """Batches beyond the measured ones, doubling, until all overheads are below the last level."""
+    """Batches above the measured ones, doubling, until all overheads are below the last level."""
     last = [at[LEVELS[-1]]["units"] for at in ends]
     end = min(FARTHEST, max(units for units in last if np.isfinite(units)))
     grid = [2 * int(sampled.units_k[-1])]
@@ -139,13 +139,13 @@ def farther(sampled: Sampled, ends: list[dict[str, dict[str, Any]]]) -> list[int
 
 
 def noise(sampled: Sampled, reference: str, again: str) -> dict[str, float]:
-    """The reference against itself: `ms` is the difference that means nothing."""
+    """The reference against itself: `ms` is a difference without meaning."""
     difference = estimate(sampled.steps[again] - sampled.steps[reference])
     return difference | {"ms": max(abs(difference["low"]), abs(difference["high"]))}
 
 
 def difference(sampled: Sampled, name: str, reference: str, noise_ms: float) -> dict[str, Any]:
-    """A step against the reference's, in ms; `within_noise`: none that can be told from zero."""
+    """A step minus the reference's, in ms; `within_noise`: it cannot be distinguished from zero."""
     ms = estimate(sampled.steps[name] - sampled.steps[reference])
     unclear = ms["low"] <= 0 <= ms["high"] or abs(ms["value"]) <= noise_ms
     return ms | {"within_noise": bool(unclear)}

@@ -1,4 +1,4 @@
-"""The overhead over AdamW: its step, timed on scratch copies in turn with the run's own."""
+"""The overhead over AdamW, whose step is timed on scratch copies in turn with the run's own."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from optimizers.sharding.regions import local
 
 
 class Reference:
-    """Times AdamW's step with the run's own gradients, on the first steps of a run.
+    """Times AdamW's step with the run's own gradients, in the first steps of a run.
 
-    Of parameters that are cut over processes, on this one's shards: AdamW needs no more.
+    Parameters that are sharded over processes are timed on this process's shards: AdamW needs no
+    more.
 
-    pairs: [forward+backward, own step, AdamW's step] in ms of each such step so far, without the
-    first one, which warms up. The copies exist only while steps are wanted.
+    pairs: [forward+backward, own step, AdamW's step] in ms for each such step, without the first
+    one, which warms up. The copies exist only while steps are still wanted.
     """
 
     def __init__(self, parameters: Sequence[Tensor], device: str, steps: int, pairs: list) -> None:
@@ -28,7 +29,7 @@ class Reference:
         return len(self.pairs) < self.steps
 
     def time(self, forward_backward_ms: float, own_ms: float) -> None:
-        """One step of both; the copies go with the last one."""
+        """Time one step of both; the last call frees the copies."""
         first = self.adamw is None
         if self.adamw is None:
             copies = [local(p.detach()).clone() for p in self.parameters]

@@ -1,12 +1,12 @@
-"""What collectives move, seen at torch's own operators, and how long those of a step take.
+"""What collectives move, seen at torch's own operators, and how long a step's collectives take.
 
-Bytes are those that a process has to send to others and get from them, by the leanest algorithm
-there is, whatever the library does: of N processes and S bytes
+Bytes are those that a process must send to and receive from others with the leanest algorithm,
+whatever the library does. For N processes and S bytes:
 
     all_reduce      2 (N - 1)/N S each way (a ring)          S: the tensor
     all_gather      (N - 1) S each way                       S: a process's part
     reduce_scatter  (N - 1) S each way                       S: a process's part
-    all_to_all      what is for others and from others, not what a process sends to itself
+        all_to_all      what goes to and comes from others, not a process's part for itself
     broadcast       (N - 1) S from the root, S to each other, so that both sums are equal
 """
 
@@ -39,10 +39,10 @@ KINDS = {
     "reduce_scatter_tensor": "reduce_scatter",
 }
 SPACES = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
-SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # they move nothing
+SILENT = ("wait_tensor", "_wrap_tensor_autograd", "barrier")  # operators that move nothing
 
-# Parts of a step, by what is called there, a module and a name. Communication: the calls that begin
-# collectives and the waiting for them, not what is under way while something else is done.
+# Parts of a step, by the calls in them: a module and a name. Communication means the calls that
+# start collectives and the waiting for them, not transfers during other work.
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "communication": [
         *((dist, name) for name in ("all_to_all_single", ALL_GATHER, "broadcast")),
@@ -55,7 +55,7 @@ Moved = dict[str, dict[str, int]]  # by kind: calls, sent_bytes, received_bytes
 
 
 class _Watch(TorchDispatchMode):
-    """Notes what every collective moves for this process."""
+    """Notes what each collective moves for this process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,19 +111,19 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _to_others(tensor: Tensor, splits: list[int], me: int, count: int) -> float:
-    """Bytes of the rows that are not this process's own; without splits they are equal."""
+    """Bytes of the rows for other processes; without splits all have equally many."""
     rows = splits or [tensor.shape[0] // count] * count
     return (sum(rows) - rows[me]) * _bytes(tensor) / max(1, tensor.shape[0])
 
 
 def count(work: Callable[[], object]) -> Moved:
-    """What the collectives in `work` move for this process, by kind. No kind, no communication.
+    """What the collectives in `work` move for this process, by kind. No kind: no communication.
 
-    Calls are those that torch's CommDebugMode counts. Raises RuntimeError for a collective that
-    is not known here, rather than to count too little.
+    Calls are those that torch's CommDebugMode counts. Raises RuntimeError for an unknown collective
+    instead of counting too little.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of CommDebugMode's hooks, which follow modules
+        warnings.simplefilter("ignore")  # from CommDebugMode's hooks, which follow modules
         with CommDebugMode() as calls, _Watch() as watch:
             work()
     if watch.missed:
@@ -141,7 +141,7 @@ def count(work: Callable[[], object]) -> Moved:
 class Stopwatch:
     """Milliseconds in each part of a step.
 
-    at_once: wait for every collective as soon as it has begun, so that nothing hides behind it.
+    at_once: wait for every collective as soon as it has begun, so that no other work hides it.
     """
 
     def __init__(self, device: str, at_once: bool = False) -> None:
@@ -149,7 +149,7 @@ class Stopwatch:
         self.laps: dict[str, list[Any]] = {part: [] for part in PARTS}
 
     def timed(self, part: str, function: Callable) -> Callable:
-        """The function, timed. On CUDA by events in its stream, which disturb nothing."""
+        """The function, timed; on CUDA by events in its stream, which disturb nothing."""
 
         def call(*args, **kwargs):
             began = self._now()
@@ -169,7 +169,7 @@ class Stopwatch:
         return event
 
     def ms(self) -> dict[str, float]:
-        """Of a step that has ended."""
+        """The milliseconds of a step that has ended."""
         return {
             part: sum((self._between(*lap) for lap in laps), start=0.0)
             for part, laps in self.laps.items()
@@ -181,7 +181,7 @@ class Stopwatch:
 
 @contextmanager
 def watched(device: str, at_once: bool = False) -> Iterator[Stopwatch]:
-    """Time the parts of a step. Waiting for a process that comes late is communication."""
+    """Time the parts of a step. Waiting for a late process counts as communication."""
     watch = Stopwatch(device, at_once)
     places = [(part, *place) for part, called in PARTS.items() for place in called]
     saved = [(owner, name, getattr(owner, name)) for _, owner, name in places]

@@ -1,13 +1,13 @@
-"""Taking turns: A B C, B C A, C A B, … within one process, so that what drifts hits all alike."""
+"""Taking turns: A B C, B C A, C A B, … in one process, so that drift affects all alike."""
 
 from collections.abc import Callable
 from typing import Any
 
-Turn = Callable[[], Any]  # does its work once and returns what it measured
+Turn = Callable[[], Any]  # does its work once and returns its measurement
 
 
 def rotated(names: list[str], round_number: int) -> list[str]:
-    """The order of a round: each begins one further."""
+    """The order in a round: each round begins one name further."""
     start = round_number % len(names)
     return names[start:] + names[:start]
 
@@ -18,10 +18,10 @@ def take(
     tick: Callable[[str], None],
     failed: Callable[[str, Exception], None],
 ) -> dict[str, list[Any]]:
-    """What each turn measured in every round, after one round that warms up and is not kept.
+    """Each turn's measurements in every round, after one warm-up round that is dropped.
 
-    tick: told of every turn taken. A turn that raises is out, with all it measured; `failed` is
-    told, and may raise in its turn to end it all.
+    tick: called after every turn. A turn that raises is removed with all its measurements; `failed`
+    is called, and may raise itself to end everything.
     """
     kept: dict[str, list[Any]] = {name: [] for name in turns}
     for number in range(-1, rounds):

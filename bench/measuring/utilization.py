@@ -1,7 +1,7 @@
-"""Model FLOPs utilization: what the products of forward and backward reach of the device's peak.
+"""Model FLOPs utilization: the rate of forward and backward products relative to the peak.
 
-The peak is measured in the run's own process, with its threads and in the dtype that most of the
-products are done in: the best rate of torch.mm of two square matrices.
+The peak is the best rate of torch.mm for two square matrices. It is measured in the run's own
+process, with its threads and in the dtype of most of the products.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from bench.measuring import flops
 
 SQUARES = {"cpu": (512, 1024), "cuda": (8192,)}  # rows
-SHARE = 0.01  # of the training time: the most that measuring the peak takes
+SHARE = 0.01  # of the training time: the most that measuring the peak may take
 
 
 def of(
@@ -20,11 +20,11 @@ def of(
     device: str,
     processes: int = 1,
 ) -> dict[str, Any] | None:
-    """Of steps of so many examples over all processes, each with a device of its own.
+    """The utilization of steps with this many examples over all processes, one device each.
 
-    counted: of one example; None, as what is returned, where that is not known.
-    step_seconds: with the optimizer's step, whose own products do not count. The peak, and so the
-    utilization, is None where a run was too short to measure it.
+    counted: the FLOPs of one example; if None, the result is None. step_seconds: includes the
+    optimizer's step, whose own products do not count. The peak, and so the utilization, is None if
+    a run was too short to measure it.
     """
     per_step = of_a_step(counted, examples)
     if counted is None or counted.dtype is None or per_step is None:
@@ -44,11 +44,11 @@ def of(
 
 
 def of_a_step(counted: flops.Count | None, examples: int) -> int | None:
-    """FLOPs of forward and backward over so many examples; None where that is not known."""
+    """FLOPs of forward and backward over this many examples; None if unknown."""
     return counted.flops * examples if counted is not None and counted.flops else None
 
 
 def seconds_of_peak(least: float, device: str) -> float:
-    """At most so long does measuring take on a device that does at least so many FLOP/s."""
+    """The most seconds that measuring takes on a device with at least this many FLOP/s."""
     calls = 1 + flops.REPEATS * flops.CALLS[device]
     return sum(max(flops.SECONDS, calls * 2 * n**3 / least) for n in SQUARES[device])

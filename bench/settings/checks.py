@@ -1,6 +1,6 @@
-"""What of one run's settings is refused before work; each check raises UserError.
+"""Checks of one run's settings before any work; each check raises UserError.
 
-Nothing here imports torch at module level, so that a misspelt option is answered at once.
+Nothing here imports torch at module level, so that a misspelt option gets its answer at once.
 """
 
 import math
@@ -17,7 +17,7 @@ def refuse_blank_folder(results_dir: str) -> None:
 
 
 def refuse_loose_part(settings: Settings) -> None:
-    """stage, condition and arm say which part of an experiment a run is."""
+    """Refuse a stage, condition or arm alone: they say which part of an experiment a run is."""
     for key in ("stage", "condition", "arm"):
         value = getattr(settings, key)
         if value is not None and settings.experiment is None:
@@ -30,7 +30,7 @@ def check_inspect(settings: Settings) -> None:
 
 
 def check_targets(settings: Settings) -> None:
-    """Targets have to be text before a cell gets its name from them."""
+    """Check that targets are text, before a cell gets its name from them."""
     for group in ("model", "schedule"):
         target = getattr(settings, group)["_target_"]
         if not isinstance(target, str) or not target:
@@ -38,7 +38,7 @@ def check_targets(settings: Settings) -> None:
 
 
 def check_names(settings: Settings) -> None:
-    """In these groups the name alone says what is done; elsewhere it is a label."""
+    """Check names in groups where the name alone decides; in other groups it is a label."""
     named = {group: getattr(settings, group) for group in ("qkv", "parallel", "tracker")}
     for role, rule in settings.optimizer["roles"].items():
         if "qkv" in rule:
@@ -99,7 +99,7 @@ def check_numbers(settings: Settings) -> None:
 
 
 def _overlap(settings: Settings) -> None:
-    """Muon's step in the backward pass; by which time the norm of all gradients is not known."""
+    """Check Muon's step in the backward pass, at which the norm of all gradients is unknown."""
     chosen = settings.optimizer.get("overlap", "none")
     if chosen not in ("none", "backward"):
         raise UserError(f"optimizer.overlap={chosen}: must be none or backward")
@@ -155,7 +155,7 @@ def warmup_steps(fraction: float, steps: int) -> int:
 
 
 def _share_out_warmup(settings: Settings) -> None:
-    """Replace schedule.warmup_fraction by the steps that it stands for."""
+    """Replace schedule.warmup_fraction by the number of steps that it means."""
     fraction = settings.schedule.pop("warmup_fraction", None)
     if fraction is None:
         return

@@ -1,4 +1,4 @@
-"""A command of Hydra's: what was typed is checked first, and its errors leave as UserErrors."""
+"""A Hydra command: checks what was typed first, and turns its errors into UserErrors."""
 
 import os
 import re
@@ -18,14 +18,15 @@ from bench.settings.schema import CONF, GROUPS, choices_of
 
 SWEEPER = "hydra/sweeper"
 usage.register()
-SEARCHED = "No trials are completed yet"  # Optuna's word for a search without a single result
+SEARCHED = "No trials are completed yet"  # Optuna's message for a search without any result
 
 
 def run(job: Callable[[], None]) -> None:
-    """Call a function that `hydra.main` made. Raises UserError for whatever it cannot compose.
+    """Call a function that `hydra.main` made. Raises UserError for anything that cannot be
+    composed.
 
-    Hydra would print what it finds and exit: a few lines, or a traceback, by the kind of error.
-    Modules of a user's own may lie where the command is typed.
+    Hydra itself would print the error and exit, with a few lines or a traceback. A user's own
+    modules may be in the current folder.
     """
     sys.path.append(os.getcwd())
     sys.argv[1:] = in_full(sys.argv[1:])
@@ -41,7 +42,7 @@ def run(job: Callable[[], None]) -> None:
                 job()
     except (UserError, OSError):
         raise
-    except Exception as error:  # jobs let none out, so that it is Hydra that stumbled
+    except Exception as error:  # jobs raise nothing, so the error is Hydra's
         if mistakes.full():
             raise
         if SEARCHED in str(error):
@@ -51,7 +52,7 @@ def run(job: Callable[[], None]) -> None:
 
 
 def in_full(arguments: list[str]) -> list[str]:
-    """The command line with model=my_module:build as the settings that it is short for."""
+    """The command line with model=my_module:build replaced by the settings that it stands for."""
     found = []
     for word in arguments:
         own = re.fullmatch(r"model=([\w.]+):(\w+)", word)
@@ -62,7 +63,7 @@ def in_full(arguments: list[str]) -> list[str]:
 
 
 def given(words: Iterable[str], known: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a command without Hydra: those that are known, as typed or as they are.
+    """The settings of a command without Hydra: the known ones, as typed or with their defaults.
 
     Raises UserError for any other word.
     """
@@ -76,7 +77,7 @@ def given(words: Iterable[str], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(arguments: list[str]) -> None:
-    """Raise UserError for options and overrides that Hydra would stumble over or take silently."""
+    """Raise UserError for options and overrides that Hydra would fail on or silently accept."""
     parser = hydra_internals.get_args_parser()
     setattr(parser, "error", refuse_option)  # noqa: B010, argparse's own would print its usage
     known, unknown = parser.parse_known_args(arguments)
@@ -89,9 +90,9 @@ def check(arguments: list[str]) -> None:
 
 
 def shown_by_job(arguments: list[str]) -> list[list[str]]:
-    """The command line of each job of a sweep whose settings are to be shown; else none.
+    """The command line of each job, for a sweep whose settings are to be shown; otherwise none.
 
-    Hydra takes -m or --cfg, not both. Raises UserError where the sweeper has yet to choose values.
+    Hydra accepts -m or --cfg, not both. Raises UserError if the sweeper still has to choose values.
     """
     asked, _ = hydra_internals.get_args_parser().parse_known_args(arguments)
     if not (asked.multirun and asked.cfg):
@@ -110,7 +111,7 @@ def refuse_option(message: str) -> NoReturn:
 
 
 def check_overrides(overrides: list[str]) -> None:
-    """Raise UserError for one that Hydra would stumble over or take silently."""
+    """Raise UserError for an override that Hydra would fail on or silently accept."""
     with mistakes.in_words():
         parsed = parse(overrides)
         refuse_twice(parsed)
@@ -120,7 +121,7 @@ def check_overrides(overrides: list[str]) -> None:
 
 
 def refuse_twice(parsed: list[Override]) -> None:
-    """Of a group typed twice the last would win, or Hydra would speak of multiple values."""
+    """Refuse a group that is typed twice: the last would win, or Hydra's message would mislead."""
     typed: dict[str, str] = {}
     for override in parsed:
         key, word = override.key_or_group, str(override.input_line)
@@ -130,7 +131,7 @@ def refuse_twice(parsed: list[Override]) -> None:
 
 
 def parse(overrides: list[str]) -> list[Override]:
-    """As Hydra reads them; for glob(…) with the files that there are."""
+    """The overrides as Hydra reads them; a glob(…) becomes the files that match."""
     loader = None
     if any("glob(" in word for word in overrides):
         loader = ConfigLoaderImpl(hydra_internals.create_config_search_path(str(CONF)))
@@ -138,9 +139,9 @@ def parse(overrides: list[str]) -> list[Override]:
 
 
 def check_override(override: Override, searches: bool) -> None:
-    """A group takes the name of a file, and a sweep at least one value.
+    """Check that a group gets the name of a file, and a sweep at least one value.
 
-    searches: there is a sweeper that can choose values from an interval.
+    searches: the sweeper can choose values from an interval.
     """
     word, key = override.input_line, override.key_or_group
     if not key:

@@ -1,6 +1,6 @@
-"""From what was composed to the settings of one run: checked, and fixed for this machine.
+"""Turns a composed configuration into the settings of one run, checked and fixed for this machine.
 
-Nothing here imports torch at module level, so that a misspelt option is answered at once.
+Nothing here imports torch at module level, so that a misspelt option gets its answer at once.
 """
 
 import os
@@ -20,13 +20,13 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def settle(config: DictConfig) -> Settings:
-    """Check everything that can be checked without work, and fix what depends on the machine.
+    """Check everything that needs no work, and fix what depends on the machine.
 
     Raises UserError naming the setting, its value and what is accepted.
     """
     refuse_unknown_keys(config)
     plain = resolved(config)
-    del plain["study"]  # says which runs there are, not what one of them is
+    del plain["study"]  # says which runs there are, not what a run is
     settings = Settings(**{**plain, "train": Train(**plain["train"])})
     checks.refuse_blank_folder(settings.results_dir)
     checks.refuse_loose_part(settings)
@@ -45,7 +45,7 @@ def settle(config: DictConfig) -> Settings:
 
 
 def refuse_lists(overrides: Sequence[str]) -> None:
-    """Raise UserError where one run is given several files of a group: it would take the last."""
+    """Raise UserError if one run gets several files of a group: Hydra would use the last."""
     for override in overrides:
         group, _, value = override.partition("=")
         if group in GROUPS and value.startswith("["):
@@ -54,14 +54,14 @@ def refuse_lists(overrides: Sequence[str]) -> None:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """All settings as plain values. Raises UserError where one is missing or cannot be resolved."""
+    """All settings as plain values. Raises UserError if one is missing or cannot be resolved."""
     with mistakes.in_words():
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return cast(dict[str, Any], plain)
 
 
 def refuse_unknown_keys(config: DictConfig) -> None:
-    """A leading + gets a key past Hydra, so every key is compared with the schema or its file."""
+    """Compare every key with the schema or its file, because a leading + gets a key past Hydra."""
     compare_keys("", config, [f.name for f in fields(Declared)])
     compare_keys("train.", config["train"], [f.name for f in fields(Train)])
     for group in GROUPS:
@@ -82,14 +82,14 @@ def refuse_unknown_keys(config: DictConfig) -> None:
             compare_keys(f"{group}.", block, [k for k in known if k != "defaults"])
             rules.compare_kinds(group, OmegaConf.to_container(block), known)
             for key, inner in known.items():
-                if key != "roles" and isinstance(inner, dict):  # roles: checked by routing
+                if key != "roles" and isinstance(inner, dict):  # routing checks roles
                     for name in inner:
                         compare_keys(f"{group}.{key}.{name}.", block[key][name], list(inner[name]))
 
 
 def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
-    """Raise UserError for a key that is not known, and for a known one that was removed."""
-    keys = cast(list[str], list(node.keys()))  # `in` would not see those that need a value
+    """Raise UserError for an unknown key, and for a known one that was removed."""
+    keys = cast(list[str], list(node.keys()))  # `in` would miss keys that still need a value
     for key in keys:
         if key not in known:
             raise UserError(mistakes.unknown(f"{prefix}{key}", known))
@@ -99,7 +99,7 @@ def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:
 
 
 def device(setting: str, asked: str) -> str:
-    """cpu or cuda. Raises UserError for what torch does not see here, and for any other."""
+    """cpu or cuda. Raises UserError for a device that torch does not see here or know."""
     if asked not in DEVICES:
         raise UserError(f"{setting}={asked}: must be one of {', '.join(DEVICES)}")
     loading.torch()
@@ -112,7 +112,7 @@ def device(setting: str, asked: str) -> str:
 
 
 def resolve_machine(settings: Settings) -> None:
-    """Replace every `auto` by what this machine makes of it, before the cell gets its hash."""
+    """Replace every `auto` by its value for this machine, before the cell gets its hash."""
     train = settings.train
     if train.precision not in PRECISIONS:
         raise UserError(

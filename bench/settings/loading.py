@@ -1,10 +1,10 @@
-"""torch takes seconds to load: whoever waits is told."""
+"""Tells the user that torch is loading, which takes seconds."""
 
 import os
 import sys
 
 
 def torch() -> None:
-    """To be called before the first import of torch; its leading process says so, once."""
+    """Call before the first import of torch; the leading process prints one line, once."""
     if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
         print("loading torch", file=sys.stderr, flush=True)

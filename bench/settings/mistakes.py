@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and the YAML reader find wrong, in one or two lines of our own."""
+"""Rewords the errors of Hydra, OmegaConf and the YAML reader in one or two lines."""
 
 import difflib
 import os
@@ -12,14 +12,14 @@ from yaml import MarkedYAMLError, YAMLError
 
 from bench.settings.errors import UserError
 
-KINDS = {  # OmegaConf's words for a value of the wrong kind, and ours
+KINDS = {  # OmegaConf's words for a value of the wrong kind, with ours
     "could not be converted to Integer": "must be a whole number",
     "could not be converted to Float": "must be a number",
     "is not a valid bool": "must be true or false",
     "is not Optional": "needs a value",
 }
 
-RATES = ("lr", "learning_rate", "rate", "base_lr", "max_lr")  # what others call it
+RATES = ("lr", "learning_rate", "rate", "base_lr", "max_lr")  # other names for a rate
 RATE = (
     "optimizer.lr_scale=2 doubles every rate\n"
     "of one role: optimizer.roles.hidden.lr=… (inspect=true shows the rates of all roles)"
@@ -27,13 +27,13 @@ RATE = (
 
 
 def full() -> bool:
-    """Whether whole tracebacks are wanted, as Hydra reads it."""
+    """Whether Hydra's variable asks for whole tracebacks."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Raises UserError in the place of these libraries' errors."""
+    """Raises a UserError instead of these libraries' errors."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -43,7 +43,7 @@ def in_words() -> Iterator[None]:
 
 
 def words(error: Exception) -> str:
-    """One or two lines: the setting, what is wrong with it, and the nearest that there is."""
+    """One or two lines: the setting, what is wrong with it, and the nearest valid choice."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -79,7 +79,7 @@ def _of_omegaconf(error: OmegaConfBaseException, override: str) -> str:
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """A setting that there is none of, and what is meant most likely."""
+    """The message for an unknown setting, with the one that is most likely meant."""
     last = key.rpartition(".")[2]
     if last in RATES:
         return f"{key}: no such setting; {RATE}"
@@ -87,7 +87,7 @@ def unknown(key: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The names that are meant most likely, and below them all."""
+    """The names that are most likely meant, and below them all names."""
     every = sorted(known)
     near = difflib.get_close_matches(name, every, cutoff=0.5)
     accepted = f"accepted here: {', '.join(every) or 'none'}"
@@ -95,6 +95,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without Hydra's advice, which runs over many lines."""
+    """The message without Hydra's advice, which takes many lines."""
     said = re.split(r"Config search path:|See https?:|Set the environment|To append to", text)[0]
     return " ".join(said.split())

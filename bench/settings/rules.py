@@ -1,4 +1,4 @@
-"""Values of the wrong kind, which Python would take: nesterov=5, betas=[0.9], strict=perhaps."""
+"""Finds values of wrong kinds that Python accepts: nesterov=5, betas=[0.9], strict=perhaps."""
 
 import inspect
 import typing
@@ -6,11 +6,11 @@ from typing import Any
 
 from bench.settings.errors import UserError
 
-OURS = ("torch.optim.", "optimizers.")  # classes whose defaults are known before a run imports all
+OURS = ("torch.optim.", "optimizers.")  # classes whose defaults are known early
 
 
 def compare_kinds(path: str, value: Any, known: Any) -> None:
-    """Raise UserError where a shipped file has a switch or a mapping and the settings have not."""
+    """Raise UserError if a shipped file has a switch or mapping where the settings have none."""
     if isinstance(value, str) and value.startswith("${"):
         return  # resolved later
     if isinstance(known, bool) and not isinstance(value, bool):
@@ -24,10 +24,10 @@ def compare_kinds(path: str, value: Any, known: Any) -> None:
 
 
 def check(path: str, rule: dict[str, Any]) -> None:
-    """Compare an optimizer's arguments with the defaults of its class, where that is known.
+    """Compare an optimizer's arguments with the defaults of its class, if these are known.
 
-    Raises UserError for a switch that is none, a number that is none, and a row of numbers of
-    another length.
+    Raises UserError for a value that is no switch or no number where the default is one, and for a
+    list of numbers with a different length.
     """
     if not rule["_target_"].startswith(OURS):
         return
@@ -36,7 +36,7 @@ def check(path: str, rule: dict[str, Any]) -> None:
     try:
         cls = locate(rule["_target_"])
         hints = typing.get_type_hints(cls.__init__)
-    except (ImportError, ValueError, NameError):  # said when the run builds it
+    except (ImportError, ValueError, NameError):  # reported when the run builds it
         return
     for key, parameter in inspect.signature(cls).parameters.items():
         if key in rule:
@@ -46,7 +46,7 @@ def check(path: str, rule: dict[str, Any]) -> None:
 
 
 def _wanted(default: Any, hint: Any, value: Any) -> str | None:
-    """What is accepted, where the value is not of the default's kind."""
+    """What is accepted if the value has a different kind than the default; otherwise None."""
     accepted = typing.get_args(hint) or (hint,)
     if value is None and (default is None or type(None) in accepted):
         return None

@@ -1,6 +1,6 @@
-"""The types of all settings, and the files of conf/ that may be chosen.
+"""The types of all settings, and the files of conf/ that can be chosen.
 
-Nothing here imports torch, so that a misspelt option is answered at once.
+Nothing here imports torch, so that a misspelt option gets its answer at once.
 """
 
 import textwrap
@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-NEEDED = {  # what every file of a group says, also a user's own
+NEEDED = {  # what every file of a group must have, including a user's own
     "data": ("name", "task", "source"),
     "model": ("name", "task", "tokenizer", "_target_"),
     "optimizer": ("name", "lr_scale", "aux_lr_scale", "roles"),
@@ -26,7 +26,7 @@ GROUPS = tuple(NEEDED)
 
 
 def choices(*groups: str) -> str:
-    """The files of each of these folders of conf/, a paragraph a folder: for --help."""
+    """The files in each of these folders of conf/, one paragraph per folder: for --help."""
     lines = (f"{group}: " + ", ".join(choices_of(group)) for group in groups)
     return "\n".join(
         textwrap.fill(line, 80, initial_indent="  ", subsequent_indent="    ") for line in lines
@@ -42,7 +42,7 @@ OmegaConf.register_new_resolver("choices", choices)
 
 @dataclass
 class Train:
-    """conf/train.yaml says what each is."""
+    """conf/train.yaml explains each one."""
 
     steps: int | None = MISSING
     time_limit: float | None = MISSING
@@ -64,7 +64,7 @@ class Train:
 
 @dataclass
 class Settings:
-    """One run's settings. The groups stay plain mappings: their files and targets define them."""
+    """One run's settings. Groups stay plain mappings: their files and targets define them."""
 
     seed: int = MISSING
     rerun: bool = MISSING
@@ -89,14 +89,14 @@ class Settings:
 
 @dataclass
 class Declared(Settings):
-    """What the files may declare: a run's settings, and the study that an experiment is."""
+    """What the files may declare: a run's settings, and an experiment's study."""
 
-    study: dict[str, Any] | None = None  # bench/studies/study.py
+    study: dict[str, Any] | None = None  # see bench/studies/study.py
 
 
 def schema() -> DictConfig:
     node = OmegaConf.structured(Declared)
-    OmegaConf.set_struct(node.structure, False)  # its keys are the user's: they need no leading +
+    OmegaConf.set_struct(node.structure, False)  # its keys are the user's and need no leading +
     return node
 
 

@@ -1,4 +1,4 @@
-"""What `_target_` in a settings file names, wherever its code lies now."""
+"""Finds what `_target_` in a settings file names, including code that has moved."""
 
 import importlib
 import inspect
@@ -10,8 +10,8 @@ from bench.settings.errors import UserError
 from bench.settings.mistakes import one_line
 from bench.settings.schema import Settings
 
-# Modules that moved: where they were when the first records were made, and where they are. By the
-# old name a cell's hash knows them, so that a move renames no cell; settings files may use either.
+# Modules that moved: their path when the first records were made, and their path now. A cell's hash
+# uses the old name, so that a move renames no cell; settings files may use either.
 MOVED = {
     "bench.schedule": "bench.training.schedule",
     "bench.evidence": "bench.verdicts.evidence",
@@ -19,12 +19,12 @@ MOVED = {
 }
 
 
-# What a model's builder gets of the data, by their task.
+# The facts of the data that a model's builder gets, by task.
 FACTS = {"text": ("vocab_size",), "images": ("image_size", "channels", "classes", "patch_size")}
 
 
 def find(target: str) -> Callable:
-    """The function or class. Raises ImportError, in one line, where there is none."""
+    """The function or class. Raises ImportError, in one line, if there is none."""
     parts = _renamed(target, MOVED).split(".")
     try:
         found: Any = importlib.import_module(parts[0])
@@ -32,7 +32,7 @@ def find(target: str) -> Callable:
             if isinstance(found, ModuleType) and not hasattr(found, part):
                 importlib.import_module(".".join(parts[:depth]))
             found = getattr(found, part)
-    except Exception as error:  # whatever the code of a user's own module raises
+    except Exception as error:  # a user's own module may raise anything
         known = isinstance(error, ImportError | AttributeError | ValueError)
         said = str(error) if known else f"{type(error).__name__}: {error}"
         raise ImportError(one_line(said)[:300]) from None
@@ -42,7 +42,7 @@ def find(target: str) -> Callable:
 
 
 def name(target: str) -> str:
-    """The name of a target in a cell's hash: the same before and after a move."""
+    """The name of a target in a cell's hash; a move does not change it."""
     return _renamed(target, {now: before for before, now in MOVED.items()})
 
 
@@ -72,7 +72,7 @@ def check_schedule(settings: Settings) -> None:
 
 
 def model_builder(settings: Settings):
-    """facts of the data -> the model, as `model._target_` builds it."""
+    """A function from the data's facts to the model, as `model._target_` builds it."""
     build = find(settings.model["_target_"])
     arguments = _arguments(settings.model, "name", "task", "tokenizer")
     return lambda facts: build(**arguments, **facts)
@@ -93,5 +93,5 @@ def check_model(settings: Settings) -> None:
 
 
 def _arguments(block: dict[str, Any], *beside: str) -> dict[str, Any]:
-    """What a target is called with."""
+    """The arguments that a target is called with."""
     return {key: value for key, value in block.items() if key not in ("_target_", *beside)}

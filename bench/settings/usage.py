@@ -1,4 +1,4 @@
-"""--help: the settings as a command line takes them, each with the comment of its file."""
+"""--help: the settings as a command line takes them, each with its comment from its file."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.settings.schema import CONF
 
-WIDTH, COLUMN = 80, 32  # of the screen; where comments begin
+WIDTH, COLUMN = 80, 32  # screen width; column of the comments
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: (?P<value>[^#]*?))?(?: *# ?(?P<comment>.*))?")
 GLOBAL = "# @package _global_"
 COMMENT = re.compile(r"(?P<indent> *)# ?(?P<comment>.*)")
@@ -20,7 +20,7 @@ COMMENT = re.compile(r"(?P<indent> *)# ?(?P<comment>.*)")
 
 @dataclass
 class Entry:
-    """A setting by its whole name, what stands beside it, and the paragraph above it."""
+    """A setting by its full name, the comment beside it, and the paragraph above it."""
 
     name: str
     comment: str
@@ -28,9 +28,9 @@ class Entry:
 
 
 def settings(file: str, *groups: str, _root_: DictConfig) -> str:
-    """The settings of conf/FILE.yaml, and of the chosen file of each group, as they are composed.
+    """The settings of conf/FILE.yaml and of each group's chosen file, as they are composed.
 
-    Hydra fills in what a dollar begins, so that it stands for itself twice.
+    Hydra substitutes names after a dollar, so every dollar is doubled.
     """
     shown = list(block(entries(CONF / f"{file}.yaml", ""), _root_))
     for group in groups:
@@ -49,15 +49,15 @@ def settings(file: str, *groups: str, _root_: DictConfig) -> str:
 
 
 def intro(file: Path) -> str:
-    """The comment that a file opens with."""
+    """The comment at the start of a file."""
     lines = itertools.takewhile(COMMENT.fullmatch, file.read_text(encoding="utf-8").splitlines())
     return " ".join(line[2:] for line in lines if line != GLOBAL)
 
 
 def entries(file: Path, prefix: str) -> Iterator[Entry]:
-    """The settings of a file in its order; not those for Hydra itself."""
+    """The settings of a file in order, without those for Hydra itself."""
     above: list[str] = []
-    path: list[tuple[int, str]] = []  # the blocks that are open, by their indentation
+    path: list[tuple[int, str]] = []  # the open blocks by their indentation
     last: Entry | None = None
     for text in file.read_text(encoding="utf-8").splitlines():
         said, line = COMMENT.fullmatch(text), LINE.fullmatch(text)
@@ -82,7 +82,7 @@ def entries(file: Path, prefix: str) -> Iterator[Entry]:
 
 
 def block(found: Iterable[Entry], root: DictConfig) -> Iterator[str]:
-    """Lines of settings; a block's own comment stands above what is in it."""
+    """Lines of settings; a block's own comment comes before its settings."""
     for entry in found:
         value = OmegaConf.select(root, entry.name, throw_on_resolution_failure=False)
         heads = OmegaConf.is_dict(value) and len(value) > 0
@@ -95,7 +95,7 @@ def block(found: Iterable[Entry], root: DictConfig) -> Iterator[str]:
 
 
 def beside(setting: str, comment: str) -> list[str]:
-    """A setting, and its comment in the column beside it, or below where it is long."""
+    """A setting with its comment in the column beside it, or below it if the setting is long."""
     gap = " " * COLUMN
     lines = textwrap.wrap(comment, WIDTH - COLUMN, break_on_hyphens=False)
     head = f"  {setting}"
@@ -105,7 +105,7 @@ def beside(setting: str, comment: str) -> list[str]:
 
 
 def typed(value: Any) -> str:
-    """As it is typed on a command line."""
+    """A value as it is typed on a command line."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
     if isinstance(value, bool) or value is None:
@@ -116,5 +116,5 @@ def typed(value: Any) -> str:
 
 
 def register() -> None:
-    """Let the text of --help in conf/*.yaml ask for settings."""
+    """Let the --help text in conf/*.yaml include settings."""
     OmegaConf.register_new_resolver("settings", settings, replace=True)

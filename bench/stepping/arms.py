@@ -1,4 +1,4 @@
-"""What takes turns: one model with its gradients, and optimizers that each have their own state."""
+"""What takes turns: one model with its gradients, and optimizers with states of their own."""
 
 from contextlib import AbstractContextManager
 from functools import partial
@@ -21,12 +21,12 @@ from optimizers.routing import Routing
 from optimizers.sharding.regions import local
 from optimizers.state import state_bytes
 
-PEAKS = 3  # steps whose memory is measured; in the first one the profiler knows no older tensors
+PEAKS = 3  # steps with measured memory; in the first, the profiler misses older tensors
 
 
 class Spent(NamedTuple):
-    """Milliseconds of a step by role, and of its parts (traffic.PARTS); in the bare ones, of
-    another step, each collective is waited for at once. Not of one process."""
+    """Milliseconds of one process's step by role and by part (traffic.PARTS). `bare` are the parts
+    of another step, in which each collective is waited for at once."""
 
     by_role: dict[str, float]
     parts: dict[str, float]
@@ -38,12 +38,12 @@ class Spent(NamedTuple):
 
 
 class Subject:
-    """The model, a random batch of each size, and the gradients of the last one it ran.
+    """The model, a random batch of each size, and the gradients of the last batch that it ran.
 
     Of many processes each has its part of the model and of a batch, as `world` says.
 
-    All arms step the same parameters, with rates of zero: their values do not change, the work
-    of a step does not depend on the rate, and one model is enough.
+    All arms step the same parameters at rate zero, so that their values do not change. The work of
+    a step does not depend on the rate, so one model is enough.
     """
 
     def __init__(self, settings: Settings, sizes: list[int], world: World = ALONE) -> None:
@@ -57,8 +57,7 @@ class Subject:
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
 
     def take(self, sizes: list[int]) -> None:
-        """Batches of these sizes in the place of others. Raises UserError where the largest does
-        not fit into memory."""
+        """Make batches of these sizes. Raises UserError if the largest does not fit into memory."""
         if self.world.mesh is None:
             batch, setting = partial(self.source.batch, seed=self.settings.seed), f"batches={sizes}"
             train = self.settings.train
@@ -72,7 +71,7 @@ class Subject:
         return {key: value.to(self.device) for key, value in batch.items()}
 
     def _fresh(self) -> nn.Module:
-        """The model with its first weights, cut over the processes where they share it."""
+        """The model with its first weights, sharded over the processes if they share it."""
         model = prepare.model(self.settings, self.source)
         if self.world.mesh is not None:
             prepare.routing(self.settings, model, self.world)
@@ -86,9 +85,9 @@ class Subject:
         return prepare.routing(settings, whole, self.world, cut=self.model)
 
     def run(self, units: int, compiled: bool = True) -> None:
-        """Forward and backward on the batch of so many units, under the benchmark's precision.
+        """Forward and backward on the batch with this many units, under the benchmark's precision.
 
-        compiled: where the settings ask for that; else of the bare model.
+        compiled: use the compiled model if the settings ask for one; otherwise the bare model.
         """
         compute, forward = (self.loss, self.forward) if compiled else (loss.of, self.model)
         bf16 = self.settings.train.precision == "bf16"
@@ -97,7 +96,7 @@ class Subject:
         mean.backward()
 
     def time(self, units: int) -> float:
-        """Milliseconds of forward and backward into gradients that are not there yet."""
+        """Milliseconds of forward and backward when gradients do not exist yet."""
         self.clear()
         began = meter.clock(self.device)
         self.run(units)
@@ -110,20 +109,20 @@ class Subject:
         self.model.zero_grad(set_to_none=True)
 
     def lend_gradients(self) -> None:
-        """Give each parameter its gradient (again: there are optimizers that take it away)."""
+        """Give each parameter its gradient again, because some optimizers remove it."""
         for p, gradient in zip(self.parameters, self.gradients, strict=True):
             p.grad = gradient
 
     def restore(self) -> None:
-        """The first weights again, after an optimizer that failed may have left others."""
+        """Restore the first weights, because a failed optimizer may have changed them."""
         with torch.no_grad():
             for p, first in zip(self.model.parameters(), self._fresh().parameters(), strict=True):
                 local(p).copy_(local(first))
 
     def rows_per_unit(self) -> float | None:
-        """Rows that a hidden linear map multiplies for one token (image); None if it has none.
+        """Rows that a hidden linear map multiplies per token (image); None if it has no such map.
 
-        1 for text; for a vision transformer the patches and the class token.
+        It is 1 for text; for a vision transformer the number of patches and the class token.
         """
         units, batch = next(iter(self.batches.items()))
         rows: list[int] = []
@@ -148,7 +147,7 @@ class Subject:
         return flops.count(lambda: self.run(units, compiled=False))
 
     def traffic(self) -> dict[str, Any]:
-        """What a forward and backward on the largest batch communicates; beside it the model's."""
+        """What forward and backward on the largest batch communicate, and the model's prediction."""
         units = max(self.batches)
         rows = (self.rows_per_unit() or 0.0) * units / self.world.data_size
         for _ in range(2):  # DDP arranges its buckets after the first
@@ -163,8 +162,8 @@ class Subject:
         return {"units": units, "collectives": counted, "predicted": predicted}
 
     def peak(self, units: int) -> int:
-        """Bytes that one forward and backward holds at its most, gradients included."""
-        self.time(units)  # so that what only a first call needs is there
+        """The most bytes that one forward and backward holds, including gradients."""
+        self.time(units)  # allocates what only a first call needs
         self.clear()
         return meter.held(self.device, lambda: self.run(units)).peak
 
@@ -176,10 +175,10 @@ class Arm:
         self.label, self.settings, self.subject = label, settings, subject
         self.routing: Routing | None = None
         self.overlap = settings.optimizer.get("overlap", "none")
-        self.overlaps: list[overlap.Overlap] = []  # of what begins in the backward pass
+        self.overlaps: list[overlap.Overlap] = []  # of steps that begin in the backward pass
 
     def build(self) -> None:
-        """Route, and take the first step, which makes the state."""
+        """Route the parameters and take the first step, which creates the state."""
         self.routing = self.subject.route(self.settings)
         self.routing.scale_rates(0.0)
         self.overlaps = overlap.overlaps(self.routing.optimizers, self.overlap)
@@ -190,12 +189,12 @@ class Arm:
 
     @property
     def built(self) -> Routing:
-        """The routing, where there is one."""
+        """The routing, which must exist."""
         assert self.routing is not None
         return self.routing
 
     def begun(self) -> AbstractContextManager[None]:
-        """Around a forward and backward in which the step begins, where it does."""
+        """Wraps a forward and backward in which the step begins, if it does so."""
         return overlap.begun(self.overlaps)
 
     def free(self) -> None:
@@ -205,9 +204,9 @@ class Arm:
         meter.release()
 
     def step(self, at_once: bool = False) -> Spent:
-        """One step: milliseconds by role, the device synchronised after each.
+        """One step: milliseconds by role, with the device synchronised after each.
 
-        at_once: as traffic.watched has it.
+        at_once: as in traffic.watched.
         """
         device = self.subject.device
         self.subject.lend_gradients()
@@ -223,7 +222,7 @@ class Arm:
         return Spent(spent, watch.ms(), {})
 
     def turn(self) -> Spent:
-        """A step with the state that stays from turn to turn; of many processes a bare one too."""
+        """A step whose state stays from turn to turn; with many processes also a bare step."""
         if self.routing is None:
             self.build()
         spent = self.step()
@@ -232,13 +231,13 @@ class Arm:
         return spent._replace(bare=self.step(at_once=True).parts)
 
     def turn_alone(self) -> Spent:
-        """The same where there is no room for the states of all arms: made and freed each time."""
+        """The same if memory cannot hold all arms' states: creates and frees one each time."""
         spent = self.turn()
         self.free()
         return spent
 
     def facts(self) -> dict[str, Any]:
-        """What does not need turns: state, temporary memory, FLOPs, the matrices; built for it."""
+        """Facts that need no turns: state, temporary memory, FLOPs, matrices. Builds the arm."""
         self.build()
         counts = []
         self.subject.lend_gradients()
@@ -266,7 +265,7 @@ class Arm:
         return found
 
     def _traffic(self) -> dict[str, Any] | None:
-        """What a step communicates, and beside it what the model of communication.py says."""
+        """The communication of a step, with the prediction of communication.py's model."""
         if self.subject.world.strategy == "none":
             return None
         self.subject.lend_gradients()
@@ -296,7 +295,7 @@ class Arm:
         return sorted(shapes)
 
     def _iterations(self) -> int | None:
-        """Steps of the iteration that orthogonalizes; None where it is not known, or is none."""
+        """Steps of the orthogonalizing iteration; None if unknown or if there is none."""
         for optimizer in self.built.optimizers:
             for group in optimizer.param_groups:
                 if "orthogonalizer" in group:
@@ -312,7 +311,7 @@ def role_of(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _flops(counts: list[tuple[str, flops.Count]]) -> dict[str, Any]:
-    """The counts of a step's parts put together; None where one of them is."""
+    """The sum of the counts of a step's parts; None if one of them is None."""
     by_role: dict[str, int | None] = {}
     for role, count in counts:
         before, own = by_role.get(role, 0), count.flops

@@ -1,4 +1,4 @@
-"""The picture of a step benchmark: the overhead over the batch, on logarithmic axes."""
+"""The picture of a step benchmark: overhead by batch, on logarithmic axes."""
 
 from itertools import pairwise
 from math import log
@@ -17,25 +17,25 @@ from bench.measuring.overhead import SHOWN
 GREY = "#6f6f6f"
 LEVELS = (0.05, 0.02, 0.01)
 TICKS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-FOOT = 1e-4  # the least overhead that is shown
-APART = 0.05  # height of a label's line, as a share of the picture's
-WRAP = 32  # characters of a line: names with overrides are long
+FOOT = 1e-4  # the lowest overhead shown
+APART = 0.05  # height of a label's line, relative to the picture
+WRAP = 32  # characters per line: names with overrides are long
 
-Label = tuple[tuple[float, float], str, str]  # where its line ends, text, colour
+Label = tuple[tuple[float, float], str, str]  # end of its line, text, colour
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
-    """Draw a record of results/steps as .svg or .png, by the name; the path."""
+    """Draw a record of results/steps as .svg or .png, by the file name; returns the path."""
     charts.style()
     charts.save(draw(record), path)
     return path
 
 
 def draw(record: dict[str, Any]) -> Figure:
-    """Solid where forward+backward was measured, dashed where its fit is extended, up to ten times
+    """Solid where forward+backward was measured, dashed where its fit is extrapolated, to ten times
     the largest measured batch.
 
-    Optimizers that failed, or differ from the reference by no more than the noise, are left out.
+    Optimizers that failed or differ from the reference only within the noise are left out.
     """
     figure = Figure(figsize=(8.4, 4.8))
     axes = figure.subplots()
@@ -52,7 +52,7 @@ def draw(record: dict[str, Any]) -> Figure:
         at = one["units_at"]["0.01"]["units"]
         if end is not None:
             text = f"{label}: 1 % at {short(at)}" if at else label
-            labels.append((end, text, palette.mixed(color, 0, 0.3)))  # darker, to be read
+            labels.append((end, text, palette.mixed(color, 0, 0.3)))  # darker, to be readable
     labels += theory(axes, shown, record["rows_per_unit"])
     for level in LEVELS:
         axes.axhline(level, color=GREY, linewidth=0.8, alpha=0.5, zorder=1)
@@ -66,7 +66,7 @@ def draw(record: dict[str, Any]) -> Figure:
 
 
 def line(axes: Axes, points: list[dict[str, Any]], color: str) -> tuple[float, float] | None:
-    """One optimizer's curve with its interval; where it ends, None where nothing is to see."""
+    """One optimizer's curve with its interval; returns its end, or None if nothing is visible."""
     known = [p for p in points if None not in (p["value"], p["low"], p["high"])]
     points = [p for p in known if p["value"] > FOOT]
     measured = [p for p in points if p["measured"]]
@@ -81,7 +81,7 @@ def line(axes: Axes, points: list[dict[str, Any]], color: str) -> tuple[float, f
 
 
 def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> list[Label]:
-    """The bound T m / B on FLOPs, once for each T and m; its labels. rows: tokens of one unit."""
+    """The bound T m / B on FLOPs, once per T and m; returns its labels. rows: tokens per unit."""
     bounds = {
         (one["theory"]["iterations"], one["theory"]["dimension"]): one["overhead"]
         for one in shown.values()
@@ -100,7 +100,7 @@ def theory(axes: Axes, shown: dict[str, dict[str, Any]], rows: float | None) -> 
 
 
 def write_labels(axes: Axes, labels: list[Label]) -> None:
-    """Names right of their lines' ends, pushed apart where they would overlap."""
+    """Names to the right of their lines' ends, pushed apart if they would overlap."""
     low, high = axes.get_ylim()
     labels = sorted(labels, key=lambda label: label[0][1])
     heights = [log(y / low) / log(high / low) for (_, y), _, _ in labels]
@@ -113,7 +113,7 @@ def write_labels(axes: Axes, labels: list[Label]) -> None:
 
 
 def dress(axes: Axes, record: dict[str, Any]) -> None:
-    """Title, axes and their ticks."""
+    """Draw the title, the axes and their ticks."""
     where = record["environment"]["gpu"] or f"CPU with {record['environment']['threads']} threads"
     if "parallel" in record:
         where += f", {record['parallel']} over {record['world_size']} processes"

@@ -1,4 +1,4 @@
-"""What a step benchmark of many processes adds: turns together, and what was communicated."""
+"""Additions for a step benchmark of many processes: common turns, and the communication."""
 
 import math
 from collections.abc import Callable
@@ -20,9 +20,9 @@ def one_line(error: Exception) -> str:
 
 
 def together(work: Callable[[], Any], world: World) -> Callable[[], list[Any]]:
-    """The work, begun by all processes at once: what each of them returned.
+    """The work, started by all processes at once; returns the results of all processes.
 
-    Where it raised in one, UserError in all, so that all go on with the same.
+    If it raises in one process, all raise UserError, so that they continue alike.
     """
 
     def on_all() -> list[Any]:
@@ -46,7 +46,7 @@ def together(work: Callable[[], Any], world: World) -> Callable[[], list[Any]]:
 
 
 def slowest(turn: list[Any]) -> Any:
-    """What the process measured that took longest: only then is a step done. By role, or ms."""
+    """The measurement of the slowest process, which decides when a step is done. By role, or ms."""
     if isinstance(turn[0], Spent):
         return max(turn, key=lambda spent: spent.total).by_role
     return max(turn)
@@ -59,14 +59,15 @@ def block(
     links: Links,
     gemm: float | None,
 ) -> dict[str, Any]:
-    """`communication` of one optimizer in a record; lists by process, the leading one first.
+    """`communication` of one optimizer in a record; lists are by process, the leading one first.
 
-    facts: of each process; forward_backward: its Subject.traffic; rounds: what each spent in each
-    round; gemm: FLOP/s of the best matrix product in the optimizer's dtype.
+    facts: by process; forward_backward: its Subject.traffic; rounds: each process's times by round;
+    gemm: FLOP/s of the best matrix product in the optimizer's dtype.
 
-    ms: communication, for which the step stands still; orthogonalization; and bare_communication,
-    the former where each collective is waited for at once. hidden_share: of the last, what the
-    step spares by multiplying meanwhile; None where there is none.
+    ms: communication, during which the step stands still; orthogonalization; and
+    bare_communication, which is communication if each collective is waited for at once.
+    hidden_share: the share of the latter that the step hides behind products; None if there is
+    none.
     """
     traffic = [one["traffic"] for one in facts]
     flops = [one["flops"] for one in facts]
@@ -79,7 +80,7 @@ def block(
         bare = [[spent.bare["communication"] for spent in ranks] for ranks in rounds]
         ms["bare_communication"] = over_ranks(bare)
     if any(flops) and not parts["orthogonalization"]["most"]["median"]:
-        ms["orthogonalization"] = None  # somebody else's Muon: its parts are not told apart
+        ms["orthogonalization"] = None  # another project's Muon: its parts are unknown
     return {
         "sharding": traffic[0]["sharding"],
         "forward_backward": {
@@ -106,7 +107,7 @@ def compared(counted: list[dict], predicted: list[dict]) -> dict[str, Any]:
 
 
 def hidden_share(ms: dict[str, dict[str, Any] | None]) -> float | None:
-    """By the medians of the process that waits least; below 0 where overlapping only disturbs."""
+    """From the medians of the process that waits least; below 0 if overlapping only disturbs."""
     waited, bare = ms["communication"], ms.get("bare_communication")
     if not (waited and bare and bare["least"]["median"]):
         return None
@@ -114,9 +115,9 @@ def hidden_share(ms: dict[str, dict[str, Any] | None]) -> float | None:
 
 
 def over_ranks(every: list[list[float]]) -> dict[str, Any]:
-    """Milliseconds of a part, by round of each process: of the leading one, and the least and the
-    most of any. A process that waits for another counts that as communication, so the least is the
-    nearest to what the transport itself takes."""
+    """Milliseconds of a part by round and process: those of the leading process, the least and the
+    most. A process that waits for another counts this as communication, so the least is closest to
+    the time of the transport itself."""
     return {
         "leading": meter.summary([ranks[0] for ranks in every]),
         "least": meter.summary([min(ranks) for ranks in every]),
@@ -125,7 +126,7 @@ def over_ranks(every: list[list[float]]) -> dict[str, Any]:
 
 
 def predicted_ms(by_rank: list[dict[str, dict[str, Any]]], links: Links) -> float | None:
-    """By the model, at the latency and bandwidth that were measured; None without links."""
+    """The model's prediction, with the measured latency and bandwidth; None without links."""
     if not links:
         return None
     return model.milliseconds(
@@ -136,7 +137,7 @@ def predicted_ms(by_rank: list[dict[str, dict[str, Any]]], links: Links) -> floa
 
 
 def forecast(by_rank: list[dict[str, dict[str, Any]]]) -> Forecast:
-    """Of what each process moves."""
+    """The forecast of what each process moves."""
     nothing = {"calls": 0, "sent_bytes": 0, "received_bytes": 0}
     kinds = dict.fromkeys(kind for one in by_rank for kind in one)
     return {

@@ -24,12 +24,11 @@ from bench.stepping.summary import AGAIN
 from bench.training import prepare
 
 SCHEMA = 1
-SPARE = 0.9  # of the memory that is free, the part that is used
+SPARE = 0.9  # share of the free memory that is used
 
 
 def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure, write the record and the picture, and show the tables; the leading process does
-    all but the measuring."""
+    """Measure; the leading process also writes the record and the picture, and shows the tables."""
     targets.check_model(benchmark.arms[REFERENCE])
     world = parallel.start(benchmark.arms[REFERENCE])
     path = world.agreed(lambda: results_file(benchmark))
@@ -48,10 +47,10 @@ def run(benchmark: Benchmark, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
-    """The record, its picture and its tables; failed: what could not be measured."""
+    """Write the record and the picture, and show the tables; failed: what was not measured."""
     replaced = path.exists()
     record.write_json(path, content)
-    content = json.loads(path.read_text(encoding="utf-8"))  # what is shown is what is written
+    content = json.loads(path.read_text(encoding="utf-8"))  # shows what was written
     picture = chart.write(content, path.with_suffix(".svg"))
     if "timeline" in content:
         timeline_chart.write(content, path.with_name(f"{path.stem}-timeline.svg"))
@@ -63,7 +62,7 @@ def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
 
 
 def results_file(benchmark: Benchmark) -> Path:
-    """Where the record goes; its folder is made now, so that nothing is measured in vain."""
+    """The path of the record; creates its folder at once, so that no measurement is lost."""
     folder = Path(benchmark.results_dir) / "steps"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ def remarks(benchmark: Benchmark, say: Callable[[str], None]) -> None:
 
 
 def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
-    """What was asked for, and where."""
+    """The settings and the origin."""
     settings = benchmark.arms[REFERENCE]
     return {
         "schema": SCHEMA,
@@ -113,9 +112,9 @@ def about(benchmark: Benchmark, subject: Subject) -> dict[str, Any]:
 
 
 def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
-    """Everything that is measured: first what each optimizer needs alone, then times in turns.
+    """All measurements: first each optimizer's own facts, then times in turns.
 
-    All processes do the same in the same order; what one of them decides, all are told.
+    All processes do the same in the same order; a decision by one process is sent to all.
     """
     world = subject.world
     arms = {label: Arm(label, s, subject) for label, s in benchmark.arms.items()}
@@ -138,7 +137,7 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
         most = subject.peak(max(subject.batches))
         rows = subject.rows_per_unit()
         every: dict[str, list[dict[str, Any]]] = {}  # facts by process
-        subject.time(min(subject.batches))  # gradients for what follows
+        subject.time(min(subject.batches))  # gradients for the code below
         for label in benchmark.arms:
             tick(f"{label}: state, memory, FLOPs")
             try:
@@ -174,7 +173,7 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
 
 
 def on_gpu(subject: Subject) -> bool:
-    """Whether a device works while the host runs ahead, by itself."""
+    """Whether a single device works while the host runs ahead."""
     return subject.device == "cuda" and subject.world.strategy == "none"
 
 
@@ -185,7 +184,7 @@ def communicated(
     every_turn: dict[Any, list[Any]],
     peaks: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fill in what each optimizer communicates; the links among the processes."""
+    """Fill in the communication of each optimizer; returns the links among the processes."""
     links = link.sweep(subject.world, subject.device)
     forward_backward = together(subject.traffic, subject.world)()
     for label, one in optimizers.items():
@@ -200,7 +199,7 @@ def communicated(
 
 
 def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any, turns.Turn]:
-    """Forward+backward at every batch, then every optimizer: the pair's halves far apart."""
+    """Forward+backward at every batch, then every optimizer; the A/A pair far apart."""
     found: dict[Any, turns.Turn] = {
         units: functools.partial(subject.time, units) for units in subject.batches
     }
@@ -210,8 +209,8 @@ def turns_of(arms: dict[str, Arm], subject: Subject, by_turns: bool) -> dict[Any
 
 
 def fits(facts: dict[str, dict[str, Any]], forward_backward: int, device: str) -> bool:
-    """Whether all states fit into memory at once, beside the larger of a step's temporaries and
-    a forward and backward."""
+    """Whether memory can hold all states at once, beside the larger of a step's temporaries and a
+    forward and backward."""
     meter.release()
     states = sum(one["state_bytes"]["total"] for one in facts.values())
     states += facts[REFERENCE]["state_bytes"]["total"]  # the A/A pair
@@ -220,7 +219,7 @@ def fits(facts: dict[str, dict[str, Any]], forward_backward: int, device: str) -
 
 
 def matmul_peaks(facts: dict[str, dict[str, Any]], device: str) -> dict[str, Any]:
-    """By dtype in which some optimizer multiplies: the best rate of a matrix product here."""
+    """For each dtype that some optimizer multiplies in, the best rate of a matrix product here."""
     dtypes = {one["flops_dtype"] for one in facts.values()} - {None}
     products = {product for one in facts.values() for product in one["products"]}
     return {d: flops.matmul_peak(products, getattr(torch, d), device) for d in sorted(dtypes)}

@@ -1,6 +1,6 @@
-"""Settings of the step benchmark: each optimizer gets the settings of a training run of its own.
+"""Settings of the step benchmark: each optimizer has the settings of its own training run.
 
-Nothing here imports torch at module level, so that a misspelt option is answered at once.
+Nothing here imports torch at module level, so that a misspelt option gets its answer at once.
 """
 
 import shlex
@@ -18,19 +18,19 @@ from bench.settings import checks, command, config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 
-REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, as it is
-# Groups that hold for all optimizers, and what the entry of one optimizer may change.
+REFERENCE = "adamw"  # conf/optimizer/adamw.yaml, unchanged
+# Groups that apply to all optimizers, and those that the entry of one optimizer may change.
 SHARED = ("model", "data", "qkv", "orthogonalizer", "parallel")
 OWN = ("optimizer", "qkv", "orthogonalizer", "parallel.muon")
-USUAL = ("adamw", "torch_muon", "hybrid", "muon")  # where no optimizers are named
-WHOLE_ONLY = ("torch_muon",)  # steps no weights that are cut over processes
+USUAL = ("adamw", "torch_muon", "hybrid", "muon")  # if no optimizers are named
+WHOLE_ONLY = ("torch_muon",)  # cannot step sharded weights
 TRAIN = ("sequence_length", "precision", "device", "compile")
 FEWEST = 3  # batches, for a line with a residual; rounds, for a spread
 
 
 @dataclass
 class Schema:
-    """conf/step.yaml says what each is."""
+    """conf/step.yaml explains each one."""
 
     optimizers: list[str] | None = None
     batches: list[int] | None = MISSING
@@ -53,7 +53,7 @@ ConfigStore.instance().store(name="step_schema", node=Schema)
 
 @dataclass
 class Benchmark:
-    """What to measure: the settings of every arm by its label, the reference first."""
+    """What to measure: the settings of every arm by label, the reference first."""
 
     name: str
     batches: list[int]
@@ -64,9 +64,10 @@ class Benchmark:
 
 
 def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
-    """Check everything that can be checked without work; `hydra` is Hydra's own block.
+    """Check everything that needs no work; `hydra` is Hydra's own block.
 
-    To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
+    Call it while Hydra is active, because it composes more. Raises UserError naming the setting,
+    its value and what is accepted.
     its value and what is accepted.
     """
     config.resolved(cfg)
@@ -82,7 +83,7 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Benchmark:
     first = arms[REFERENCE]
     name = default_name(first) if cfg.name is None else cfg.name
     cell.refuse_odd_name("model.name" if cfg.name is None else "name", name)
-    processes = world.size()  # which divide a batch
+    processes = world.size()  # which share a batch
     quarter = processes * max(1, first.train.batch_size // 4 // processes)
     batches = sorted(cfg.batches or [quarter, 2 * quarter, 4 * quarter])
     refuse_mesh(arms, batches, processes)
@@ -99,11 +100,11 @@ def default_name(settings: Settings) -> str:
 
 
 def refuse_mesh(arms: dict[str, Settings], batches: list[int], processes: int) -> None:
-    """Every entry by itself can be refused for what it does with Muon's matrices."""
+    """Refuse each entry that cannot use Muon's matrices on this mesh."""
     for settings in arms.values():
         if settings.parallel["name"] == "none":
             continue
-        settings.train.batch_size = processes * max(batches)  # of no other use here
+        settings.train.batch_size = processes * max(batches)  # not used otherwise
         parallel.check(settings, processes)
         data = dict(parallel.mesh_shape(settings.parallel, processes)).get("data", 1)
         if any(size % data for size in batches):
@@ -111,7 +112,7 @@ def refuse_mesh(arms: dict[str, Settings], batches: list[int], processes: int) -
 
 
 def refuse_unused(cfg: DictConfig, overrides: list[str]) -> None:
-    """What a leading + got past Hydra, and what only training has a use for."""
+    """Refuse keys that a leading + got past Hydra, and settings that only training uses."""
     config.compare_keys("", cfg, [f.name for f in fields(Schema)])
     for key in map(key_of, overrides):
         group, _, rest = key.partition(".")
@@ -137,7 +138,7 @@ def key_of(override: str) -> str:
 
 
 def shared_overrides(cfg: DictConfig, hydra: HydraConf) -> dict[str, str]:
-    """What makes conf/train.yaml's model, data and defaults those of this benchmark, by key."""
+    """By key, overrides that give conf/train.yaml this benchmark's model, data and defaults."""
     choices = hydra.runtime.choices
     shared = {group: f"{group}={choices[group]}" for group in SHARED}
     for override in hydra.overrides.task:
@@ -146,12 +147,12 @@ def shared_overrides(cfg: DictConfig, hydra: HydraConf) -> dict[str, str]:
             shared[key] = override
     for name in TRAIN:
         shared[f"train.{name}"] = f"train.{name}={cfg.train[name]}"
-    shared["train.clip_norm"] = "train.clip_norm=null"  # as no step is clipped here
+    shared["train.clip_norm"] = "train.clip_norm=null"  # no step is clipped here
     return shared | {"seed": f"seed={cfg.seed}"}
 
 
 def read_entries(optimizers: list[str]) -> dict[str, list[str]]:
-    """The words of each entry by its label, the reference first."""
+    """The words of each entry by label, the reference first."""
     entries: dict[str, list[str]] = {}
     for entry in optimizers:
         try:
@@ -169,7 +170,7 @@ def read_entries(optimizers: list[str]) -> dict[str, list[str]]:
 
 
 def arm(label: str, words: list[str], shared: dict[str, str]) -> DictConfig:
-    """The settings of a training run with one optimizer: its name, then overrides of its own."""
+    """The settings of a training run with one optimizer: its name, then its own overrides."""
     name, *changes = words
     own = {key_of(change): change for change in changes}
     for key in own:

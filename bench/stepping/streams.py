@@ -1,9 +1,10 @@
-"""What a step costs on a device that works while the host runs ahead.
+"""The cost of a step on a device that works while the host runs ahead.
 
-A step that is timed alone (`step_ms`) begins on a device that has nothing to do and is waited for.
-Beside it stand here, without such waits: `span_ms`, between two events around a step in its stream,
-and `marginal_ms`, by which a streak of forward, backward and step is longer than one without steps,
-a step: (K (forward + backward + step) - K (forward + backward)) / K. That is what a user pays.
+A step that is timed alone (`step_ms`) starts on an idle device and is waited for. The two values
+here are measured without such waits. `span_ms` is the time between two events around a step in its
+stream. `marginal_ms` is the extra time per step of a streak of forward, backward and step over a
+streak without steps: (K (forward + backward + step) - K (forward + backward)) / K. That is what a
+user pays.
 """
 
 from collections.abc import Callable
@@ -22,9 +23,9 @@ ALONE = "forward and backward"
 def measure(
     arms: dict[str, Arm], subject: Subject, rounds: int, by_turns: bool
 ) -> dict[str, dict[str, Any]]:
-    """span_ms and marginal_ms of each arm, on the largest batch; leaves no gradients.
+    """span_ms and marginal_ms of each arm on the largest batch; leaves no gradients.
 
-    by_turns: the states of all arms do not fit, each is made anew for every turn.
+    by_turns: memory cannot hold all arms' states, so each state is created anew for every turn.
     """
     every: dict[str, turns.Turn] = {ALONE: lambda: streak(subject, lambda: None)}
     for label, arm in arms.items():
@@ -51,7 +52,7 @@ def _turn(arm: Arm, by_turns: bool) -> Callable[[], tuple[float, float]]:
             arm.build()
         step = arm.built.step
         whole = streak(subject, step, arm.begun)
-        subject.time(min(subject.batches))  # there are optimizers that take gradients away
+        subject.time(min(subject.batches))  # some optimizers remove gradients
         span = 1e3 * meter.seconds(subject.device, step)
         if by_turns:
             arm.free()
@@ -65,9 +66,9 @@ def streak(
     step: Callable[[], object],
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> float:
-    """Milliseconds of one forward, backward and step, of STREAK in a row.
+    """Milliseconds of one forward, backward and step, from STREAK of them in a row.
 
-    around: what makes a step begin in the backward pass, where it does.
+    around: makes a step begin in the backward pass, if it does so.
     """
     units, began = max(subject.batches), meter.clock(subject.device)
     for _ in range(STREAK):
@@ -79,5 +80,5 @@ def streak(
 
 
 def _failed(name: str, error: Exception) -> None:
-    """What stepped before steps here, too."""
+    """Raise the error: every arm has been stepped without one before."""
     raise error

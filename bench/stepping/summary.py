@@ -1,4 +1,4 @@
-"""From what a step benchmark measured to what its record holds."""
+"""Turns the measurements of a step benchmark into the content of its record."""
 
 import statistics
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 from bench.measuring import flops, meter, overhead
 from bench.stepping.settings import REFERENCE
 
-AGAIN = f"{REFERENCE} again"  # the other half of the A/A pair
+AGAIN = f"{REFERENCE} again"  # the second half of the A/A pair
 
-# The keys of one optimizer; null where it failed.
+# The keys of one optimizer; null if it failed.
 KEYS = (
     *("step_ms", "step_ms_by_role", "step_ms_rounds", "difference_ms", "forward_backward_ms"),
     *("overhead", "units_at", "state_bytes", "peak_temporary_bytes"),
@@ -21,16 +21,16 @@ KEYS = (
 )
 
 
-# Facts that other keys are made of.
+# Facts that other keys are computed from.
 UNSHOWN = ("iterations", "matrices", "products", "orthogonalization_flops", "traffic")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """facts: by optimizer, what needs no turns; times: ms of every round, of each optimizer by
-    role and of forward+backward by its units; orthogonalization: ms of that alone, of every round
-    of each optimizer, 0 where it is not told apart; work: FLOPs of forward+backward; rows: of a
-    linear map's input for one unit; peaks: the best rates of products by dtype."""
+    """facts: by optimizer, what needs no turns; times: ms of every round, by role for each
+    optimizer and by units for forward+backward; orthogonalization: its ms in every round of each
+    optimizer, 0 if not measured separately; work: FLOPs of forward+backward; rows: a linear map's
+    input rows per unit; peaks: the best rates of products by dtype."""
 
     facts: dict[str, dict[str, Any]]
     times: dict[Any, list[Any]]
@@ -42,7 +42,7 @@ class Measured:
 
 
 def summary(measured: Measured, errors: dict[str, str]) -> dict[str, Any]:
-    """The part of the record that is measured; optimizers that failed have their error alone."""
+    """The measured part of the record; optimizers that failed have only their error."""
     times, units, work = measured.times, measured.units, measured.work
     steps = {
         name: [sum(parts.values()) for parts in rounds]
@@ -96,7 +96,7 @@ def times_of(rounds: list[dict[str, float]], steps: list[float]) -> dict[str, An
 
 
 def work_of(measured: Measured, label: str) -> dict[str, Any]:
-    """What was measured without turns, with the FLOP rate and the theory that follow from it."""
+    """What was measured without turns, with the FLOP rate and the theory derived from it."""
     facts = {k: v for k, v in measured.facts[label].items() if k not in UNSHOWN}
     rounds = measured.times[label]
     median = statistics.median(sum(parts.values()) for parts in rounds)
@@ -120,9 +120,9 @@ def work_of(measured: Measured, label: str) -> dict[str, Any]:
 def bound(steps: int | None, matrices: list[tuple[int, int]]) -> dict[str, int] | None:
     """T and m of the bound T m / B on the FLOPs that orthogonalization adds.
 
-    Source: https://kellerjordan.github.io/posts/muon/ (B rows a matrix is multiplied with). It
-    holds for each matrix with m its smaller side; here m is the largest of those: the model's
-    width, or that of a head where each head is a matrix.
+    Source: https://kellerjordan.github.io/posts/muon/ (B: the rows that a matrix is multiplied
+    with). It holds for each matrix with m its smaller side; here m is the largest of these: the
+    model's width, or a head's if each head is a matrix.
     """
     sides = [min(shape) for shape in matrices if min(shape) > 1]
     return {"iterations": steps, "dimension": max(sides)} if steps and sides else None
@@ -135,7 +135,7 @@ def at_bound(theory: dict[str, int] | None, rows: float | None, units: int) -> f
 
 
 def flop_share(own: int | None, work: dict[int, flops.Count], units: int) -> float | None:
-    """Optimizer FLOPs / forward+backward FLOPs; beyond the largest batch these grow with it."""
+    """Optimizer FLOPs / forward+backward FLOPs; above the largest batch extrapolated."""
     counted = units if units in work else max(work)
     of_model = work[counted].flops
     if own is None or not of_model:
@@ -144,7 +144,7 @@ def flop_share(own: int | None, work: dict[int, flops.Count], units: int) -> flo
 
 
 def gemm_shares(one: dict[str, Any], ms: float, peaks: dict[str, Any]) -> dict[str, float | None]:
-    """The FLOP rate of a whole step as a share of the best rates of a matrix product."""
+    """The FLOP rate of a whole step relative to the best rates of a matrix product."""
     shares = {"gemm_share": "model_shapes", "gemm_share_large_square": "large_square"}
     found = {}
     for key, kind in shares.items():

@@ -1,4 +1,4 @@
-"""What a step benchmark ends with: what was found in sentences, and the tables it comes from."""
+"""The output of a step benchmark: its findings in sentences, and the tables behind them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +11,12 @@ from bench.display.terminal import add, plain_table
 from bench.stepping.timeline import EDGES
 
 LEVELS = {"0.05": "5 %", "0.02": "2 %", "0.01": "1 %"}
-LOWEST = "0.05"  # the level that a finding names
+LOWEST = "0.05"  # the level named in a finding
 Shown = tuple[str, Table, list[str]]  # a title, a table, notes below it
 
 
 def show(record: dict[str, Any]) -> None:
-    """What was found, a sentence an optimizer; then the tables."""
+    """Print the findings, one sentence per optimizer, and then the tables."""
     terminal.show(*findings(record))
     for title, table, notes in tables(record):
         terminal.show("", title, table, *notes)
@@ -50,7 +50,7 @@ def findings(record: dict[str, Any]) -> list[str]:
 
 
 def finding(record: dict[str, Any], label: str, one: dict[str, Any]) -> str:
-    """At the largest batch that was measured."""
+    """The finding at the largest measured batch."""
     unit = record["unit"]
     if one["difference_ms"]["within_noise"]:
         noise = record["noise"]["difference_ms"]["ms"]
@@ -80,7 +80,7 @@ def from_where_on(record: dict[str, Any], one: dict[str, Any]) -> str:
 
 
 def times(record: dict[str, Any]) -> Shown:
-    """A step, and the overhead at the measured batches."""
+    """The times of a step, and the overhead at the measured batches."""
     unit, noise = record["unit"], record["noise"]["difference_ms"]["ms"]
     title = f"{record['name']}: {record['parameters'] / 1e6:,.1f} M parameters, "
     title += f"{record['precision']} on {record['device']}, n={record['rounds']}"
@@ -107,7 +107,7 @@ def milliseconds(ms: dict[str, Any]) -> str:
 
 
 def compared(record: dict[str, Any], label: str, cells: list[str]) -> list[str]:
-    """The cells of a comparison with the reference, where there is a difference."""
+    """The cells of a comparison with the reference, if there is a difference."""
     if label == record["reference"]:
         return ["reference"] * len(cells)
     none = record["optimizers"][label]["difference_ms"]["within_noise"]
@@ -115,7 +115,7 @@ def compared(record: dict[str, Any], label: str, cells: list[str]) -> list[str]:
 
 
 def levels(record: dict[str, Any]) -> Shown:
-    """The batches from which on the overhead is small, and the line they come from."""
+    """The batches from which the overhead is small, and the fitted line behind them."""
     line, unit = record["fit"], record["unit"]
     a, b = line["a_ms"], line["b_ms_per_unit"]
     note = (
@@ -133,7 +133,7 @@ def levels(record: dict[str, Any]) -> Shown:
 
 
 def reached(at: dict[str, Any], least: int) -> str:
-    """Where a level is reached; ~ and the interval where that is beyond the measured batches."""
+    """Where a level is reached; with ~ and the interval above the measured batches."""
     if at["units"] is None:
         return "never"
     if at["units"] <= least:
@@ -145,7 +145,7 @@ def reached(at: dict[str, Any], least: int) -> str:
 
 
 def roles(record: dict[str, Any]) -> Shown:
-    """How the time of a step divides by role."""
+    """The time of a step divided by role."""
     found = measured(record)
     names = list(dict.fromkeys(role for one in found.values() for role in one["step_ms_by_role"]))
     table = plain_table("optimizer", *names)
@@ -156,7 +156,7 @@ def roles(record: dict[str, Any]) -> Shown:
 
 
 def in_stream(record: dict[str, Any]) -> Shown:
-    """A step on a device that works while the host runs ahead."""
+    """The times of a step on a device that works while the host runs ahead."""
     notes = ["alone: begun on a device with nothing to do; span: between two events around it;"]
     notes += ["marginal: what a streak of forward + backward takes longer for it"]
     table = plain_table("optimizer", "alone", "span", "marginal")
@@ -167,7 +167,7 @@ def in_stream(record: dict[str, Any]) -> Shown:
 
 
 def gaps(record: dict[str, Any]) -> Shown:
-    """How much of a forward and backward the device idles, by the length of the gaps."""
+    """The share of forward and backward in which the device idles, by the length of the gaps."""
     timeline = record["timeline"]
     table = plain_table("batch", "span, ms", "idle", *map(up_to, (*EDGES, None)))
     notes = ["ms of the gaps of each length; on a CPU gaps between torch's operators"]
@@ -194,7 +194,7 @@ def up_to(edge: float | None) -> str:
 
 
 def work(record: dict[str, Any]) -> Shown:
-    """Memory, and FLOPs beside those of the largest measured batch."""
+    """Memory, and FLOPs with those of the largest measured batch."""
     size = record["batches"][-1] * record["units_per_example"]
     headings = ["state", "temporary", "TFLOP", "of GEMM\npeak", "msign of\nGEMM peak"]
     headings += [f"of fw+bw\nat {size:,}", f"T·m/B\nat {size:,}"]
@@ -216,7 +216,7 @@ def work(record: dict[str, Any]) -> Shown:
 
 
 def work_notes(record: dict[str, Any]) -> list[str]:
-    """The peaks that the GEMM share is a share of, what could not be counted, what grows."""
+    """Notes on the peaks behind the GEMM share, on what could not be counted, and on what grows."""
     lines = [
         f"{dtype}: {rate(peak['model_shapes'])} in a step's products, "
         f"{rate(peak['large_square'])} in a large one"

@@ -1,7 +1,7 @@
-"""A profiler's timeline of the device: its gaps in a forward and backward, what a step hides there.
+"""The device's timeline from a profiler: gaps in forward and backward, and hidden steps.
 
-On a GPU, kernels by stream. On a CPU torch's operators by thread stand for them, so that this runs
-anywhere; a processor that computes is never idle, and no claim is decided by it.
+On a GPU it has kernels by stream. On a CPU torch's operators by thread replace them, so that the
+code runs anywhere; but a computing processor is never idle, and no claim relies on it.
 """
 
 import os
@@ -16,11 +16,11 @@ from bench.measuring import meter
 from bench.stepping.arms import Arm, Subject
 
 REPEATS = 5
-EDGES = (10, 100, 1000)  # microseconds, between which the gaps are counted
+EDGES = (10, 100, 1000)  # microseconds between which the gaps are counted
 
 
 class Work(NamedTuple):
-    """What the device did, from and to, in ms; lane: the stream or thread."""
+    """One piece of the device's work, start and stop in ms; lane: the stream or thread."""
 
     start: float
     stop: float
@@ -29,7 +29,7 @@ class Work(NamedTuple):
 
 def measure(arms: dict[str, Arm], subject: Subject) -> dict[str, Any]:
     """The gaps of a forward and backward on each batch, launched one by one and as one CUDA graph;
-    of each arm that overlaps the share of its work that lies within forward and backward."""
+    for each arm that overlaps, the share of its work within forward and backward."""
     gaps = {}
     for units in subject.batches:
         run = partial(subject.run, units)
@@ -45,14 +45,14 @@ def measure(arms: dict[str, Arm], subject: Subject) -> dict[str, Any]:
 
 
 def trace(device: str, work: Callable[[], object]) -> list[Work]:
-    """What the device does for a call."""
+    """The device's work during a call."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=kinds, acc_events=True) as profile:
         work()
-        meter.clock(device)  # waits for it
+        meter.clock(device)  # waits for the device
     asked = torch.autograd.DeviceType.CUDA if device == "cuda" else torch.autograd.DeviceType.CPU
     found = []
     for event in profile.profiler.kineto_results.events():
@@ -65,7 +65,7 @@ def trace(device: str, work: Callable[[], object]) -> list[Work]:
 
 
 def graphed(subject: Subject, units: int) -> dict[str, Any] | None:
-    """The same as one CUDA graph, whose kernels wait for no launch; None where there is none."""
+    """The same as one CUDA graph, whose kernels wait for no launch; None if there is none."""
     if subject.device != "cuda":
         return None
     try:
@@ -79,15 +79,15 @@ def graphed(subject: Subject, units: int) -> dict[str, Any] | None:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             subject.run(units)
-    except Exception as error:  # what a model's own code does that no graph can hold
+    except Exception as error:  # a model's own code may not fit in a graph
         return {"error": " ".join(str(error).split())[:200]}
     return summary([trace(subject.device, graph.replay) for _ in range(REPEATS)])
 
 
 def hidden_shares(arm: Arm) -> list[float]:
-    """Of the step that is begun in a backward pass, what lies before that one's end; several."""
+    """Share of a step started in the backward pass that lies before that pass's end; several."""
     subject, shares = arm.subject, []
-    if subject.device != "cuda":  # the profiler follows no threads of our own
+    if subject.device != "cuda":  # the profiler does not follow our own threads
         return []
     if arm.routing is None:
         subject.time(min(subject.batches))
@@ -110,7 +110,7 @@ def hidden_shares(arm: Arm) -> list[float]:
 
 
 def union(works: Iterable[Work]) -> list[tuple[float, float]]:
-    """When the device did anything: intervals that do not touch, in order."""
+    """When the device did anything: disjoint intervals in order."""
     found: list[tuple[float, float]] = []
     for start, stop, _ in sorted(works):
         if found and start <= found[-1][1]:
@@ -121,14 +121,14 @@ def union(works: Iterable[Work]) -> list[tuple[float, float]]:
 
 
 def gaps(works: Iterable[Work]) -> list[float]:
-    """Milliseconds of each time between works in which none goes on."""
+    """Milliseconds of each time between works in which the device is idle."""
     busy = union(works)
     return [after[0] - before[1] for before, after in pairwise(busy)]
 
 
 def summary(traces: list[list[Work]]) -> dict[str, Any]:
-    """Of one forward and backward: its span, what of it is idle, and gaps by their length."""
-    if not all(traces):  # a container may keep the device's counters from the profiler
+    """For one forward and backward: its span, its idle share, and the gaps by length."""
+    if not all(traces):  # a container may hide the device's counters
         return {"error": "the profiler saw nothing of what the device did"}
     spans, shares, every = [], [], []
     for works in traces:
@@ -144,7 +144,7 @@ def summary(traces: list[list[Work]]) -> dict[str, Any]:
 
 
 def histogram(lengths: list[float], traces: int) -> list[dict[str, Any]]:
-    """Gaps up to each length and above the last (None): how many a trace, and their sum in ms."""
+    """Gaps up to each length and above the last (None): their number and their ms per trace."""
     edges = (*EDGES, None)
     place = [sum(1e3 * length > edge for edge in EDGES) for length in lengths]
     found = [{"up_to_us": edge, "count": 0.0, "ms": 0.0} for edge in edges]
@@ -155,7 +155,7 @@ def histogram(lengths: list[float], traces: int) -> list[dict[str, Any]]:
 
 
 def hidden_share(works: list[Work]) -> float:
-    """Of the lanes beside the one with most work, the share that lies before that one's end."""
+    """For all lanes but the busiest, the share of their work before the busiest lane's end."""
     if not works:
         return 0.0
     total: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The picture of a timeline: of a forward and backward what is busy, and gaps by length."""
+"""The picture of a timeline: busy time in forward and backward, and gaps by length."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ COLORS = ("#56B4E9", "#E69F00", "#D55E00", "#000000")  # Okabe and Ito, the long
 
 
 def write(record: dict[str, Any], path: Path) -> Path:
-    """Draw a record's timeline as .svg or .png, by the name; the path."""
+    """Draw a record's timeline as .svg or .png, by the file name; returns the path."""
     charts.style()
     charts.save(draw(record), path)
     return path
 
 
 def draw(record: dict[str, Any]) -> Figure:
-    """One bar a batch, launched one by one and as one graph, in shares of its span."""
+    """One bar per batch, launched one by one and as one graph, in shares of its span."""
     bars = [
         (f"{batch['units']:,} {record['unit']}, {how}", batch[how])
         for batch in reversed(record["timeline"]["batches"])

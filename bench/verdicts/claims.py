@@ -1,4 +1,4 @@
-"""Claims: conf/claim/<topic>/*.yaml says what is claimed, what measures it, and by which rule."""
+"""Claims: conf/claim/<topic>/*.yaml states each claim, its measure and its rule."""
 
 import inspect
 from dataclasses import dataclass, field, fields, replace
@@ -20,15 +20,15 @@ TOPICS = ("cost", "memory", "distribution", "structure", "coefficients")
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement and what puts it to the test.
+    """One statement and its test.
 
-    statement: in English; source: who says so and where; topic: under which it is listed;
-    measure: `_target_`, a function of bench/verdicts/evidence.py, and its arguments, or a list;
-    rule: where the measured value has to lie for the statement to hold, {above: x}, {below: x} or
-    {between: [x, y]}; none where the evidence carries its own verdict; remark: what a reader
-    should know besides; theorem: only a false theorem could refute it, so that its check is one of
-    the code, and it does not count; denies: the claim that says the contrary, in the place of
-    measure and rule: one comparison decides on both, against one of them.
+    statement: in English; source: who states it and where; topic: the heading that lists it;
+    measure: `_target_`, a function of bench/verdicts/evidence.py, and its arguments, or a list of
+    these; rule: the range for the measured value in which the statement holds, {above: x}, {below:
+    x} or {between: [x, y]}; none if the evidence carries its own verdict; remark: additional
+    information for readers; theorem: only a false theorem could refute the statement, so its check
+    is one of the code, and it does not count; denies: the claim that states the opposite, instead
+    of measure and rule: one comparison decides both, against one of them.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Claim:
 
 
 def load() -> list[Claim]:
-    """All claims, by topic and name, which no two of them share.
+    """All claims by topic and name; names are unique.
 
-    One that denies another has that one's measure and rule. Raises UserError for a file that is no
-    claim, and for one that lies in no topic's folder.
+    A claim that denies another has that one's measure and rule. Raises UserError for a file that is
+    no claim, and for one outside the topics' folders.
     """
     files: dict[str, Path] = {}
     for file in sorted((CONF / "claim").rglob("*.yaml")):
@@ -72,9 +72,9 @@ def _settled(claim: Claim, known: dict[str, Claim]) -> Claim:
 
 
 def read(file: Path) -> Claim:
-    """The claim of a file in its topic's folder.
+    """The claim in a file of its topic's folder.
 
-    Raises UserError naming what it has too much or too little of.
+    Raises UserError naming missing or superfluous keys.
     """
     topic = file.parent.name
     where = f"conf/claim/{topic}/{file.name}"
@@ -129,9 +129,9 @@ def _check_rule(where: str, rule: Any) -> None:
 
 
 def rules() -> list[Rule]:
-    """What every claim measures and where the value has to lie, for results/rules.json."""
+    """The measure and rule of every claim, for results/rules.json."""
     every = (Rule("claim", file, digest) for file in sorted((CONF / "claim").rglob("*.yaml")))
-    return [rule for rule in every if rule.now]  # one that denies another has none
+    return [rule for rule in every if rule.now]  # a claim that denies another has no rule
 
 
 def digest(text: str) -> str | None:
@@ -141,7 +141,7 @@ def digest(text: str) -> str | None:
 
 
 def rule_digest(measure: Any, rule: dict[str, Any]) -> str | None:
-    """By the names of functions: a move of their module changes no rule."""
+    """The hash uses the names of functions: moving their module changes no rule."""
     every = measure if isinstance(measure, list) else [measure]
     if not all(isinstance(one, dict) and "_target_" in one for one in every):
         return None

@@ -1,4 +1,4 @@
-"""What step benchmarks of many processes say on a claim: functions that conf/claim/ names."""
+"""Findings from step benchmarks of many processes: functions that conf/claim/ names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,17 +10,17 @@ from bench.studies.results import Results
 from bench.verdicts.finding import Finding
 
 MISSING = "torchrun --nproc-per-node 2 bench/step.py parallel=…: results/steps/*-{parallel}-2.json"
-CUT = ("fsdp2", "tp", "fsdp2_tp")  # strategies that cut weights
+CUT = ("fsdp2", "tp", "fsdp2_tp")  # strategies that shard weights
 
 
 def step_bytes(
     results: Results, *, sharding: list[str | None], parallel: list[str] | None = None
 ) -> list[Finding]:
-    """Bytes that a process sends in an optimizer's step, the most of any, exactly as counted.
+    """Bytes that a process sends in an optimizer's step, the maximum over processes, exact counts.
 
-    sharding: what our Muon does with its matrices (null: optimizers without it); parallel: under
-    which strategies; all of those that cut weights by default. One finding for each record, the
-    range over the record's optimizers.
+    sharding: how our Muon treats its matrices (null: optimizers without our Muon); parallel: the
+    strategies, by default all that shard weights. One finding per record, with the range over the
+    record's optimizers.
     """
     found = []
     for file, record in records(results, parallel or list(CUT)):
@@ -43,10 +43,10 @@ def step_bytes(
 
 
 def step_collectives(results: Results, *, parallel: list[str] | None = None) -> list[Finding]:
-    """Whether matrices are brought together and results scattered: by each exact strategy.
+    """Whether each exact strategy gathers the matrices and scatters the results.
 
-    An all-to-all before the iteration and one after do both; an all-gather before it spares the
-    scatter, one after it the gathering; replicated work needs neither.
+    All-to-alls before and after the iteration do both; an all-gather before it makes scattering
+    unnecessary, one after it makes gathering unnecessary; replicated work needs neither.
     """
     found = []
     for file, record in records(results, parallel or ["ddp", *CUT]):
@@ -71,7 +71,7 @@ def step_collectives(results: Results, *, parallel: list[str] | None = None) -> 
 
 
 def spared_by_heads(results: Results, *, parallel: list[str]) -> list[Finding]:
-    """The share of hybrid's bytes, over all processes, that qkv=per_head spares against split."""
+    """The share of hybrid's bytes, over all processes, that qkv=per_head saves over split."""
     found = []
     for file, record in records(results, parallel):
         total = {
@@ -89,9 +89,9 @@ def spared_by_heads(results: Results, *, parallel: list[str]) -> list[Finding]:
 
 
 def at_scale(results: Results, *, low: float, high: float) -> list[Finding]:
-    """Muon's step as a share of forward + backward where nothing was measured.
+    """Muon's step as a share of forward + backward at scales that were not measured.
 
-    Undecided always: an extrapolation is no evidence. low, high: what is claimed.
+    Always undecided: an extrapolation is no evidence. low, high: the claimed range.
     """
     if not any(records(results, ["ddp", *CUT])):
         needs = "a step measured on a cluster, or one over processes here to extrapolate from"
@@ -111,7 +111,7 @@ def at_scale(results: Results, *, low: float, high: float) -> list[Finding]:
 
 
 def records(results: Results, parallel: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Step benchmarks of two processes or more under one of these strategies."""
+    """Step benchmarks with at least two processes under one of these strategies."""
     for file in sorted((results.folder / "steps").glob("*.json")):
         name = f"steps/{file.name}"
         one = results.json(name)
@@ -125,7 +125,7 @@ def _communications(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _compared(label: str, one: dict[str, Any]) -> bool:
-    """Without Muon of ours only AdamW, whose step is element-wise."""
+    """Without a Muon of ours only AdamW counts, whose step is element-wise."""
     return one["sharding"] is not None or label.split(" ")[0] in ("adam", "adamw")
 
 

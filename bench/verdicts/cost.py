@@ -1,4 +1,4 @@
-"""What step benchmarks say on a claim, for conf/claim/cost/."""
+"""Findings from step benchmarks, for conf/claim/cost/."""
 
 import statistics
 from typing import Any
@@ -10,10 +10,10 @@ from bench.verdicts.finding import Finding
 
 
 def overhead(results: Results, *, step: str, arm: str, units: int) -> list[Finding]:
-    """A step's overhead at `units` tokens (images) a step, one finding for each device.
+    """A step's overhead at `units` tokens (images) per step, one finding per device.
 
-    Undecided on a device that measured other batches: it falls with the batch, and what these
-    extrapolate to is said, as is what was measured at the largest of them.
+    Undecided on a device that measured other batches, because the overhead falls with the batch.
+    The finding then states the extrapolation, and the value at the largest measured batch.
     """
     stems = [f"{step}-{device}" for device in DEVICES if device != "auto"]
     names = [name for stem in stems for name in of_each_gpu(results, stem)]
@@ -23,8 +23,8 @@ def overhead(results: Results, *, step: str, arm: str, units: int) -> list[Findi
 
 
 def of_each_gpu(results: Results, stem: str) -> list[str]:
-    """The step benchmark of this name, and those beside it that have their GPU's name as well, as
-    another's was there before (scripts/gpu_unpack.py)."""
+    """The step benchmark of this name, and others that also have their GPU's name because another
+    GPU's existed before (scripts/gpu_unpack.py)."""
     found = [f"steps/{stem}.json"]
     for file in sorted((results.folder / "steps").glob(f"{stem}-*.json")):
         gpu = (results.json(f"steps/{file.name}") or {"environment": {}})["environment"].get("gpu")
@@ -34,7 +34,7 @@ def of_each_gpu(results: Results, stem: str) -> list[str]:
 
 
 def overhead_on(results: Results, name: str, arm: str, units: int) -> list[Finding]:
-    """The same of one step benchmark; nothing where the arm has no part in it."""
+    """The same for one step benchmark; nothing if the arm is not in it."""
     measured = results.json(name) or {"optimizers": {}}
     one = measured["optimizers"].get(arm)
     if one is None or one["error"]:
@@ -60,8 +60,8 @@ def overhead_on(results: Results, name: str, arm: str, units: int) -> list[Findi
 
 
 def relative_time(results: Results, *, step: str, arm: str, against: str) -> list[Finding]:
-    """The time of an arm's step in another's, which took turns with it: on each device the median
-    over rounds, and their range."""
+    """The time of an arm's step relative to another's, timed in turn with it: for each device the
+    median over rounds, and their range."""
     found = []
     stems = [f"{step}-{device}" for device in DEVICES if device != "auto"]
     for name in (name for stem in stems for name in of_each_gpu(results, stem)):
@@ -79,8 +79,8 @@ def relative_time(results: Results, *, step: str, arm: str, against: str) -> lis
 
 
 def near_peak(results: Results, *, step: str, arm: str, needs: str) -> list[Finding]:
-    """The FLOP rate of Muon's products on each accelerator, as a share of the fastest of them by
-    itself. needs: what to run where there is none."""
+    """The FLOP rate of Muon's products on each accelerator, relative to the fastest of these
+    products alone. needs: what to run if there is no record."""
     found = []
     for name, measured, one in _on_accelerators(results, step, arm):
         share = one.get("orthogonalization_gemm_share")
@@ -92,9 +92,9 @@ def near_peak(results: Results, *, step: str, arm: str, needs: str) -> list[Find
 
 
 def idle_gaps(results: Results, *, step: str, arm: str, needs: str) -> list[Finding]:
-    """Idle time of each accelerator in a forward and backward, largest batch first, in steps of
-    the optimizer (marginal_ms); launched one by one, and as a graph, in which gaps of launches
-    vanish."""
+    """Idle time of each accelerator in a forward and backward, largest batch first, in units of the
+    optimizer's step (marginal_ms); launched one by one, and as a graph, which removes gaps between
+    launches."""
     found = []
     for name, measured, one in _on_accelerators(results, step, arm):
         for batch in reversed(measured.get("timeline", {}).get("batches", ())):
@@ -113,8 +113,8 @@ def idle_gaps(results: Results, *, step: str, arm: str, needs: str) -> list[Find
 
 
 def hidden(results: Results, *, step: str, arm: str, needs: str) -> list[Finding]:
-    """What of a step's time each accelerator saves where the step begins in the backward pass, by
-    marginal_ms of both."""
+    """The share of a step's time that each accelerator saves by starting the step in the backward
+    pass, from marginal_ms of both."""
     found = []
     overlapped = f"{arm} optimizer.overlap=backward"
     for name, measured, one in _on_accelerators(results, step, arm):
@@ -134,8 +134,8 @@ def hidden(results: Results, *, step: str, arm: str, needs: str) -> list[Finding
 def _on_accelerators(
     results: Results, step: str, arm: str
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The step benchmarks of a model that hold an arm, never a CPU's: file, record, the arm. A
-    timeline may have one to itself."""
+    """The step benchmarks of a model that include an arm, except a CPU's: file, record, the arm. A
+    timeline may have its own benchmark."""
     devices = [device for device in DEVICES if device not in ("auto", "cpu")]
     stems = [f"{step}-{device}{more}" for device in devices for more in ("", "-gaps")]
     found = []

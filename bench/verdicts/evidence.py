@@ -1,6 +1,6 @@
-"""What the results say on a claim: the functions that conf/claim/ names in `measure`.
+"""Findings from the results: the functions that conf/claim/ names in `measure`.
 
-Each reads records and returns findings, one for a condition; it decides nothing, unless the
+Each function reads records and returns findings, one per condition; it decides nothing, unless the
 evidence carries its own verdict.
 """
 
@@ -14,7 +14,7 @@ from bench.studies.results import Results
 from bench.studies.stats import Estimate
 from bench.verdicts.finding import Finding
 
-BYTES = {  # of what a share is saved, in bytes a weight; the state comes from the records
+BYTES = {  # the basis of saved shares, bytes per weight; the state comes from the records
     "state": 0,
     "weights_state": 4,
     "weights_gradients_state": 8,
@@ -31,9 +31,9 @@ def difference(
 ) -> list[Finding]:
     """The test loss of an arm minus that of another (the baseline), paired by seed.
 
-    By the tests, corrected over all arms that could be compared with that other: a difference
-    beyond the experiment's margin is what the rule judges; one shown to be smaller, or none, is no
-    difference as claimed; what may be either is undecided.
+    From the tests, corrected over all arms compared with that other: the rule judges a difference
+    beyond the experiment's margin; a smaller difference or none is not as claimed; anything unclear
+    is undecided.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -66,11 +66,11 @@ def equality(
     conditions: list[str] | None = None,
     or_better: bool = False,
 ) -> list[Finding]:
-    """Whether two arms have the same test loss, within the margin that the experiment states.
+    """Whether two arms have the same test loss, within the experiment's margin.
 
-    It holds where the 90 % interval of the paired difference lies inside the margin, fails where
-    it lies outside, and is undecided in between. or_better: only a higher loss counts as outside
-    (no inferiority). UserError where the experiment states no margin.
+    It holds if the 90 % interval of the paired difference lies inside the margin, fails if it lies
+    outside, and is undecided otherwise. or_better: only a higher loss counts as outside
+    (non-inferiority). UserError if the experiment has no margin.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -98,7 +98,7 @@ def equality(
 
 
 def unless_early(said: Finding, one: Comparison) -> Finding:
-    """Undecided where AdamW ends above the bigram (softmax regression)."""
+    """The finding; undecided if AdamW ends above the bigram (softmax regression) line."""
     why = standing.early(one)
     return replace(said, holds=None, undecided=why) if why else said
 
@@ -111,10 +111,10 @@ def saving(
     of: str,
     conditions: list[str] | None = None,
 ) -> list[Finding]:
-    """The share of memory that an arm saves against the baseline, by model.
+    """The share of memory that an arm saves compared with the baseline, by model.
 
-    of: state, weights_state, weights_gradients_state (fp32), or peak, which was measured: the
-    mean and range over seeds.
+    of: state, weights_state, weights_gradients_state (fp32), or peak, which is measured: mean and
+    range over seeds.
     """
     found = []
     for one in results.comparisons(experiment, conditions):
@@ -140,7 +140,7 @@ def saving(
 
 
 def saved(ours: Arm, base: Arm, of: str) -> list[float]:
-    """The share of `of` that an arm saves: of the peak by seed, else one; none without records."""
+    """The saved shares of `of`: for the peak one by seed, else one; none without records."""
     if of == "peak":
         peaks, whole = (curves.by_seed(a.runs, "peak_memory_bytes") for a in (ours, base))
         return [1 - peaks[seed] / whole[seed] for seed in sorted(peaks.keys() & whole.keys())]
@@ -153,7 +153,7 @@ def saved(ours: Arm, base: Arm, of: str) -> list[float]:
 
 
 def check(results: Results, *, names: list[str]) -> list[Finding]:
-    """Checks of the laboratory (bench/ortho.py checks=true), which carry their verdicts."""
+    """Checks of the laboratory (bench/ortho.py checks=true), with their own verdicts."""
     known = results.checks()
     found = []
     for wanted in names:
@@ -178,12 +178,12 @@ def check(results: Results, *, names: list[str]) -> list[Finding]:
 
 
 def nothing(results: Results, *, needs: str) -> list[Finding]:
-    """For a claim that nothing here can test; needs: what could."""
+    """For a claim that nothing here can test; needs: what could test it."""
     return [Finding("", missing=needs)]
 
 
 def _pair(one: Comparison, arm: str) -> Difference | Finding:
-    """An arm's difference from the baseline, or a finding that says what is missing."""
+    """An arm's difference from the baseline, or a finding that states what is missing."""
     both = _arms(one, arm)
     if len(both) < 2:
         return _missing(one, arm)
@@ -208,13 +208,13 @@ def _against(results: Results, one: Comparison, arm: str, estimate: Estimate, **
 
 
 def _arms(one: Comparison, arm: str) -> list[Arm]:
-    """The arm and the baseline; fewer than two where one has no runs."""
+    """The arm and the baseline; fewer than two if one has no runs."""
     names = (arm, one.study.baseline)
     return [found for name in names if (found := one.arm(name))]
 
 
 def _flags(one: Comparison, arm: str, lead: str = "") -> str:
-    """What a reader has to know of the arms' rates and runs, and of the experiment's."""
+    """What readers must know of the arms' rates and runs, and of the experiment's."""
     both = _arms(one, arm)
     found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
     found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]

@@ -1,17 +1,17 @@
-"""One measured number that bears on a claim."""
+"""One measured number with a bearing on a claim."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured number that bears on a claim.
+    """One measured number with a bearing on a claim.
 
-    condition: where it was found; low, high: its 95 % interval or range, equal to the value where
-    it is exact, or None; holds: whether the claim holds by it, where that is not for the claim's
-    rule to say; in_part: the evidence's own verdict is that it depends; undecided: why it can
-    decide nothing; missing: what would have to be run first; records: the files it comes from,
-    below results/.
+    condition: where it was measured; low, high: its 95 % interval or range, equal to the value if
+    that is exact, or None; holds: whether the claim holds by it, if the claim's rule does not
+    decide that; in_part: the evidence's own verdict is that it depends; undecided: why it can
+    decide nothing; missing: what must be run first; records: the files behind it, relative to
+    results/.
     """
 
     condition: str

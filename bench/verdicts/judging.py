@@ -1,4 +1,4 @@
-"""Verdicts: a claim's rule applied to what its measures find in the results."""
+"""Verdicts: applies a claim's rule to the findings of its measures."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,14 +12,14 @@ from bench.verdicts.finding import Finding
 
 CONFIRMED, REFUTED, DEPENDS = "confirmed", "refuted", "depends"
 OPEN = "not enough evidence"
-THEOREM = "true by a theorem"  # and what was computed agrees
+THEOREM = "true by a theorem"  # and the computed values agree
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim; the number is the first finding's.
+    """The verdict on a claim; the number is the first finding's.
 
-    note: what a reader has to know of the verdict as a whole; it leads the condition, too.
+    note: what readers must know of the verdict as a whole; it also starts the condition.
     """
 
     claim: Claim
@@ -29,7 +29,7 @@ class Verdict:
     note: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """As results/verdicts.json has it."""
+        """The verdict in the form of results/verdicts.json."""
         first = next((f for f in self.findings if f.value is not None), Finding(""))
         return {
             "claim": self.claim.name,
@@ -47,13 +47,13 @@ class Verdict:
 
 
 def judge(claim: Claim, results: Results, ages: Ages | None = None) -> Verdict:
-    """Measure what the claim names and apply its rule.
+    """Take the measures that the claim names and apply its rule.
 
-    Confirmed or refuted where all conditions that could be decided agree and none is undecided,
-    depends where they do not or where one holds in part itself, not enough evidence where none is
-    decided. Conditions without records are named; a claim that holds in all others is not confirmed
-    without them. A rule that is younger than its records decides nothing until there are new ones:
-    ages, where given, say so.
+    Confirmed or refuted: all decided conditions agree and none is undecided. Depends: they
+    disagree, or one holds in part itself. Not enough evidence: none is decided. Conditions without
+    records are named; a claim that holds in all others is not confirmed without them. A rule that
+    is younger than its records decides nothing until there are new ones; `ages`, if given, detects
+    this.
     """
     findings = []
     for measure in claim.measure:
@@ -69,13 +69,13 @@ def judge(claim: Claim, results: Results, ages: Ages | None = None) -> Verdict:
 
 
 def settled(one: Finding, claim: Claim) -> Finding:
-    """A finding that says whether the claim holds by it; the contrary, where the claim denies."""
+    """The finding with `holds` set for the claim; reversed if the claim denies another."""
     held = holds(one, claim.rule)
     return replace(one, holds=not held if claim.denies and held is not None else held)
 
 
 def age(claim: Claim, findings: list[Finding], ages: Ages) -> str:
-    """That a verdict's rule, or the experiment's declaration, is younger than its records."""
+    """The note that a verdict's rule, or its experiment's declaration, is younger than records."""
     own = rule_digest(claim.measure, claim.rule)
     experiments = {one["experiment"] for one in claim.measure if "experiment" in one}
     studies = {name: ledger.of_experiment(name) for name in experiments}
@@ -84,9 +84,9 @@ def age(claim: Claim, findings: list[Finding], ages: Ages) -> str:
 
 
 def holds(finding: Finding, rule: dict[str, Any]) -> bool | None:
-    """Whether what a rule asks for holds by a finding; None where that is undecided.
+    """Whether a rule's condition holds by a finding; None if it is undecided.
 
-    Its whole interval has to lie where the rule says, or wholly outside.
+    The whole interval must lie inside the rule's range, or wholly outside.
     """
     own = finding.holds is not None or finding.in_part or finding.missing or finding.undecided
     if own or not rule:
@@ -116,7 +116,7 @@ def combined(findings: list[Finding]) -> str:
 
 
 def conditions(findings: list[Finding]) -> str:
-    """Where it holds and where not, and what is missing, in words."""
+    """The conditions where it holds and where not, and what is missing, in words."""
     found = []
     for one in findings:
         if one.missing:
@@ -139,7 +139,7 @@ def word(one: Finding) -> str:
 
 
 def number_of(one: Finding) -> str:
-    """A finding's value, short, with its interval where it has one."""
+    """A finding's value in short form, with its interval if there is one."""
     form = ".1%" if one.unit.startswith(("share", "overhead")) else ".4g"
     if one.low is None or one.low == one.high:
         return f"{one.value:{form}}"

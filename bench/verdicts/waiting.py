@@ -1,4 +1,4 @@
-"""Claims that no record bears on yet: a report folds them to one line."""
+"""Claims without records so far: a report shows them as one line."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from bench.verdicts.judging import Verdict
 
 
 def split(verdicts: Iterable[Verdict]) -> tuple[list[Verdict], list[Verdict]]:
-    """The verdicts that records bear on, and those where every finding is missing."""
+    """The verdicts with records, and those for which every finding is missing."""
     every = list(verdicts)
     without = [one for one in every if one.findings and all(f.missing for f in one.findings)]
     return [one for one in every if one not in without], without
 
 
 def line(without: list[Verdict]) -> str | None:
-    """How many they are, and the command that the most of them wait for; None without any."""
+    """Their number, and the command that most of them wait for; None if there are none."""
     if not without:
         return None
     experiments = Counter(name for one in without for name in sorted(named(one)))
@@ -25,10 +25,10 @@ def line(without: list[Verdict]) -> str | None:
 
 
 def named(one: Verdict) -> set[str]:
-    """The experiments that a claim is measured by."""
+    """The experiments that measure a claim."""
     return {str(m["experiment"]) for m in one.claim.measure if "experiment" in m}
 
 
 def needs(one: Verdict) -> str:
-    """What would have to be run."""
+    """What must be run."""
     return "; ".join(dict.fromkeys(str(found.missing) for found in one.findings))
