@@ -147,7 +147,7 @@ class Subject:
         return flops.count(lambda: self.run(units, compiled=False))
 
     def traffic(self) -> dict[str, Any]:
-        """What forward and backward on the largest batch communicate, and the model's prediction."""
+        """Communication of forward and backward on the largest batch, and its prediction."""
         units = max(self.batches)
         rows = (self.rows_per_unit() or 0.0) * units / self.world.data_size
         for _ in range(2):  # DDP arranges its buckets after the first
