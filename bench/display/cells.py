@@ -1,11 +1,11 @@
-"""A table as cells: what page, Markdown and terminal each write in their own way."""
+"""A table as cells, which page, Markdown and terminal each write in their own way."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text with a smaller line below; tone: the class of its colour."""
+    """text with a smaller line below; tone: the class for its colour."""
 
     text: str
     small: str = ""

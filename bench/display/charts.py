@@ -1,4 +1,4 @@
-"""How all pictures look, and how they are saved."""
+"""The look of all pictures, and how they are saved."""
 
 import matplotlib
 
@@ -24,7 +24,7 @@ def style() -> None:
 
 
 def save(figure, path) -> None:
-    """Write whole or not at all, without a date, and close the figure."""
+    """Write the whole file or nothing, without a date, and close the figure."""
     temporary = path.with_name(f".{path.name}")
     try:
         figure.savefig(temporary, format=path.suffix[1:], metadata={"Date": None})

@@ -1,13 +1,13 @@
-"""Which colour an optimizer has, in every picture; and where that has to be lighter."""
+"""The colour of each optimizer in all pictures, and lighter versions for dark backgrounds."""
 
 from collections import Counter
 from collections.abc import Iterable
 
 GREY, TEXT, WARNING = "#8a8a8a", "#333333", "#b00020"
-# Of luminance: what is darker than that is not seen, or not read, on a dark ground.
+# Luminance below which a colour is not visible, or not readable, on a dark background.
 SEEN, READ = 0.13, 0.5
 
-# Told apart with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
+# Distinguishable with any colour vision: Okabe and Ito, https://jfly.uni-koeln.de/color/
 OPTIMIZERS = {
     "adamw": "#0072B2",
     "hybrid": "#D55E00",
@@ -23,10 +23,10 @@ OTHERS = (
 
 
 def colors(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, str]:
-    """One for each name.
+    """One colour per name.
 
-    An optimizer has its own in every picture, and a variant of it ("hybrid qkv=per_head") a shade
-    of that; other names have theirs by their place among the names. A/A arms (again) are grey.
+    An optimizer has the same colour in every picture, and its variants ("hybrid qkv=per_head") have
+    shades of it; other names get colours by their position. A/A arms (again) are grey.
     """
     found: dict[str, str] = {}
     variants: Counter[str] = Counter()
@@ -43,13 +43,13 @@ def colors(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, str]:
 
 
 def shade(color: str, number: int) -> str:
-    """0: the colour itself; then one lighter, one darker, and so on."""
+    """Shade 0 is the colour itself; then one lighter, one darker, and so on."""
     toward, part = (255 if number % 2 else 0), (0, 0.4, 0.4, 0.55, 0.65)[min(number, 4)]
     return mixed(color, toward, part)
 
 
 def mixed(color: str, toward: int, part: float) -> str:
-    """A colour with a part of a grey in it (0: black, 255: white)."""
+    """A colour mixed with a share of grey (0: black, 255: white)."""
     levels = (int(color[at : at + 2], 16) for at in (1, 3, 5))
     return "#" + "".join(f"{round(c + part * (toward - c)):02X}" for c in levels)
 
@@ -62,7 +62,7 @@ def luminance(color: str) -> float:
 
 
 def on_dark(color: str) -> str:
-    """The colour itself, or so much lighter that it is seen on a dark ground, of text read."""
+    """The colour, lightened if needed so that lines, or text, are visible on a dark background."""
     least = READ if color in (TEXT, WARNING) else SEEN
     shades = (mixed(color, 255, part / 20) for part in range(21))
     return next(one for one in shades if luminance(one) >= least)

@@ -1,4 +1,4 @@
-"""Signs for a terminal that knows no others than ASCII."""
+"""Replacement characters for terminals that know only ASCII."""
 
 import codecs
 import sys
@@ -7,7 +7,7 @@ SIGNS = {"–": "-", "−": "-", "×": "x", "±": "+-", "…": "...", "≤": "<=
 
 
 def set_up() -> None:
-    """Have what a terminal's encoding has no sign for written plainly, and never end a run."""
+    """Replace characters outside the terminal's encoding, so that printing never ends a run."""
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure") and stream.errors == "strict":

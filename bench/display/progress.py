@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: a bar on a terminal, a line now and then elsewhere."""
+"""Progress for the user: a bar on a terminal, occasional lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from rich.console import Console
 from bench.display.numbers import short
 from bench.settings.schema import Train
 
-PACED = 5  # steps from which on those that warm up are left out, and a run's length can be told
+PACED = 5  # from this step on, warm-up steps are left out and the run's length is estimated
 PLAIN = 15.0  # seconds between two lines of `ticks`
 BETWEEN = {True: 0.5, False: 60.0}  # seconds, on a terminal and elsewhere
 
@@ -19,9 +19,9 @@ BETWEEN = {True: 0.5, False: 60.0}  # seconds, on a terminal and elsewhere
 class Progress:
     """Loss, throughput, optimizer share and the time left; medians, as in the record.
 
-    shown: not by every process of a run. swept: of a run of a sweep, of which a line is left:
-    the bar goes, and elsewhere than on a terminal there is a line a minute. It is told once about
-    how many seconds the run will take.
+    shown: true in only one process of a run. swept: given for a run of a sweep, which keeps a
+    single line: the bar disappears, and outside a terminal there is one line a minute. It is called
+    once with the approximate seconds that the run will take.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Progress:
         self.bar.stop()
 
     def resume(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Take in the metrics of before, where a run goes on."""
+        """Add the earlier metrics of a resumed run."""
         for line in lines:
             self._take(line)
 
     def show(self, line: dict[str, Any]) -> None:
-        """Take in one line of the metrics."""
+        """Add one line of the metrics."""
         self._take(line)
         if not self.paced and len(self.times) >= PACED and self.swept and self.train.steps:
             self.paced = True
@@ -92,11 +92,11 @@ class Progress:
 
     def medians(self) -> tuple[float, float]:
         """ms of forward+backward and of the optimizer, as the record will have them."""
-        from bench.measuring import meter  # imports torch, which a run has loaded
+        from bench.measuring import meter  # imports torch, already loaded by the run
 
         each = (meter.summary(meter.timed(list(part))) for part in zip(*self.times, strict=True))
         forward_backward, own = (one["median"] for one in each)
-        assert forward_backward is not None and own is not None  # of one step or more
+        assert forward_backward is not None and own is not None  # of at least one step
         return forward_backward, own
 
     def facts(self) -> str:
@@ -109,10 +109,10 @@ class Progress:
 
 @contextmanager
 def ticks(total: int, shown: bool = True) -> Iterator[Callable[[str], None]]:
-    """A bar for work of so many parts: tell it of each part as it begins.
+    """A bar for work with this many parts; call the result as each part begins.
 
-    It moves only then: no thread of its own runs beside what is timed. Elsewhere than on a
-    terminal it is a line where the first part begins, and then one a while.
+    It moves only then: no extra thread runs beside timed work. Outside a terminal it prints a line
+    when the first part begins, and then one now and then.
     """
     console = Console(stderr=True, quiet=not shown)
     bar = progress.Progress(

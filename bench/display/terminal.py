@@ -1,4 +1,4 @@
-"""What is printed for the person at the terminal: as wide as that is, elsewhere as most are."""
+"""Output for the user's terminal: as wide as the terminal, with a usual width elsewhere."""
 
 import os
 import textwrap
@@ -11,11 +11,11 @@ from rich.text import Text
 from bench.processes import world
 
 WIDTH = 80
-LEAST = 10  # columns of a table's first one, which folds where all others stay whole
+LEAST = 10  # columns of a table's first column, which wraps if all others stay whole
 
 
 def console() -> Console:
-    """Of stdout; silent in all processes of a run but the leading one."""
+    """A console for stdout; silent in all processes of a run but the leading one."""
     given = Console().is_terminal or "COLUMNS" in os.environ
     return Console(width=None if given else WIDTH, highlight=False, quiet=world.rank() > 0)
 
@@ -25,16 +25,16 @@ def width() -> int:
 
 
 def show(*things: Table | str) -> None:
-    """Tables, and text in whole words; brackets in it are text.
+    """Print tables, and text wrapped at whole words; brackets in it are text.
 
-    A table with lines that is wider than the terminal is written row by row.
+    A table with lines that is wider than the terminal is printed row by row.
     """
     out = console()
     for thing in things:
         if isinstance(thing, str):
             write(wrapped(thing, out.width))
             continue
-        if thing.title:  # rich would wrap it at the width of the table
+        if thing.title:  # rich would wrap it at the table's width
             write(wrapped(str(thing.title), out.width))
             thing.title = None
         if thing.box is not None and natural(out, thing) > out.width:
@@ -44,17 +44,17 @@ def show(*things: Table | str) -> None:
 
 
 def natural(out: Console, table: Table) -> int:
-    """How wide a table is where there is room."""
+    """A table's width when there is enough room."""
     return out.measure(table, options=out.options.update_width(10_000)).maximum
 
 
 def write(lines: Iterable[str]) -> None:
-    """Lines as they are."""
+    """Print lines unchanged."""
     console().print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def row_by_row(table: Table, width: int) -> Iterator[str]:
-    """Of each row the first cell, with the others below it by their headings."""
+    """For each row the first cell, then the other cells below it with their headings."""
     heads = [" ".join(str(column.header).split()) for column in table.columns]
     for first, *others in zip(*(column.cells for column in table.columns), strict=True):
         yield from wrapped(f"{first}", width)
@@ -63,16 +63,17 @@ def row_by_row(table: Table, width: int) -> Iterator[str]:
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Lines of whole words, those after the first indented; only a word alone is wider."""
+    """Lines of whole words, all but the first indented; only a single word may be wider."""
     return textwrap.wrap(
         text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
 def plain_table(*heads: str, words: Collection[int] = (0,)) -> Table:
-    """Without lines; columns of words fold where numbers stay whole: all fit a narrow terminal.
+    """Without lines; columns of words wrap and numbers stay whole, so that all fit a narrow
+    terminal.
 
-    words: the columns that are not numbers.
+    words: the columns that hold text.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     for number, head in enumerate(heads):
@@ -87,5 +88,5 @@ def plain_table(*heads: str, words: Collection[int] = (0,)) -> Table:
 
 
 def add(table: Table, *texts: str, style: str | None = None) -> None:
-    """A row; brackets in it are text."""
+    """Add a row; brackets in it are text."""
     table.add_row(*map(Text, texts), style=style)

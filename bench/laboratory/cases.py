@@ -1,4 +1,4 @@
-"""Every case of a laboratory session: measured, recorded, shown."""
+"""Every case of a laboratory session: measures, records and shows it."""
 
 import functools
 import math
@@ -18,13 +18,13 @@ from bench.laboratory.settings import Method, Settings
 from bench.records import origin, record
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-BINS, TOP = 30, 1.5  # of the histogram: from 0 to TOP, what lies above in the last one
+BINS, TOP = 30, 1.5  # of the histogram: from 0 to TOP; the last bin also has larger values
 BANDS = ((0.5, 1.5), (0.7, 1.3))
-RECURSION = "recursion"  # the form of a case that is computed on singular values alone
+RECURSION = "recursion"  # the form of a case that is computed on singular values only
 
 
 class Case(NamedTuple):
-    """One method in one form, number of steps and dtype; `problem` says on which matrices."""
+    """One method in one form, number of steps and dtype; `problem` gives the matrices."""
 
     method: str
     form: str
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 def run(settings: Settings, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """All cases, problem by problem; returns their records, which are also written."""
     folder = Path(settings.results_dir) / "ortho"
-    if settings.device != "cpu":  # whose cases have the same names
+    if settings.device != "cpu":  # its cases have the same names
         folder /= settings.device
     posed = problems(settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def solve(
     say: Callable[[str], None],
     tick: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """The cases of one problem. What is finished is written, also on Ctrl-C."""
+    """The cases of one problem. Finished cases are written, also after Ctrl-C."""
     records: list[dict[str, Any]] = []
     try:
         made = origin.made(settings.device)
@@ -94,7 +94,7 @@ def solve(
 
 
 def cases(settings: Settings, problem: Problem) -> Iterator[Case]:
-    """Each once: `auto` is the form that it stands for in this shape and dtype."""
+    """Each case once: `auto` becomes the form that it means for this shape and dtype."""
     seen = set()
     for method in settings.methods:
         for steps in settings.steps:
@@ -135,7 +135,7 @@ def measured(
         outcome = iteration.on_spectra(s_bk, triples)
         counted = cost.count("newton_schulz", problem.shape, triples, case.dtype)
     else:
-        assert matrices is not None  # `forms` asks for none where there are none
+        assert matrices is not None  # `forms` asks for none if there are none
         s_bk = matrices.s_bk
         outcome = iteration.on_matrices(matrices, triples, case.form, case.dtype, device)
         counted = cost.count(case.form, problem.shape, triples, case.dtype, device)
@@ -166,9 +166,9 @@ def measured(
 
 
 def quality(outcome: Outcome | None, present: np.ndarray) -> dict[str, Any]:
-    """How far from msign, with 95 % intervals over the samples; all null where it diverged.
+    """The distance from msign, with 95 % intervals over the samples; all null if it diverged.
 
-    Only as many singular values count as the matrix has that are not zero: the largest.
+    Only the largest singular values count, as many as the matrix has nonzero ones.
     """
     if outcome is None:
         keys = ("mse", "relative_error", "cosine", "orthogonality_error", "s_min", "s_max")
@@ -199,8 +199,7 @@ def distribution(values: np.ndarray) -> dict[str, Any]:
 
 
 def agreement(outcome: Outcome | int, s_bk: np.ndarray, triples: list) -> dict[str, Any]:
-    """Against the scalar recursion on the same matrices: its mse, the largest difference of a
-    singular value."""
+    """The scalar recursion on the same matrices: its mse, and a singular value's largest change."""
     expected = iteration.on_spectra(s_bk, triples)
     if isinstance(outcome, int) or isinstance(expected, int):
         return {"recursion_mse": None, "recursion_difference": None}
@@ -212,7 +211,7 @@ def agreement(outcome: Outcome | int, s_bk: np.ndarray, triples: list) -> dict[s
 
 @functools.cache
 def analysis(triples: tuple) -> dict[str, Any]:
-    """What follows from the coefficients alone; nothing for exact."""
+    """Values that follow from the coefficients alone; empty for exact."""
     if not triples:
         return {"slope_at_zero": None, "thresholds": None}
     return {
@@ -224,7 +223,7 @@ def analysis(triples: tuple) -> dict[str, Any]:
 
 
 def timing(shape: tuple[int, int], case: Case, flops: int | None, device: str) -> dict[str, Any]:
-    """Milliseconds a matrix, FLOP/s, and that as a share of the best product's."""
+    """Milliseconds per matrix, FLOP/s, and these as a share of the best product's."""
     if case.form == RECURSION:
         return {"ms": None, "rate": None, "gemm_peak": None, "share_of_peak": None}
     ms = cost.milliseconds(case.form, shape, list(case.triples), case.dtype, device)
@@ -239,9 +238,9 @@ def timing(shape: tuple[int, int], case: Case, flops: int | None, device: str) -
 
 
 def mark_front(records: list[dict[str, Any]]) -> None:
-    """Mark the cases that no other of the same dtype beats in error without costing more FLOPs.
+    """Mark the cases that no other of the same dtype beats in error at equal or lower FLOPs.
 
-    The recursion stands apart: it is what exact arithmetic would give.
+    The recursion is separate, because it is the result of exact arithmetic.
     """
 
     def kind(one: dict[str, Any]) -> tuple[str, bool]:

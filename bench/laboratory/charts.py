@@ -19,7 +19,7 @@ KINDS = ("recursion", "fp64", "fp32", "bf16", "fp16")  # the panels of a picture
 
 
 def curves(folder: Path, settings: Settings) -> None:
-    """The iteration's curve g^T(s): where each singular value ends, a panel a method."""
+    """The iteration's curve g^T(s): where each singular value ends; one panel per method."""
     charts.style()
     figure, axes = grid(len(settings.methods), width=3.4, height=2.4)
     s = np.geomspace(1e-4, 1, 400)
@@ -39,7 +39,7 @@ def curves(folder: Path, settings: Settings) -> None:
 
 
 def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> None:
-    """Singular values before and after, for each method at its number of steps nearest to 5."""
+    """Singular values before and after, for each method at the number of steps nearest to 5."""
     found = [r for r in records if r["form"] == "recursion" and r["status"] == "ok"]
     if not found:
         return
@@ -59,7 +59,7 @@ def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> No
         ax.stairs(counts / counts.sum(), edges, fill=True, color=colour(i))
         ax.axvline(1, color="0.3", linewidth=0.8)
         ax.set(title=f"{one['method']}: {one['mse']['mean']:.3g}", xlabel="s after")
-        ax.set(ylim=(0, 1.05 * most))  # of all alike, so that heights compare
+        ax.set(ylim=(0, 1.05 * most))  # the same for all, so that heights compare
     n, m = problem.shape
     figure.suptitle(
         f"Singular values of {n}×{m} matrices ({problem.source}) before and after {steps} steps; "
@@ -69,7 +69,7 @@ def spectra(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> No
 
 
 def pareto(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> None:
-    """Error against FLOPs in each dtype; the line joins what nothing beats at its cost."""
+    """Error against FLOPs in each dtype; the line joins the cases that none beats at their cost."""
     found = [r for r in records if r["mse"] and r["flops"]]
     kinds = [k for k in KINDS if any(kind(r) == k for r in found)]
     if not kinds:
@@ -103,7 +103,7 @@ def pareto(folder: Path, problem: Problem, records: list[dict[str, Any]]) -> Non
 
 
 def point(one: dict[str, Any]) -> tuple[float, float]:
-    """In GFLOP and, so that what matters has room, with errors below 1e-8 drawn at 1e-8."""
+    """In GFLOP; errors below 1e-8 are drawn at 1e-8, to leave room for the others."""
     return one["flops"] / 1e9, max(one["mse"]["mean"], 1e-8)
 
 
@@ -121,7 +121,7 @@ def colour(i: int) -> Any:
 
 
 def grid(count: int, width: float, height: float) -> tuple[Any, list[Axes]]:
-    """A figure with `count` panels, at most four (few: three) in a row; the rest is left empty."""
+    """A figure with `count` panels, at most four (few: three) per row; unused ones stay empty."""
     columns = min(count, 4 if count != 3 and count != 5 and count != 6 else 3)
     rows = math.ceil(count / columns)
     figure, axes = plt.subplots(

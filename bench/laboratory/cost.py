@@ -1,4 +1,4 @@
-"""What an orthogonalization costs: products and FLOPs counted by running it, and its time."""
+"""The cost of an orthogonalization: products and FLOPs, counted while it runs, and its time."""
 
 import functools
 import time
@@ -14,12 +14,12 @@ from optimizers.orthogonalize.iteration import DTYPES, gram_is_cheaper, msign, o
 
 # Rows of the products whose best rate is the ceiling.
 SQUARES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
-SECONDS = 0.3  # spent on timing one kind of case
-CALLS = {"cpu": 1, "cuda": 20}  # in a row, timed as one: a launch takes longer than a small product
+SECONDS = 0.3  # time spent on one kind of case
+CALLS = {"cpu": 1, "cuda": 20}  # calls timed as one: a launch takes longer than a small product
 
 
 class Count(NamedTuple):
-    """Matrix products and FLOPs (a multiplication and an addition are two) of one matrix."""
+    """Matrix products and FLOPs (a multiplication and an addition are two) for one matrix."""
 
     matmuls: int | None
     flops: int | None
@@ -28,7 +28,7 @@ class Count(NamedTuple):
 def resolved(
     form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
 ) -> str:
-    """`auto` as newton_schulz or gram, whichever it is for this shape there."""
+    """`auto` as newton_schulz or gram, the one that it means for this shape on this device."""
     if form != "auto":
         return form
     with FakeTensorMode():
@@ -39,11 +39,11 @@ def resolved(
 def count(
     form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
 ) -> Count:
-    """By running the iteration on matrices without storage.
+    """Counts while the iteration runs on matrices without storage.
 
-    Products on torch's meta device, where each is one call; FLOPs as on the device: on a CPU a
-    large symmetric product is computed once, in pieces. None for exact: torch counts no FLOPs for
-    an SVD.
+    Products are counted on torch's meta device, where each is one call; FLOPs as on the device: a
+    CPU computes a large symmetric product once, in pieces. None for exact: torch counts no FLOPs
+    for an SVD.
     """
     if form == "exact":
         return Count(None, None)
@@ -58,10 +58,10 @@ def count(
 def milliseconds(
     form: str, shape: tuple[int, int], triples: list[Triple], dtype: str, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Median and spread of one matrix's time, its norm included.
+    """Median and spread of the time per matrix, including its norm.
 
-    The time does not depend on the coefficients' values (bounded, no zeros among them), so it is
-    measured once for all sets with equally many steps and as many cubic ones.
+    The time does not depend on the values of the coefficients (bounded, none of them zero), so it
+    is measured once for all sets with the same numbers of steps and of cubic steps.
     """
     cubic = sum(c == 0 for _, _, c in triples) if form != "exact" else 0
     return _milliseconds(form, shape, len(triples), cubic, dtype, device)
@@ -82,12 +82,12 @@ def _milliseconds(
 
 @functools.cache
 def gemm_peak(dtype: str, device: str = "cpu") -> float:
-    """FLOP/s of the device's best product of square matrices in a dtype: the ceiling."""
+    """FLOP/s of the device's best product of square matrices in a dtype, the ceiling."""
     return max(flops.rate(1, size, size, size, DTYPES[dtype], device) for size in SQUARES[device])
 
 
 def _seconds(run: Callable[[], object], device: str, at_least: int) -> list[float]:
-    """Times of repeated runs, after one that warms up, for about SECONDS."""
+    """Times of repeated runs for about SECONDS, after one warm-up run."""
     times: list[float] = []
     begin = time.perf_counter()
     run()

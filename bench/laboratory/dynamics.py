@@ -1,15 +1,15 @@
-"""One triple applied again and again: what becomes of small inputs, and which triple is steepest.
+"""One triple applied repeatedly: where small inputs end, and which triple is steepest.
 
-Scaling s -> k s turns (a, b, c) into (a, b k^2, c k^4) and changes nothing else, so what becomes of
-small inputs depends on two numbers only. They are chosen as the slope at zero, a, and the slope
-at the smallest positive fixed point, mu: that point attracts where |mu| < 1. The third number,
-where the fixed point lies, says at what size the values end.
+Scaling s -> k s turns (a, b, c) into (a, b k^2, c k^4) and changes nothing else, so the fate of
+small inputs depends on only two numbers. The two used here are the slope at zero, a, and the slope
+mu at the smallest positive fixed point, which attracts if |mu| < 1. The third number, the fixed
+point, gives the size of the final values.
 
 The claim "the slope at zero is maximised subject to stability" is solved in three readings:
 bounded: no input of [0, 1] leaves [-1, 1] (or [0, 1]);
-stay: every input of (0, 1] gets into [1 - e, 1 + e] and never leaves it again;
-limit: every input of (0, 1] ends up in [1 - e, 1 + e], after any number of steps, which is what
-    Keller Jordan's own derivation asks (https://kellerjordan.github.io/posts/muon/).
+stay: every input of (0, 1] enters [1 - e, 1 + e] and never leaves it again;
+limit: every input of (0, 1] ends in [1 - e, 1 + e] after any number of steps, which is what
+    Keller Jordan's own derivation requires (https://kellerjordan.github.io/posts/muon/).
 """
 
 from typing import Any, NamedTuple
@@ -27,12 +27,12 @@ Array = NDArray[np.float64]
 KINDS = ("escapes", "changes sign", "one value", "two values", "more values")
 ESCAPES, CHANGES_SIGN, ONE, TWO, MORE = range(5)
 STARTS = np.array([1e-3, 0.05, 0.13, 0.29, 0.41, 0.53, 0.67, 0.79, 0.88, 0.95, 1.0])
-TRANSIENT, WATCHED = 300, 128  # steps before and while the values are looked at
+TRANSIENT, WATCHED = 300, 128  # steps before the values are watched, and steps while they are
 SETTLED = 1e-3
 
 
 class Place(NamedTuple):
-    """A triple on the map: slope at 0, slope at the smallest positive fixed point, that point."""
+    """A triple on the map: slope at 0, slope at the smallest positive fixed point, fixed point."""
 
     slope: float
     multiplier: float
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class LongRun(NamedTuple):
-    """What becomes of small inputs: a number of KINDS, and the least and the largest value."""
+    """The fate of small inputs: an index into KINDS, and the least and the largest value."""
 
     kind: NDArray[np.int64]
     low: Array
@@ -48,7 +48,7 @@ class LongRun(NamedTuple):
 
     @property
     def epsilon(self) -> Array:
-        """The least e for which some scale puts all values in [1 - e, 1 + e]; else nan."""
+        """The least e for which some scale puts all values in [1 - e, 1 + e]; nan without one."""
         with np.errstate(all="ignore"):
             spread = (self.high - self.low) / (self.high + self.low)
         return np.where(self.kind >= ONE, spread, np.nan)
@@ -71,9 +71,9 @@ def triple_at(slope: Any, multiplier: Any, fixed_point: Any = 1.0) -> tuple[Any,
 
 
 def long_run(a: Any, b: Any, c: Any) -> LongRun:
-    """Of arrays of triples of one shape, by iterating inputs up to the first turning point.
+    """For arrays of triples of one shape: iterates inputs up to the first turning point.
 
-    All smaller inputs pass through there; the second turning point is added where they reach it.
+    All smaller inputs pass through that range; the second turning point is added if they reach it.
     """
     a, b, c = np.broadcast_arrays(*(np.asarray(k, dtype=np.float64) for k in (a, b, c)))
 
@@ -108,7 +108,7 @@ def long_run(a: Any, b: Any, c: Any) -> LongRun:
 
 
 def steepest(lower: Array, upper: Array, x: Array) -> Triple:
-    """The triple of largest slope at 0 with lower <= g(x) <= upper at all points x.
+    """The triple with the largest slope at 0 for which lower <= g(x) <= upper at all points x.
 
     A linear programme in (a, b, c).
     """
@@ -123,9 +123,9 @@ def steepest(lower: Array, upper: Array, x: Array) -> Triple:
 
 
 def steepest_bounded(both_signs: bool, points: int = 4001) -> Triple:
-    """With g mapping [0, 1] into [-1, 1], or into [0, 1].
+    """The steepest triple whose g maps [0, 1] into [-1, 1], or into [0, 1].
 
-    A hair inside these bounds, so that rounding and the grid do not cross them.
+    The bounds are slightly narrowed, so that rounding and the grid do not cross them.
     """
     x = np.linspace(0, 1, points)
     lower = -np.ones(points) if both_signs else 1e-3 * x
@@ -133,25 +133,25 @@ def steepest_bounded(both_signs: bool, points: int = 4001) -> Triple:
 
 
 def steepest_staying(epsilon: float, points: int = 4001) -> Triple:
-    """With [1 - e, 1 + e] mapped into itself, and all below rising into it without jumping over."""
+    """The steepest with [1 - e, 1 + e] mapped into itself and smaller inputs rising into it."""
     x = np.linspace(0, 1 + epsilon, points)
     lower = np.where(x < 1 - epsilon, x, 1 - epsilon)
     return steepest(lower, np.full(points, 1 + epsilon), x)
 
 
 def steepest_ending(epsilon: float) -> Triple:
-    """With every input of (0, 1] ending in [1 - e, 1 + e]: the steepest on a grid, or that which
-    stays there, so that the slope is a lower bound."""
+    """The steepest for which every input of (0, 1] ends in [1 - e, 1 + e]: the best on a grid or
+    the one that stays there, so the slope is a lower bound."""
     stays = steepest_staying(epsilon)
     slopes = np.arange(stays[0], stays[0] + 0.5, 0.01)
     a, mu = np.meshgrid(slopes, np.arange(-5.5, 1.0, 0.02))
     found = long_run(*triple_at(a, mu))
-    fine = found.epsilon <= epsilon  # nan: no
+    fine = found.epsilon <= epsilon  # false for nan
     if not fine.any():
         return stays
     column = int(np.flatnonzero(fine.any(axis=0)).max())
     row = int(np.flatnonzero(fine[:, column])[0])
-    middle = 2 / (found.low[row, column] + found.high[row, column])  # puts the band about 1
+    middle = 2 / (found.low[row, column] + found.high[row, column])  # centres the band at 1
     ends = triple_at(slopes[column], mu[row, column], middle)
     a, b, c = map(float, ends)
     return a, b, c
@@ -164,7 +164,7 @@ def epsilon_of_slope(slope: float) -> float:
 
 
 def epsilon_after(triple: Triple, low: float, steps: int) -> float:
-    """The least e for which [low, 1] ends in [1 - e, 1 + e] after `steps`."""
+    """The least e for which inputs of [low, 1] end in [1 - e, 1 + e] after `steps`."""
     bottom, top = recursion.image(low, 1.0, [triple] * steps)
     return max(top - 1, 1 - bottom)
 
@@ -172,7 +172,7 @@ def epsilon_after(triple: Triple, low: float, steps: int) -> float:
 def tightest(low: float, steps: int) -> tuple[float, Triple]:
     """The triple with the least e for which [low, 1] ends in [1 - e, 1 + e] after `steps`.
 
-    By Nelder and Mead's method from several triples: an upper bound of e.
+    Found by Nelder and Mead's method from several triples, so e is an upper bound.
     """
 
     def error(p: Array) -> float:
@@ -183,7 +183,7 @@ def tightest(low: float, steps: int) -> tuple[float, Triple]:
     ends = []
     for start in starts:
         p = np.array(start)
-        for _ in range(3):  # restarted: the method can stall
+        for _ in range(3):  # restarts, because the method can stall
             found = optimize.minimize(error, p, method="Nelder-Mead", options=options)
             p = found.x
         ends.append(found)

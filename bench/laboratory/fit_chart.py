@@ -13,7 +13,7 @@ LINES = {"keller": ":", "bounded": "--", "single": "-"}
 
 
 def draw(path: Path, fits: list[dict[str, Any]]) -> None:
-    """A panel a number of steps: error against rows, a colour a ratio of sides, a line a set."""
+    """One panel per number of steps: error against rows, a colour per ratio, a line per set."""
     charts.style()
     every = sorted({one["steps"] for one in fits})
     figure, axes = plt.subplots(1, len(every), figsize=(4.6 * len(every), 3.8), squeeze=False)

@@ -1,7 +1,8 @@
 """bench/ortho.py fit=table: the best single triples for Gaussian matrices of many shapes.
 
-Fitted to the limit of large matrices (spectra.limit) and measured on sampled ones too, which says
-how near that limit is. The record grows fit by fit: a command that was stopped goes on from it.
+The fits are for the limit of large matrices (spectra.limit). They are also measured on sampled
+matrices, which shows how close that limit is. The record grows with each fit: a stopped command
+resumes from it.
 """
 
 import time
@@ -23,7 +24,7 @@ from optimizers.coefficients import KELLER, Triple
 NAME = "fits"
 SHAPES = [(n, ratio * n) for n in (1024, 2048, 4096, 8192) for ratio in (1, 2, 4, 8)]
 STEPS = (3, 5)
-SAMPLED = 2**15  # singular values of a shape, at least four spectra of it
+SAMPLED = 2**15  # singular values per shape, from at least four spectra
 CEILINGS = {"single": None, "bounded": search.CEILING}
 
 
@@ -78,7 +79,7 @@ def triples(fits: list[dict[str, Any]]) -> list[Triple]:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The record as far as it has come; an empty one where there is none that can be read."""
+    """The record so far; an empty one if there is no readable record."""
     try:
         found = files.read_json(file)
         return found if {"declared", "fits"} <= found.keys() else {"declared": None, "fits": []}
@@ -89,7 +90,7 @@ def read(file: Path) -> dict[str, Any]:
 def fit(
     shape: tuple[int, int], steps: int, starts: int, seed: int, known: list[Triple]
 ) -> dict[str, Any]:
-    """Both kinds of triple for a shape; known: triples of an earlier fit, or of another shape."""
+    """Both kinds of triple for a shape; known: triples from an earlier fit or another shape."""
     limit = spectra.limit(*shape, search.NODES)[None]
     sampled = spectra.gaussian(*shape, max(4, SAMPLED // min(shape)), seed)
     found = {

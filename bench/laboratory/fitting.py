@@ -1,8 +1,8 @@
-"""bench/ortho.py fit=true: coefficients fitted to a source of matrices, and how far they carry.
+"""bench/ortho.py fit=true: fits coefficients to a source of matrices and tests them on others.
 
-Fits all kinds of set (search.py), measures them beside the published ones on spectra that no fit
-has seen and on other shapes, and writes the asked kind as a file of conf/orthogonalizer/: into
-that folder only where `fitting.replace` asks for it, else beside the record.
+It fits all kinds of set (search.py), compares them with the published ones on new spectra and on
+other shapes, and writes the requested kind as a file of conf/orthogonalizer/: into that folder only
+if `fitting.replace` asks for it, otherwise beside the record.
 """
 
 import re
@@ -30,17 +30,17 @@ from optimizers.orthogonalize.iteration import DTYPES
 
 FITTED = CONF / "orthogonalizer" / "fitted.yaml"
 KINDS = ("single", "bounded", "minimax")
-SHAPE = (1024, 1024)  # where none was asked for
+SHAPE = (1024, 1024)  # the default
 PUBLISHED = (shown.OFFICIAL, "su", "you5", "cans", "polar_express")
 TRAVEL = [(n, ratio * n) for n in (64, 256, 1024, 2048) for ratio in (1, 2, 4, 8)]
-LOOSE = 1.1  # by which a bounded fit may pass the ceiling, which it is only pushed below
-SAFETY = {"minimax": 1.0, "minimax_safe": 1.01}  # the second as Polar Express, against rounding
+LOOSE = 1.1  # tolerance of a bounded fit, since the ceiling is only a penalty
+SAFETY = {"minimax": 1.0, "minimax_safe": 1.01}  # the second as in Polar Express, against rounding
 
 Sets = dict[str, list[Triple]]
 
 
 class Asked(NamedTuple):
-    """The block `fitting` of conf/ortho.yaml, read."""
+    """The block `fitting` of conf/ortho.yaml after reading."""
 
     kind: str
     shape: tuple[int, int] | None  # None: momenta of all shapes
@@ -53,7 +53,7 @@ class Asked(NamedTuple):
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """Fit, compare, write; returns the record, which goes to results_dir/ortho/fitting-….json."""
+    """Fit, compare, write; returns the record, also written to results_dir/ortho/fitting-….json."""
     asked = check(settings)
     seen, unseen = samples(asked, settings)
     on = "x".join(map(str, asked.shape)) if asked.shape else "all"
@@ -96,7 +96,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def fitted(asked: Asked, seen: Problem, seed: int, known: list[Triple]) -> dict[str, Fit]:
-    """A set of each kind; known: single triples to start from besides."""
+    """A set of each kind; known: single triples as additional starting points."""
     single = (seen.spectra, asked.steps, asked.starts, seed)
     return {
         "single": search.single(*single, known=known),
@@ -114,7 +114,7 @@ def fitted(asked: Asked, seen: Problem, seed: int, known: list[Triple]) -> dict[
 def write(
     file: Path, replace: bool, found: dict[str, Any], block: str, say: Callable[[str], None]
 ) -> None:
-    """The record, and the chosen set as a block of conf/orthogonalizer."""
+    """Write the record, and the chosen set as a block of conf/orthogonalizer."""
     target = record_file(file, replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     record.write_json(target, found)
@@ -127,25 +127,25 @@ def write(
 
 
 def record_file(file: Path, replace: bool) -> Path:
-    """The file itself where it is new or may be replaced, else one beside it."""
+    """The file itself if it is new or may be replaced, otherwise one beside it."""
     return file if replace or not file.exists() else file.with_suffix(".new.json")
 
 
 def earlier(file: Path) -> list[Triple]:
-    """Single triples of earlier records of this case, than which no refit may be worse."""
+    """Single triples from earlier records of this case; no refit may be worse than these."""
     found = []
     for one in (file, record_file(file, replace=False)):
         try:
             fits = files.read_json(one)["fits"]
             triples = [fits[name]["triples"] for name in fits if name in ("single", "bounded")]
             found += [(float(a), float(b), float(c)) for ((a, b, c),) in triples]
-        except (OSError, ValueError, LookupError, TypeError):  # none, or torn
+        except (OSError, ValueError, LookupError, TypeError):  # missing or incomplete
             continue
     return found
 
 
 def check(settings: Settings) -> Asked:
-    """The block `fitting`, with the shape and source it leaves to others.
+    """The block `fitting`, with its default shape and source filled in.
 
     Raises UserError naming the setting, its value and what is accepted.
     """
@@ -181,11 +181,11 @@ def only(sources: list[Source]) -> Source:
 
 
 def samples(asked: Asked, settings: Settings) -> tuple[Problem, Problem]:
-    """What to fit to, and what to measure on: other samples, but for momentum the same."""
+    """The problem to fit to and the one to measure on: different samples, but the same momenta."""
     if asked.source.kind == "momentum":
         pooled = momenta(asked.shape, settings)
         return pooled, pooled
-    assert asked.shape is not None  # only momenta have many
+    assert asked.shape is not None  # only momenta can have many shapes
     seen, unseen = (
         matrices.random(asked.source, asked.shape, asked.samples, settings.seed + shift)
         for shift in (0, 1)
@@ -194,8 +194,8 @@ def samples(asked: Asked, settings: Settings) -> tuple[Problem, Problem]:
 
 
 def momenta(shape: tuple[int, int] | None, settings: Settings) -> Problem:
-    """All momentum matrices of one shape, whatever their layer; None: of all shapes, the spectra
-    of smaller ones filled up with zeros, which do not count."""
+    """All momentum matrices of one shape, from all layers; None: of all shapes, with shorter
+    spectra padded by zeros, which do not count."""
     there = list(matrices.momentum(settings))
     same = [problem for problem in there if shape in (None, problem.shape)]
     if shape and not same:
@@ -218,9 +218,9 @@ def recursion_errors(sets: Sets, problem: Problem) -> dict[str, Estimate]:
 
 
 def matrix_errors(sets: Sets, problem: Problem, asked: Asked, seed: int) -> dict[str, Estimate]:
-    """Mean (s-1)^2 of each set by the iteration itself, in the asked dtype, on fewer matrices."""
+    """Mean (s-1)^2 of each set from iterating fewer matrices in the requested dtype."""
     if asked.source.kind != "momentum":
-        assert asked.shape is not None  # only momenta have many
+        assert asked.shape is not None  # only momenta can have many shapes
         problem = matrices.random(asked.source, asked.shape, None, seed + 1)
     few = problem.matrices()
     return {name: matrix_error(few, triples, asked.dtype) for name, triples in sets.items()}

@@ -1,4 +1,4 @@
-"""What a fit shows and writes: tables for the terminal, a file of conf/orthogonalizer/."""
+"""The output of a fit: tables for the terminal, and a file of conf/orthogonalizer/."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ Errors = dict[str, Estimate]
 
 
 def gain(errors: Errors, name: str) -> float:
-    """How much of the official set's mean square error another set removes; negative: adds."""
+    """The share of the official set's mean square error that a set removes; negative: adds."""
     return 1 - errors[name].mean / errors[OFFICIAL].mean
 
 
@@ -75,9 +75,9 @@ def travel_table(travelled: dict[tuple[int, int], Errors], sets: dict[str, list[
 
 
 def as_yaml(on: str, fit: Fit, found: dict[str, Any]) -> str:
-    """The file of conf/orthogonalizer: how it was made, in comments, and its settings.
+    """The file of conf/orthogonalizer: its origin in comments, and its settings.
 
-    on: what it was fitted to; found: the record, whose chosen set `fit` is.
+    on: what it was fitted to; found: the record, whose chosen set is `fit`.
     """
     asked, errors, chosen = found["asked"], found["errors"], found["chosen"]
     what = "One triple" if len(fit.triples) == 1 else "A triple a step"

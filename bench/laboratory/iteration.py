@@ -1,4 +1,4 @@
-"""The iteration on real matrices, in a dtype: how far from msign it ends."""
+"""The iteration on real matrices in a dtype: how far from msign it ends."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from optimizers.orthogonalize.iteration import DTYPES, msign, orthogonalize
 
 
 class Outcome(NamedTuple):
-    """What became of a stack: singular values (descending) and distances to msign, a row each.
+    """The result for a stack: singular values (descending) and distances to msign, one row each.
 
     relative_error: |X - Q| / |Q| with Q the exact msign; cosine: <X, Q> / (|X| |Q|);
     orthogonality_error: |X X^T - Q Q^T| / sqrt(rank), where Q Q^T is the identity if the rank
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 def on_matrices(
     matrices: Matrices, triples: list[Triple], form: str, dtype: str, device: str = "cpu"
 ) -> Outcome | int:
-    """Run it on the device; the step (from 1) at which it diverged where it did."""
+    """Run it on the device; if it diverges, returns the step (from 1) at which it did."""
     X = iterated(matrices.X_bnm, triples, form, dtype, device)
     s = spectrum(X)
     if s is None:
@@ -50,7 +50,7 @@ def on_matrices(
 
 
 def on_spectra(s_bk: NDArray[np.float64], triples: list[Triple]) -> Outcome | int:
-    """The same from the scalar recursion: without rounding, singular vectors stay as they are."""
+    """The same by the scalar recursion: without rounding, singular vectors do not change."""
     step = recursion.diverged_at(s_bk, triples)
     if step is not None:
         return step
@@ -70,8 +70,8 @@ def on_spectra(s_bk: NDArray[np.float64], triples: list[Triple]) -> Outcome | in
 def iterated(
     X_bnm: Tensor, triples: list[Triple], form: str, dtype: str, device: str = "cpu"
 ) -> Tensor:
-    """In `dtype` on the device, returned in fp64 where it came from. As in training, norms are
-    taken before the cast."""
+    """Iterates in `dtype` on the device, and returns fp64 on the input's device. As in training,
+    norms are computed before the cast."""
     X, home = X_bnm.to(device), X_bnm.device
     if form == "exact":
         return msign(X.to(DTYPES[dtype])).to(home, torch.float64)
@@ -79,9 +79,9 @@ def iterated(
 
 
 def spectrum(X_bnm: Tensor) -> NDArray[np.float64] | None:
-    """Singular values, descending; None where one is not finite or beyond 100.
+    """Singular values, descending; None if one is not finite or is above 100.
 
-    By way of the smaller Gram matrix, in fp64: values near 1 keep all digits, those below 1e-8
+    Computed from the smaller Gram matrix in fp64: values near 1 keep all digits, those below 1e-8
     are noise.
     """
     if not bool((X_bnm.abs() <= recursion.ESCAPED).all()):
@@ -92,7 +92,7 @@ def spectrum(X_bnm: Tensor) -> NDArray[np.float64] | None:
 
 
 def diverged_at(X_bnm: Tensor, triples: list[Triple], form: str, dtype: str, device: str) -> int:
-    """The first number of steps after which a singular value is not finite or beyond 100."""
+    """The first number of steps after which a singular value is not finite or is above 100."""
     for steps in range(1, len(triples)):
         if spectrum(iterated(X_bnm, triples[:steps], form, dtype, device)) is None:
             return steps

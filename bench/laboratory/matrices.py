@@ -1,7 +1,7 @@
-"""The matrices a laboratory case is about, with their exact singular values and msign.
+"""The matrices of a laboratory case, with their exact singular values and msign.
 
-A problem is a source and a shape. Its spectra are there at once, up to any size; its matrices are
-formed only when the iteration itself is to be run.
+A problem is a source and a shape. Its spectra are available at once, for any size; its matrices are
+formed only to run the iteration itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ from bench.laboratory.momentum import Member
 from bench.laboratory.settings import Settings, Source
 from optimizers.orthogonalize import msign
 
-LARGEST = 1024  # the smaller side up to which matrices are formed and iterated
-MEMORY = 2**27  # the most numbers in a stack of them: 1 GB
-WORK = 2**31  # n^2 m of a stack whose number of matrices was not asked for
+LARGEST = 1024  # matrices are formed and iterated up to this smaller side
+MEMORY = 2**27  # the most numbers in a stack of matrices: 1 GB
+WORK = 2**31  # default n^2 m of a stack, which limits its number of matrices
 
 
 class Matrices(NamedTuple):
@@ -40,19 +40,19 @@ class Problem:
     source: str
     shape: tuple[int, int]
     spectra: NDArray[np.float64]
-    form: Callable[[], Matrices] | None  # None where the shape is too large for matrices
+    form: Callable[[], Matrices] | None  # None if the shape is too large for matrices
     details: dict[str, Any] = field(default_factory=dict)
 
     def matrices(self) -> Matrices:
-        """Formed: only of a shape that is not too large."""
+        """The matrices; only for a shape that is not too large."""
         assert self.form is not None
         return self.form()
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
-    """Every source in every shape, one at a time; momentum in its own shapes.
+    """Every source in every shape, one at a time; momenta in their own shapes.
 
-    Raises UserError at once, not at the first problem, where there is no momentum to read.
+    If there are no momenta to read, it raises UserError at once, not at the first problem.
     """
     wanted = any(source.kind == "momentum" for source in settings.sources)
     return _each(settings, momentum(settings) if wanted else iter(()))
@@ -82,13 +82,13 @@ def random(source: Source, shape: tuple[int, int], samples: int | None, seed: in
 
 
 def prescribed(source: Source, n: int, samples: int, seed: int) -> NDArray[np.float64]:
-    """Spectra of a source that has a number, which its law needs."""
+    """Spectra of a source whose law needs a number."""
     assert source.value is not None
     return spectra.prescribed(source.kind, n, source.value, samples, seed)
 
 
 def formed(source: Source, shape: tuple[int, int], samples: int, seed: int) -> Matrices:
-    """Random matrices: Gaussian entries, or a prescribed spectrum between random bases."""
+    """Random matrices: with Gaussian entries, or with a given spectrum between random bases."""
     n, m = shape
     k = min(n, m)
     generator = torch.Generator().manual_seed(seed)
@@ -111,7 +111,7 @@ def frobenius(X_bnm: Tensor) -> Tensor:
 
 
 def decomposed(X_bnm: Tensor) -> Matrices:
-    """Given matrices, each divided by its Frobenius norm; rank-deficient ones get zeros in s."""
+    """Given matrices, divided by their Frobenius norms; rank-deficient ones get zeros in s."""
     X = X_bnm / frobenius(X_bnm)[:, None, None]
     s = torch.linalg.svdvals(X)
     s[s < s[:, :1] * max(X.shape[-2:]) * torch.finfo(s.dtype).eps] = 0.0
@@ -122,7 +122,7 @@ def decomposed(X_bnm: Tensor) -> Matrices:
 
 
 def momentum(settings: Settings) -> Iterator[Problem]:
-    """The matrices that a run's optimizer saw, by role, layer and shape."""
+    """The matrices that a run's optimizer got, by role, layer and shape."""
     groups: dict[tuple[Path, str, int | None, tuple[int, int]], list[Member]] = {}
     for file in saved.files(settings.momentum, settings.results_dir):
         for one in saved.members(file, settings.roles, settings.layers):
@@ -143,5 +143,5 @@ def of_momentum(
         "momentum": str(file),
     }
     form = (lambda: matrices) if min(shape) <= LARGEST else None
-    stem = file.stem if file.stem.isdecimal() else f"_{file.stem}"  # of a run: the step
+    stem = file.stem if file.stem.isdecimal() else f"_{file.stem}"  # for a run: the step
     return Problem(f"momentum{stem}_{role}{where}", shape, matrices.s_bk, form, details)

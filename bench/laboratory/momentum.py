@@ -1,7 +1,7 @@
-"""Momenta of training runs as matrices: the files, and what Muon reads in them.
+"""Momenta of training runs as matrices: the files, and how Muon reads them.
 
-A file is momentum/STEP.safetensors of a run, whose routing.json says what each parameter is, or
-a sample of such files that carries these lines in its own metadata (results/ortho/momenta/).
+A file is momentum/STEP.safetensors of a run, whose routing.json describes each parameter, or a
+sample of such files with the same description in its own metadata (results/ortho/momenta/).
 """
 
 import json
@@ -22,7 +22,7 @@ HINT = "train with train.save_momentum_every=N first, or take momentum=results/o
 class Member(NamedTuple):
     """A matrix as Muon reads it, (fan-out, fan-in).
 
-    kind: q, k, v, attention output, mlp in, mlp out; of what is not hidden, its role.
+    kind: q, k, v, attention output, mlp in, mlp out; for roles other than hidden, the role.
     """
 
     parameter: str
@@ -33,9 +33,9 @@ class Member(NamedTuple):
 
 
 def members(file: Path, roles: list[str], layers: list[int] | None) -> list[Member]:
-    """The matrices of these roles and layers that are not zero, in the order of the file's views.
+    """The nonzero matrices of these roles and layers, in the order of the file's views.
 
-    Raises UserError where the file has none, is not finite or broken.
+    Raises UserError if the file has none, is broken, or has values that are not finite.
     """
     with opened(file) as saved:
         rows = {row["name"]: row for row in routing(file, saved.metadata() or {})}
@@ -60,7 +60,7 @@ def members(file: Path, roles: list[str], layers: list[int] | None) -> list[Memb
 
 
 def views(saved: Any) -> list[dict[str, Any]]:
-    """How Muon reads the file's tensors, and without a view every other tensor."""
+    """How Muon reads the file's tensors; tensors without a view follow separately."""
     found = json.loads((saved.metadata() or {}).get("views", "[]"))
     there = set(saved.keys())
     found = [entry for entry in found if there.issuperset(entry["names"])]
@@ -71,7 +71,7 @@ def views(saved: Any) -> list[dict[str, Any]]:
 def read(
     entry: dict[str, Any], rows: dict[str, dict[str, Any]], tensors: list[Tensor]
 ) -> Iterator[Member]:
-    """The matrices of a view as Muon reads them; without a view, a tensor that is a matrix."""
+    """The matrices of a view as Muon reads them; without a view, the tensor if it is a matrix."""
     matrices = gather(entry["view"], tensors) if "view" in entry else tensors
     first = rows[entry["names"][0]]
     reasons = [rows[name]["reason"] for name in entry["names"]]
@@ -83,8 +83,8 @@ def read(
 
 
 def kinds(reasons: list[str], shapes: list[tuple[int, ...]]) -> list[str]:
-    """What each matrix of a hidden view is, by what routing says of its tensors: q, k, v or
-    several of them in one matrix, as qkv; the rest by its shape."""
+    """The kind of each matrix of a hidden view, from the routing of its tensors: q, k, v, or
+    several of these in one matrix, as qkv; others by their shape."""
     said = " ".join(reasons)
     parts = [p for run in re.findall(r"(\b[qkv](?:, [qkv])*) of \d+ heads", said)
              for p in run.split(", ")]  # fmt: skip
@@ -103,8 +103,8 @@ def layer_of(name: str) -> int | None:
 
 
 def files(given: str | None, results_dir: str) -> list[Path]:
-    """The files meant by a run's folder (its last step), by a file, or by a folder of samples;
-    null: the newest run's last step."""
+    """The files selected by a run's folder (its last step), by a file, or by a folder of samples;
+    null: the last step of the newest run."""
     if given is None:
         saved = list(Path(results_dir).glob("runs/*/momentum/*.safetensors"))
         if not saved:
@@ -122,7 +122,7 @@ def files(given: str | None, results_dir: str) -> list[Path]:
 
 
 def steps(run: Path) -> list[Path]:
-    """A run's files, the first step first; also by the name of its folder momentum."""
+    """A run's files, the first step first; also accepts its folder momentum."""
     folder = run if run.name == "momentum" else run / "momentum"
     saved = [file for file in folder.glob("*.safetensors") if file.stem.isdecimal()]
     return sorted(saved, key=lambda file: int(file.stem))

@@ -11,7 +11,7 @@ from bench.laboratory.charts import below
 
 
 def draw(path: Path, whole: dict[str, Any]) -> None:
-    """A row a run, a panel a kind of layer, a line a step; dashed Gaussian matrices."""
+    """One row per run, one panel per kind of layer, one line per step; Gaussian matrices dashed."""
     charts.style()
     names = list(dict.fromkeys(one["run"] for one in whole["groups"]))
     columns = list(dict.fromkeys(one["kind"] for one in whole["groups"]))

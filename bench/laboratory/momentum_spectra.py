@@ -1,8 +1,9 @@
 """bench/ortho.py spectra=true: the singular values of runs' momenta, by kind of layer and step.
 
-The buffer after each saved step (before Nesterov's mixture with the gradient), read as Muon reads
-it and divided by its Frobenius norm, as Newton-Schulz meets it; beside it Gaussian matrices of the
-same shape. A LayerNorm behind a layer makes its gradient lose a rank: their condition is rounding.
+These are the buffers after each saved step (before Nesterov's mixture with the gradient), read as
+Muon reads them and divided by their Frobenius norms, as Newton-Schulz gets them. Gaussian matrices
+of the same shape are shown for comparison. A LayerNorm after a layer makes its gradient lose a
+rank: the condition number of such momenta is rounding.
 """
 
 import time
@@ -27,15 +28,15 @@ from optimizers.coefficients import SETS, per_step
 NAME = "momentum_spectra"
 LEVELS = (0, 0.01, 0.02, 0.05, *(i / 10 for i in range(1, 10)), 0.95, 0.98, 0.99, 1)  # of quantiles
 NAMES = (*SETS, "polar_express")
-STEPS = (3, 5)  # of the sets whose errors stand beside the spectra
-SAMPLES = 32  # Gaussian spectra of a shape
-DIGITS = 4  # of what is written
+STEPS = (3, 5)  # of the sets whose errors are shown with the spectra
+SAMPLES = 32  # Gaussian spectra per shape
+DIGITS = 4  # significant digits in the record
 
 Array = NDArray[np.float64]
 
 
 class Spectrum(NamedTuple):
-    """Singular values, descending, of 2-norm 1, of one matrix; `layer` is its number or None."""
+    """A matrix's singular values, descending, with 2-norm 1; `layer` is its number or None."""
 
     run: str
     step: int
@@ -88,7 +89,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def folders(settings: Settings) -> list[Path]:
-    """The run that `momentum` names; null: every run of results_dir that has saved any."""
+    """The run that `momentum` names; null: every run of results_dir with saved momenta."""
     if settings.momentum is not None:
         run = Path(settings.momentum).expanduser()
         run = run.parent if run.name == "momentum" else run
@@ -106,7 +107,7 @@ def folders(settings: Settings) -> list[Path]:
 
 
 def named(runs: list[Path]) -> dict[str, Path]:
-    """Runs by their model; those whose model is unknown or not theirs alone by their folder."""
+    """Runs by their model; by their folder if the model is unknown or used by several runs."""
     models = [(record.read(run) or {}).get("model") or run.name for run in runs]
     return {
         run.name if models.count(model) > 1 else model: run
@@ -137,7 +138,7 @@ def spectrum(name: str, step: int, one: Member) -> Spectrum:
 
 
 def summaries(found: list[Spectrum]) -> list[dict[str, Any]]:
-    """One of each run, kind and shape at each step."""
+    """One summary per run, kind, shape and step."""
     groups: dict[tuple[str, str, tuple[int, int], int], list[Array]] = {}
     for one in found:
         groups.setdefault((one.run, one.kind, one.shape, one.step), []).append(one.values)
@@ -152,11 +153,11 @@ def gaussian(shape: tuple[int, int], seed: int) -> dict[str, Any]:
 
 
 def summary(rows: Array) -> dict[str, Any]:
-    """Of spectra (rows, each descending, of norm 1): medians over them and extremes.
+    """For spectra (rows, each descending, with norm 1): medians over the rows, and extremes.
 
     quantiles: of a matrix's values; effective_rank: the exponential of the entropy of s / sum(s)
-    (Roy and Vetterli, EUSIPCO 2007); stable_rank: 1 / s_max^2; mse: mean (s - 1)^2 after so many
-    steps of each set.
+    (Roy and Vetterli, EUSIPCO 2007); stable_rank: 1 / s_max^2; mse: mean (s - 1)^2 after each of
+    STEPS steps of each set.
     """
     shares = rows / rows.sum(axis=1, keepdims=True)
     logs = np.log(np.where(shares > 0, shares, 1))
@@ -171,7 +172,7 @@ def summary(rows: Array) -> dict[str, Any]:
 
 
 def mean_errors(rows: list[Array]) -> dict[str, Any]:
-    """The mean (s - 1)^2 of every set, over matrices of one or many shapes, each counting alike."""
+    """The mean (s - 1)^2 of every set over matrices of all given shapes, with equal weights."""
     whole = spectra.padded(rows)
     return {
         "mse": {
@@ -192,15 +193,14 @@ def spread(values: Array) -> dict[str, Any]:
 
 
 def short(values: Any) -> Any:
-    """Numbers with as many digits as are written."""
+    """Numbers with the digits that are written."""
     if np.ndim(values):
         return [short(value) for value in values]
     return float(f"{values:.{DIGITS}g}")
 
 
 def representative(found: list[Spectrum]) -> list[Spectrum]:
-    """Of each run and kind one matrix of the first, the middle and the last layer, at the first,
-    the middle and the last step."""
+    """For each run and kind, a matrix of the first, middle and last layer at three such steps."""
     kept: dict[tuple, Spectrum] = {}
     for run in {one.run: None for one in found}:
         mine = [one for one in found if one.run == run]
@@ -223,9 +223,10 @@ def written(one: Spectrum) -> dict[str, Any]:
 
 
 def load(results_dir: str) -> list[Spectrum]:
-    """The representative spectra of results_dir's record; where it has none, of that which ships.
+    """The representative spectra of results_dir's record; without them, those of the shipped
+    record.
 
-    Raises UserError where neither can be read.
+    Raises UserError if neither can be read.
     """
     file = Path(results_dir) / "ortho" / f"{NAME}.json"
     file = file if file.exists() else CONF.parent / "results" / "ortho" / f"{NAME}.json"

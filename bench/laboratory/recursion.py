@@ -1,7 +1,7 @@
-"""What Newton-Schulz does to one singular value: the scalar recursion (numpy, fp64).
+"""Newton-Schulz on one singular value: the scalar recursion (numpy, fp64).
 
-A step with the triple (a, b, c) maps s to g(s) = a s + b s^3 + c s^5; T steps give
-g_T(...g_1(s)). Rounding apart, the iteration on a matrix is this recursion on its singular values.
+A step with the triple (a, b, c) maps s to g(s) = a s + b s^3 + c s^5; T steps give g_T(...g_1(s)).
+Except for rounding, iterating a matrix means this recursion on its singular values.
 """
 
 import math
@@ -14,12 +14,12 @@ from scipy import stats
 
 Triple = Sequence[float]
 
-# No set in use takes a value of [0, 1] beyond 2; beyond 100 the fifth power has taken over.
+# No set in use maps a value of [0, 1] above 2; above 100 the fifth power dominates.
 ESCAPED = 100.0
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, whose ends are nan where one sample allows none."""
+    """A mean with its 95 % interval, whose ends are nan if there is only one sample."""
 
     mean: float
     low: float
@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 
 
 def steps(s: ArrayLike, triples: Sequence[Triple]) -> Iterator[NDArray[np.float64]]:
-    """The values after each step; infinities and nan come without a warning."""
+    """The values after each step; infinities and nan give no warning."""
     x = np.asarray(s, dtype=np.float64)
     for a, b, c in triples:
         with np.errstate(all="ignore"):
@@ -37,7 +37,7 @@ def steps(s: ArrayLike, triples: Sequence[Triple]) -> Iterator[NDArray[np.float6
 
 
 def iterate(s: ArrayLike, triples: Sequence[Triple]) -> NDArray[np.float64]:
-    """The values after all steps: g_T(...g_1(s)), of s's shape."""
+    """The values after all steps: g_T(...g_1(s)), with the shape of s."""
     x = np.asarray(s, dtype=np.float64)
     for x in steps(s, triples):  # noqa: B007
         pass
@@ -45,7 +45,7 @@ def iterate(s: ArrayLike, triples: Sequence[Triple]) -> NDArray[np.float64]:
 
 
 def diverged_at(s: ArrayLike, triples: Sequence[Triple]) -> int | None:
-    """The first step (from 1) after which a value is not finite or beyond 100, if there is one."""
+    """The first step (from 1) after which a value is not finite or is above 100, if any."""
     for number, x in enumerate(steps(s, triples), start=1):
         if not (np.abs(x) <= ESCAPED).all():
             return number
@@ -60,8 +60,8 @@ def slope_at_zero(triples: Sequence[Triple]) -> float:
 def image(low: float, high: float, triples: Sequence[Triple]) -> tuple[float, float]:
     """The exact range of the whole iteration over all inputs in [low, high].
 
-    A step maps an interval onto the interval between its extremes, which lie at the ends or
-    where the derivative a + 3 b x^2 + 5 c x^4 is zero, so no grid is needed.
+    A step maps an interval onto the interval between its extremes. These lie at the ends or where
+    the derivative a + 3 b x^2 + 5 c x^4 is zero, so no grid is needed.
     """
     for triple in triples:
         points = [low, high, *(x for x in _turning_points(triple) if low < x < high)]
@@ -73,9 +73,9 @@ def image(low: float, high: float, triples: Sequence[Triple]) -> tuple[float, fl
 
 
 def threshold(triples: Sequence[Triple], low: float, high: float) -> float | None:
-    """The smallest input from which every larger one, up to 1, ends in [low, high].
+    """The smallest input from which all larger inputs, up to 1, end in [low, high].
 
-    None where not even 1 does; 0 where all do. By bisection on `image`, to 12 digits.
+    None if not even 1 does; 0 if all inputs do. By bisection on `image`, to 12 digits.
     """
 
     def inside(start: float) -> bool:
@@ -86,7 +86,7 @@ def threshold(triples: Sequence[Triple], low: float, high: float) -> float | Non
         return None
     if inside(0.0):
         return 0.0
-    outer, inner = -700.0, 0.0  # logarithms; e^-700 is close to the least positive number
+    outer, inner = -700.0, 0.0  # logarithms; e^-700 is near the smallest positive number
     while inner - outer > 1e-12:
         middle = (outer + inner) / 2
         outer, inner = (outer, middle) if inside(math.exp(middle)) else (middle, inner)
@@ -96,8 +96,8 @@ def threshold(triples: Sequence[Triple], low: float, high: float) -> float | Non
 def mse(s: ArrayLike, triples: Sequence[Triple]) -> Estimate:
     """Mean (g_T(s) - 1)^2 over spectra (rows) with its 95 % interval over the rows.
 
-    Zero singular values are left out: msign keeps them zero, as the iteration does. The interval
-    is Student's on the rows' means: the values within a row are not independent.
+    Zero singular values are left out, because msign and the iteration keep them zero. The interval
+    is Student's for the rows' means: the values within a row are not independent.
     """
     rows = np.atleast_2d(np.asarray(s, dtype=np.float64))
     with np.errstate(all="ignore"):
@@ -121,6 +121,6 @@ def _turning_points(triple: Triple) -> list[float]:
     inner = 9 * b * b - 20 * a * c
     if inner < 0:
         return []
-    q = -(3 * b + math.copysign(math.sqrt(inner), b)) / 2  # no cancellation, whatever the signs
+    q = -(3 * b + math.copysign(math.sqrt(inner), b)) / 2  # no cancellation for any signs
     squares = [top / bottom for top, bottom in ((q, 5 * c), (a, q)) if bottom != 0]
     return [sign * math.sqrt(square) for square in squares if square > 0 for sign in (-1, 1)]

@@ -1,16 +1,16 @@
-"""The search for the best coefficients for given spectra: one triple for all steps, or one a step.
+"""Searches the best coefficients for given spectra: one triple for all steps or one per step.
 
 Three kinds, for T steps on singular values s divided by their 2-norm:
-single: one triple, least mean (g^T(s) - 1)^2 (objective of Su Jianlin, kexue.fm/archives/10592),
-    and nothing else: for few steps it serves the values that the spectra have and no others. The
-    best triple for three steps on Gaussian spectra, which have no value near 1, sends a matrix of
-    rank one to 1e10; `top` of a fit says so.
-bounded: the same, told what spectra do not tell: no input of [0, 1] may end above a ceiling.
-minimax: a triple a step, least max |g_T(s) - 1| over [low, 1]: each the best quintic for where the
-    values then lie, which is optimal (Polar Express, arXiv 2505.16932, theorem 3.1). `low` is the
-    one with the least mean (g_T(s) - 1)^2.
-A triple a step by least squares is not offered: bounded on all of [0, 1], 12 starts ended in
-nearly as many local optima, none better than minimax.
+single: one triple with the least mean (g^T(s) - 1)^2 (objective of Su Jianlin,
+    kexue.fm/archives/10592) and no other condition: for few steps it only fits values that occur
+    in the spectra. The best triple for three steps on Gaussian spectra, which have no value near
+    1, maps a matrix of rank one to 1e10; a fit's `top` shows this.
+bounded: the same with a condition outside the spectra: no input of [0, 1] ends above a ceiling.
+minimax: one triple per step with the least max |g_T(s) - 1| over [low, 1]. Each is the best quintic
+    for the present range of the values, which is optimal (Polar Express, arXiv 2505.16932, theorem
+    3.1). `low` is chosen for the least mean (g_T(s) - 1)^2.
+One triple per step by least squares is not offered: bounded on all of [0, 1], 12 starts ended in
+nearly as many local optima, and none was better than minimax.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,24 +23,24 @@ from scipy import optimize
 from bench.laboratory import recursion
 from optimizers.coefficients import KELLER, SU, TAYLOR, Triple, polar_express
 
-NODES = 4096  # quantiles that stand for all values: this moves a fit by 1e-6; its error is 2e-4
+NODES = 4096  # quantiles that represent all values: changes a fit by 1e-6; its error is 2e-4
 CEILING = 1.5  # of bounded fits: the top of the band that Keller Jordan accepts
-INPUTS = np.concatenate([np.geomspace(1e-3, 1, 400), np.linspace(0.002, 1, 500)])  # held under it
-WEIGHT = 10.0  # of the mean square excess over the ceiling, against the mean square error
+INPUTS = np.concatenate([np.geomspace(1e-3, 1, 400), np.linspace(0.002, 1, 500)])  # kept below it
+WEIGHT = 10.0  # of the mean square excess over the ceiling, relative to the mean square error
 SAME_OPTIMUM = 1e-6  # relative difference of objectives
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A set, and how far it can be trusted.
+    """A set, and how reliable it is.
 
-    triples: one, or one a step; mse: mean (g_T(s) - 1)^2 on the spectra it was fitted to; low,
-    high: the inputs that counted; top: the most that any input of [0, 1] ends at; starts: tried;
-    agreeing: how many of them ended at the same, best objective; certain: see each search.
-    Not of minimax: spread, the largest difference of a coefficient among the agreeing; condition
-    of the objective's Hessian, infinite where it is not positive definite; errors: one standard
-    error of a, b and c from the sampling of spectra, infinite for one spectrum.
+    triples: one, or one per step; mse: mean (g_T(s) - 1)^2 on the fitted spectra; low, high: the
+    range of inputs that counted; top: the largest final value of any input of [0, 1]; starts:
+    number tried; agreeing: how many of them ended at the same, best objective; certain: see each
+    search. All but minimax also have: spread, the largest difference of a coefficient among the
+    agreeing; condition, that of the objective's Hessian, infinite if it is not positive definite;
+    errors, one standard error of a, b and c from sampling the spectra, infinite for one spectrum.
     """
 
     triples: list[Triple]
@@ -57,18 +57,18 @@ class Fit:
 
 
 def from_fixed_points(kappa: float, x1: float, x2: float) -> Triple:
-    """The triple of g(x) = x + kappa x (x^2 - x1^2)(x^2 - x2^2), which leaves x1 and x2 fixed."""
+    """The triple of g(x) = x + kappa x (x^2 - x1^2)(x^2 - x2^2), with fixed points x1 and x2."""
     return 1 + kappa * (x1 * x2) ** 2, -kappa * (x1 * x1 + x2 * x2), kappa
 
 
 def peaked(slope: float, place: float, height: float) -> Triple:
-    """The triple of this slope at zero that has a turning point at (place, height)."""
+    """The triple with this slope at zero and a turning point at (place, height)."""
     rise = slope * place
     return slope, (2.5 * height - 2 * rise) / place**3, (rise - 1.5 * height) / place**5
 
 
 def fixed_points(triple: Triple) -> list[float]:
-    """The positive inputs, ascending, that g leaves as they are: none, one or two."""
+    """The positive fixed points of g, ascending: none, one or two."""
     a, b, c = triple
     squares = np.roots([c, b, a - 1])
     squares = np.sort(squares[np.isreal(squares)].real)
@@ -76,7 +76,7 @@ def fixed_points(triple: Triple) -> list[float]:
 
 
 def nodes(spectra: Array, count: int = NODES) -> Array:
-    """Quantiles of all nonzero singular values: the whole sample, made small."""
+    """Quantiles of all nonzero singular values, which represent the sample."""
     values = spectra[spectra > 0]
     count = min(count, len(values))
     return np.quantile(values, (np.arange(count) + 0.5) / count)
@@ -84,15 +84,15 @@ def nodes(spectra: Array, count: int = NODES) -> Array:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search for one triple makes small: the mean (g^T(s) - 1)^2 of the values s, and the
-    mean square excess of inputs of [0, 1] over the ceiling, where there is one."""
+    """The objective of a search for one triple: the mean (g^T(s) - 1)^2 of the values s plus, if
+    there is a ceiling, the weighted mean square excess of inputs of [0, 1] over it."""
 
     values: Array
     steps: int
     ceiling: float | None = None
 
     def residuals(self, p: Array) -> Array:
-        """What is squared and added."""
+        """The terms whose squares are summed."""
         a, b, c = p
         errors = recursion.iterate(self.values, [(a, b, c)] * self.steps) - 1
         errors /= np.sqrt(len(errors))
@@ -103,7 +103,7 @@ class Objective:
         return np.concatenate([errors, excess * np.sqrt(WEIGHT / len(INPUTS))])
 
     def jacobian(self, p: Array) -> Array:
-        """Of the residuals: (values, 3)."""
+        """The Jacobian of the residuals: (values, 3)."""
         of_errors = _slopes(p, self.values, self.steps)[1] / np.sqrt(len(self.values))
         if self.ceiling is None:
             return of_errors
@@ -112,7 +112,7 @@ class Objective:
         return np.concatenate([of_errors, of_excess * np.sqrt(WEIGHT / len(INPUTS))])
 
     def hessian(self, p: Array) -> Array:
-        """By central differences of the gradient."""
+        """The Hessian, by central differences of the gradient."""
 
         def gradient(q: Array) -> Array:
             return 2 * self.jacobian(q).T @ self.residuals(q)
@@ -122,11 +122,10 @@ class Objective:
         return (np.array(rows) + np.array(rows).T) / 2
 
     def descend(self, start: Array) -> tuple[float, Array]:
-        """Least squares from `start`: (objective, triple), never above the start's; infinite where
-        the start blows up."""
+        """Least squares from `start`: (objective, triple), never above the start's; infinite if that blows up."""
         if not np.isfinite(self.residuals(start)).all():
             return np.inf, start
-        with np.errstate(all="ignore"):  # a trial step may blow up: it is then shortened
+        with np.errstate(all="ignore"):  # a trial step that blows up is shortened
             found = optimize.least_squares(
                 self.residuals, start, self.jacobian, xtol=1e-11, ftol=1e-13, gtol=1e-13
             )
@@ -143,8 +142,8 @@ def single(
 ) -> Fit:
     """The best triple for all steps, for these spectra (rows, each of norm 1).
 
-    With a ceiling: bounded. known: triples to start from besides, such as those of an earlier fit,
-    than which this one cannot be worse. Certain if at least three starts agree and the Hessian is
+    With a ceiling: bounded. known: additional starting triples, for example from an earlier fit;
+    the result is never worse than these. Certain if at least three starts agree and the Hessian is
     positive definite.
     """
     objective = Objective(nodes(spectra), steps, ceiling)
@@ -172,10 +171,10 @@ def single(
 
 
 def minimax(spectra: Array, steps: int, starts: int, safety: float = 1.0) -> Fit:
-    """The best triple a step on [low, 1], with the best low for these spectra.
+    """The best triple per step on [low, 1], with the best low for these spectra.
 
-    For a given low there is one optimum only; `starts` values of low are tried, and the best is
-    refined. Certain if there is one local optimum among them. safety: as in `polar_express`.
+    For a given low there is a single optimum; `starts` values of low are tried, and the best is
+    refined. Certain if only one of them is a local optimum. safety: as in `polar_express`.
     """
     values = nodes(spectra)
 
@@ -205,10 +204,10 @@ def minimax(spectra: Array, steps: int, starts: int, safety: float = 1.0) -> Fit
 
 
 def _starts(count: int, seed: int) -> Iterator[Array]:
-    """Where the searches begin: Su's own start, published triples, then random ones.
+    """The starting points: Su's own, published triples, then random ones.
 
     Every other random one has its fixed points about 1; the rest may be steeper than any triple
-    with such points is on [0, 1].
+    with such fixed points is on [0, 1].
     """
     rng = np.random.default_rng(seed)
     yield np.array(from_fixed_points(1.0, 0.9, 1.1))
@@ -221,7 +220,7 @@ def _starts(count: int, seed: int) -> Iterator[Array]:
 
 
 def _slopes(p: Array, s: Array, steps: int) -> tuple[Array, Array]:
-    """g^T(s), and its derivatives by a, b and c (values, 3): the chain rule, step by step."""
+    """g^T(s), and its derivatives by a, b and c (values, 3), by the chain rule over the steps."""
     a, b, c = p
     x, by_p = s, np.zeros((len(s), 3))
     for _ in range(steps):
@@ -233,7 +232,7 @@ def _slopes(p: Array, s: Array, steps: int) -> tuple[Array, Array]:
 
 
 def _standard_errors(spectra: Array, p: Array, steps: int, hessian: Array) -> Array:
-    """Of a, b and c, with whole spectra as the independent samples.
+    """Standard errors of a, b and c, with whole spectra as the independent samples.
 
     The sandwich H^-1 cov(gradients) H^-1 / samples of M-estimation: Huber, Robust Statistics
     (1981), section 6.3.

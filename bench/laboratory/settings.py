@@ -1,6 +1,6 @@
-"""Settings of the laboratory: their types, their checks, and what each list stands for.
+"""Settings of the laboratory: their types, their checks, and the meaning of each list.
 
-Nothing here imports torch at module level, so that a misspelt option is answered at once.
+Nothing here imports torch at module level, so that a misspelt option gets its answer at once.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from bench.settings.schema import CONF
 from optimizers.coefficients import SETS, Triple, per_step
 
 FLAGS = ("fit", "map", "checks", "spectra")
-BLOCKS = ("fitting", "stability")  # the settings of further work, a file each
+BLOCKS = ("fitting", "stability")  # settings of further tasks, one file each
 LARGEST = 16_384  # of the smaller side: a spectrum takes 11 s there, four times that at the double
 DEFAULTS = {"log_uniform": 1e3, "condition": 1e6, "power_law": 1.0, "low_rank": 0.1}
 
 
 class Method(NamedTuple):
-    """A named set of coefficients: what `per_step` takes, and what it is called."""
+    """A named set of coefficients: the argument of `per_step`, and a name."""
 
     name: str
     coefficients: str | tuple[Triple, ...]
@@ -36,7 +36,7 @@ class Method(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where matrices come from: gaussian, momentum, or a prescribed spectrum and its number."""
+    """A source of matrices: gaussian, momentum, or a given spectrum with its number."""
 
     kind: str
     value: float | None = None
@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 @dataclass
 class Settings:
-    """conf/ortho.yaml says what each is. The lists are Any: `settle` reads them."""
+    """conf/ortho.yaml explains each one. The lists are Any, because `settle` reads them."""
 
     seed: int = MISSING
     results_dir: str = MISSING
@@ -75,7 +75,7 @@ ConfigStore.instance().store(name="ortho_schema", node=Settings)
 
 
 def settle(config: DictConfig) -> Settings:
-    """Check all settings and read the lists into what they stand for.
+    """Check all settings and convert the lists to the values that they mean.
 
     Raises UserError naming the setting, its value and what is accepted.
     """
@@ -109,7 +109,7 @@ def settle(config: DictConfig) -> Settings:
 
 
 def refuse_unknown_keys(config: DictConfig) -> None:
-    """A leading + gets a key past Hydra, so every key is compared with the schema and the file."""
+    """Compare every key with the schema and the file, because a leading + gets a key past Hydra."""
     file = OmegaConf.load(CONF / "ortho.yaml")
     assert isinstance(file, DictConfig)
     compare_keys("", config, [f.name for f in fields(Settings)])
@@ -118,7 +118,7 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 
 def methods(value: Any, steps: int) -> list[Method]:
-    """Sets by name, files of conf/orthogonalizer, triples, or lists of triples, one a step."""
+    """Sets by name, files of conf/orthogonalizer, triples, or lists with one triple per step."""
     if _is_triple(value):
         value = [value]
     found = [method(item) for item in _several("methods", value)]
@@ -144,7 +144,7 @@ def method(item: Any) -> Method:
 
 
 def _named(name: str) -> str | tuple[Triple, ...]:
-    """A set of optimizers/coefficients.py, or what a file of conf/orthogonalizer says."""
+    """A set of optimizers/coefficients.py, or one from a file of conf/orthogonalizer."""
     if name in (*SETS, "polar_express"):
         return name
     file = CONF / "orthogonalizer" / f"{name}.yaml"
@@ -203,7 +203,7 @@ def source(item: Any) -> Source:
 
 
 def _several(name: str, value: Any) -> list[Any]:
-    """A list, or the one value that stands for it."""
+    """A list, also if a single value was given."""
     items = value if isinstance(value, list) else [value]
     if not items or any(item is None for item in items):
         raise UserError(f"{name}={value}: needs at least one value")

@@ -1,7 +1,7 @@
 """Singular values of random matrices without forming the matrices (numpy, fp64).
 
-Every function gives rows of min(n, m) singular values, descending, one row a matrix, each row
-divided by its 2-norm: the spectra that Newton-Schulz meets after its normalisation.
+Every function returns rows of min(n, m) singular values, descending, one row per matrix, each row
+divided by its 2-norm: the spectra that Newton-Schulz gets after its normalisation.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from scipy.linalg import eigvalsh_tridiagonal
 PRESCRIBED = ("log_uniform", "power_law", "condition", "low_rank")
 
 # Below this share of the largest singular value, squaring (B^T B) costs more than six of the
-# sixteen digits, and the spectrum is computed again without squaring.
+# sixteen digits, and the spectrum is recomputed without squaring.
 SQUARING_LIMIT = 3e-5
 
 
 def gaussian(n: int, m: int, samples: int, seed: int) -> NDArray[np.float64]:
     """Spectra of Gaussian n x m matrices from the chi-bidiagonal model: (samples, min(n, m)).
 
-    Golub-Kahan reduction turns a Gaussian matrix into a bidiagonal one whose entries are
-    independent: chi of max(n, m), max(n, m) - 1, ... degrees of freedom on the diagonal, of
-    min(n, m) - 1, ..., 1 beside it.
+    Golub-Kahan reduction turns a Gaussian matrix into a bidiagonal one with independent entries:
+    chi with max(n, m), max(n, m) - 1, ... degrees of freedom on the diagonal, and with min(n, m) -
+    1, ..., 1 beside it.
     Source: Silverstein, Ann. Probab. 13 (1985); Dumitriu and Edelman, arXiv math-ph/0206043.
     """
     few, many = sorted((n, m))
@@ -34,11 +34,11 @@ def gaussian(n: int, m: int, samples: int, seed: int) -> NDArray[np.float64]:
 
 
 def limit(n: int, m: int, count: int) -> NDArray[np.float64]:
-    """Quantiles of a large Gaussian n x m matrix's singular values without sampling, ascending.
+    """Quantiles of a large Gaussian n x m matrix's singular values, without sampling, ascending.
 
-    Marchenko and Pastur's law of l = s^2 / m with y = n / m <= 1, by the angle that turns its two
-    edges' roots into a smooth density: l = 1 + y - 2 sqrt(y) cos(t) has weight 2 sin(t)^2 / (pi l).
-    For y = 1 it is the quarter circle. Source: Math. USSR Sbornik 1 (1967), 457.
+    Marchenko and Pastur's law of l = s^2 / m with y = n / m <= 1, in the angle that makes the
+    density smooth at both edges: l = 1 + y - 2 sqrt(y) cos(t) has weight 2 sin(t)^2 / (pi l). For y
+    = 1 it is the quarter circle. Source: Math. USSR Sbornik 1 (1967), 457.
     """
     few, many = sorted((n, m))
     y = few / many
@@ -52,9 +52,9 @@ def limit(n: int, m: int, count: int) -> NDArray[np.float64]:
 def bidiagonal(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> NDArray[np.float64]:
     """Singular values, descending, of the bidiagonal matrix B with these two diagonals.
 
-    The roots of the eigenvalues of B^T B, five times faster than the Golub-Kahan form; where
-    the smallest would lose digits by the squaring, the Golub-Kahan form: a tridiagonal matrix of
-    twice the size and zero diagonal, whose eigenvalues are plus and minus the singular values.
+    They are the roots of the eigenvalues of B^T B, five times faster than the Golub-Kahan form. If
+    squaring would cost the smallest ones digits, the Golub-Kahan form is used: a tridiagonal matrix
+    of twice the size with zero diagonal, whose eigenvalues are plus and minus the singular values.
     """
     squares = diagonal**2
     squares[1:] += beside**2
@@ -94,7 +94,7 @@ def prescribed(kind: str, n: int, value: float, samples: int, seed: int) -> NDAr
 
 
 def padded(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Spectra of different lengths as rows of one array, filled up with zeros."""
+    """Spectra of different lengths as rows of one array, padded with zeros."""
     whole = np.zeros((len(rows), max(map(len, rows))))
     for filled, row in zip(whole, rows, strict=True):
         filled[: len(row)] = row

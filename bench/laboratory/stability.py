@@ -1,6 +1,6 @@
 """bench/ortho.py map=true: the stability map of single triples, and the steepest stable ones.
 
-What stable means, and why two numbers tell all, is in dynamics.py.
+dynamics.py says what stable means, and why two numbers suffice.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from bench.records import origin, record
 from optimizers.coefficients import BASELINE, CUBIC, KELLER, SU, TAYLOR, Triple
 
 PUBLISHED = {"taylor": TAYLOR, "cubic": CUBIC, "baseline": BASELINE, "keller": KELLER, "su": SU}
-SLOPES = np.linspace(1.1, 5.2, 411)  # of the map: at zero
-MULTIPLIERS = np.linspace(-5.5, 1.0, 326)  # and at the smallest fixed point
+SLOPES = np.linspace(1.1, 5.2, 411)  # of the map: slopes at zero
+MULTIPLIERS = np.linspace(-5.5, 1.0, 326)  # slopes at the smallest fixed point
 EPSILONS = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9)
-STEPS = 5  # of the condition after finitely many
+STEPS = 5  # for the condition after finitely many steps
 LOWS = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2)
-FITTED_STEPS = (3, 5, 8)  # of the fitted triples that are marked
+FITTED_STEPS = (3, 5, 8)  # steps of the fitted triples that are marked
 FITTED_SHAPE, FITTED_SAMPLES, FITTED_STARTS = (1024, 1024), 32, 12
 
 
@@ -38,7 +38,7 @@ class Map(NamedTuple):
 
 
 class Steepest(NamedTuple):
-    """For one e: the steepest triple in the reading `stay`, and the place of it in `limit`."""
+    """For one e: the steepest triple in the reading `stay`, and the steepest place in `limit`."""
 
     epsilon: float
     stay: Triple
@@ -85,7 +85,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def fitted(seed: int) -> dict[str, Triple]:
-    """Triples fitted to Gaussian matrices, for a few numbers of steps."""
+    """Triples fitted to Gaussian matrices for several numbers of steps."""
     rows = spectra.gaussian(*FITTED_SHAPE, FITTED_SAMPLES, seed)
     return {
         f"fitted T={steps}": search.single(
@@ -102,22 +102,22 @@ def survey(slopes: NDArray[np.float64], multipliers: NDArray[np.float64]) -> Map
 
 def steepest(plane: Map, epsilon: float) -> Steepest:
     """`limit` is the steepest place on the map's grid, or that of `stay`: a lower bound."""
-    fine = plane.long_run.epsilon <= epsilon  # nan: no
+    fine = plane.long_run.epsilon <= epsilon  # false for nan
     column = int(np.flatnonzero(fine.any(axis=0)).max())
     row = int(np.flatnonzero(fine[:, column])[0])
     stay = dynamics.steepest_staying(epsilon)
     if stay[0] > plane.slopes[column]:
         where = dynamics.place(stay)
-        assert where is not None  # what stays near 1 has a fixed point there
+        assert where is not None  # values that stay near 1 have a fixed point there
         return Steepest(epsilon, stay, where)
     slope, multiplier = float(plane.slopes[column]), float(plane.multipliers[row])
     long_run = dynamics.long_run(*dynamics.triple_at(slope, multiplier))
-    scale = float(2 / (long_run.low + long_run.high))  # puts the values in the band's middle
+    scale = float(2 / (long_run.low + long_run.high))  # centres the values at 1
     return Steepest(epsilon, stay, Place(slope, multiplier, scale))
 
 
 def official_compared(plane: Map) -> dict[str, Any]:
-    """How far Keller's triple is from the steepest for its own e, and for which e it would be."""
+    """How far Keller's triple is from the steepest for its own e, and the e it is steepest for."""
     long_run = dynamics.long_run(*KELLER)
     own = float(max(long_run.high - 1, 1 - long_run.low))
     after = dynamics.epsilon_after(KELLER, 0.1, STEPS)
@@ -143,7 +143,7 @@ def official_compared(plane: Map) -> dict[str, Any]:
 
 
 def bounded_lines() -> list[str]:
-    """What mere boundedness allows, in words."""
+    """What boundedness alone allows, in words."""
     lines = []
     for both_signs, name in ((True, "[-1, 1]"), (False, "[0, 1]")):
         triple = dynamics.steepest_bounded(both_signs)
@@ -154,7 +154,7 @@ def bounded_lines() -> list[str]:
 
 
 def official_lines(official: dict[str, Any]) -> list[str]:
-    """What the comparison says, in words."""
+    """The result of the comparison, in words."""
     o = official
     with_its_slope = ", ".join(f"{k:.4f}" for k in o["steepest_staying_with_its_slope"])
     tightest = o["tightest_from_its_low"]
@@ -172,7 +172,7 @@ def official_lines(official: dict[str, Any]) -> list[str]:
 
 
 def described(triple: Triple) -> dict[str, Any]:
-    """One set's place on the map, and what becomes of small inputs under it."""
+    """A set's place on the map, and the fate of small inputs under it."""
     where, long_run = dynamics.place(triple), dynamics.long_run(*triple)
     points = search.fixed_points(triple)
     return {
@@ -212,7 +212,7 @@ def sets_table(sets: dict[str, Triple]) -> Table:
 
 
 def values_text(low: float, high: float) -> tuple[str, str]:
-    """The range in the long run, and the e of it."""
+    """The long-run range, and its e."""
     if not np.isfinite(high):
         return "–", "–"
     return f"{low:.3f} to {high:.3f}", f"{max(high - 1, 1 - low):.3f}"

@@ -57,7 +57,7 @@ def draw_map(ax: Axes, plane, sets: dict[str, Triple]) -> None:
     ax.clabel(lines, fmt="e = %g", fontsize=7)
     places = {name: dynamics.place(triple) for name, triple in sets.items()}
     known = sorted((-p.multiplier, p.slope, name) for name, p in places.items() if p is not None)
-    height = {True: 1.0, False: 1.0}  # of the last label at the left, at the right
+    height = {True: 1.0, False: 1.0}  # of the last label on the left and on the right
     for minus_multiplier, slope, name in known:
         left = slope < 3
         height[left] = min(height[left], -minus_multiplier + 1.0) - 0.22
@@ -94,7 +94,7 @@ def draw_slopes(ax: Axes, sets: dict[str, Triple], solutions) -> None:
             continue
         own = max(run.high - 1, 1 - run.low)
         ax.plot(own, triple[0], "o", color="black", markersize=3)
-        above = name == "su"  # the others' labels would run into it
+        above = name == "su"  # the other labels would overlap it
         ax.annotate(
             name, (own, triple[0]), (5, 5 if above else -8), textcoords="offset points", fontsize=7
         )

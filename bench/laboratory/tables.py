@@ -10,7 +10,7 @@ from bench.display.numbers import number
 from bench.display.terminal import add, plain_table
 from bench.laboratory.matrices import Problem
 
-MOST = 40  # rows; where there are more cases, only those on the Pareto front are shown
+MOST = 40  # rows; if there are more cases, only the Pareto front is shown
 COLUMNS = {
     "method": "method",
     "steps": "T",
@@ -27,16 +27,16 @@ COLUMNS = {
     "peak": "of\npeak",
 }
 NARROW = ("method", "steps", "form", "mse", "s", "matmuls", "flops", "ms")
-WIDE = 132  # columns of a terminal in which all of them fit
-FORMS = {"newton_schulz": "plain", "recursion": "exact,"}  # recursion: on singular values alone
-USUAL, KELLER = 5, "keller"  # what "Muon" means nearly everywhere
+WIDE = 132  # terminal columns that fit all columns of the table
+FORMS = {"newton_schulz": "plain", "recursion": "exact,"}  # recursion: on singular values only
+USUAL, KELLER = 5, "keller"  # what "Muon" usually means
 SHORTEST = ("bf16", "fp16", "fp32", "fp64")
 
 
 def show(problem: Problem, records: list[dict[str, Any]]) -> None:
-    """What was found in a sentence; below it one row a case, by dtype, the cheapest first.
+    """The finding in a sentence, then one row per case, by dtype, the cheapest first.
 
-    A star: best for its FLOPs. On a narrow terminal some columns are left to the records.
+    A star: best for its FLOPs. A narrow terminal omits some columns, which the records have.
     """
     n, m = problem.shape
     shown, which = records, ""
@@ -60,7 +60,7 @@ def diverged(one: dict[str, Any]) -> bool:
 def finding(records: list[dict[str, Any]]) -> str:
     """After 5 steps in bf16 cubic5 is nearest to msign, mean (s−1)² 0.0031; keller has 0.0442.
 
-    Of the fewest steps from 5 on, or the most below; in the shortest dtype there is.
+    For the smallest number of steps from 5 on, or the largest below; in the shortest dtype.
     """
     known = [r for r in records if r["mse"] and r["steps"]]
     if not known:
@@ -80,7 +80,7 @@ def finding(records: list[dict[str, Any]]) -> str:
 
 
 def of_momenta(whole: dict[str, Any]) -> Table:
-    """One row a run, kind and step; beside it Gaussian matrices of the same shape."""
+    """One row per run, kind and step, with Gaussian matrices of the same shape for comparison."""
     sets = ("keller", "su", "polar_express", "taylor")
     heads = ("run", "kind", "step", "shape", "s_max", "condition", "rank")
     shown = plain_table(*heads, *(name.replace("_", "\n") for name in sets), words=(0, 1))
@@ -128,12 +128,12 @@ def row(one: dict[str, Any]) -> dict[str, str]:
 
 
 def plain(value: float | None) -> str:
-    """Three digits or more, never a power of ten."""
+    """At least three digits, never a power of ten."""
     return number(value, ",.0f" if value and value >= 100 else ".3g")
 
 
 def mse(value: dict[str, float]) -> str:
-    """The mean and half its interval, both with the half's second digit."""
+    """The mean and half its interval, both to the half's second digit."""
     half = value["high"] - value["mean"]
     if not half > 0:  # one sample, or no spread
         return f"{value['mean']:.3g}"

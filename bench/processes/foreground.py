@@ -1,6 +1,6 @@
-"""The person at the terminal, who may interrupt, or go: before a command's work and during it.
+"""The terminal of a command: its user may press Ctrl-C or close it, before or during the work.
 
-Imported first by each command, so nothing here takes time.
+Each command imports this first, so nothing here takes time.
 """
 
 import io
@@ -13,8 +13,8 @@ INTERRUPTED = 130  # the exit status after Ctrl-C
 
 
 class Outlived(io.TextIOWrapper):
-    """A stream that may break (`| head -1`, a full disk): what is written from then on is lost,
-    and nothing else. Its descriptor then leads nowhere, for what other languages write, too."""
+    """A stream that may break (`| head -1`, a full disk): later output is lost, but nothing else
+    happens. Its descriptor then discards output, including that of code in other languages."""
 
     def write(self, text: str) -> int:
         try:
@@ -37,9 +37,9 @@ class Outlived(io.TextIOWrapper):
 
 
 def begin() -> None:
-    """To be called before a command imports what takes time.
+    """Call this before a command imports slow modules.
 
-    Ctrl-C then is a line and not a traceback; and a run matters more than what shows it.
+    Ctrl-C then gives a line instead of a traceback, and a run continues without its terminal.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
@@ -47,17 +47,17 @@ def begin() -> None:
 
 
 def at_work() -> None:
-    """From here on KeyboardInterrupt is raised as ever: the command has an answer of its own."""
+    """From here on Ctrl-C raises KeyboardInterrupt again: the command handles it itself."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def outlive() -> None:
-    """Let this process go on when its output breaks or is closed."""
+    """Let this process continue when its output breaks or is closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # The first file that is opened takes a closed one's place, and all that is printed.
+            # The next opened file would take a closed one's descriptor, and get everything printed.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
         elif type(stream) is io.TextIOWrapper:
             stream.flush()

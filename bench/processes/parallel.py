@@ -1,6 +1,6 @@
-"""How the processes of a run share its work, as `parallel=…` says; world.py is who they are.
+"""How the processes of a run share its work, as `parallel=…` says; world.py identifies them.
 
-One process is the case in which every function here has nothing to do.
+With one process no function here does anything.
 """
 
 import functools
@@ -13,21 +13,21 @@ from bench.processes.world import ALONE, World, rank, size
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 
-# What each may do with Muon's matrices (optimizers/sharding/plan.py).
+# The sharding that each may use for Muon's matrices (optimizers/sharding/plan.py).
 STRATEGIES = {
     "ddp": ("replicate", "distribute"),
     "fsdp2": ("distribute", "gather", "blockwise"),
     "tp": ("distribute", "gather", "blockwise"),
     "fsdp2_tp": ("distribute", "gather", "blockwise"),
 }
-LONGEST = 2**24  # seconds: beyond it a time limit overflows
+LONGEST = 2**24  # seconds: a longer time limit overflows
 
 
 # setting up -----------------------------------------------------------------------------------
 
 
 def start(settings: Settings) -> World:
-    """The processes of this run, connected. Raises UserError for a mesh that cannot be."""
+    """The connected processes of this run. Raises UserError for an impossible mesh."""
     strategy = settings.parallel["name"]
     processes = size()
     if strategy == "none":
@@ -50,7 +50,7 @@ def start(settings: Settings) -> World:
 
 
 def check(settings: Settings, processes: int) -> None:
-    """Raises UserError, naming the setting, for what these processes cannot do."""
+    """Raises UserError, naming the setting, for something that these processes cannot do."""
     block = settings.parallel
     strategy = block["name"]
     if block["muon"] not in STRATEGIES[strategy]:
@@ -77,7 +77,7 @@ def check(settings: Settings, processes: int) -> None:
 
 
 def refuse_older_torch(strategy: str) -> None:
-    """Raises UserError where torch cannot put together what a checkpoint has to hold."""
+    """Raises UserError if torch cannot assemble the content of a checkpoint."""
     import torch
 
     if strategy in ("tp", "fsdp2_tp") and torch.__version__ < "2.13":
@@ -97,7 +97,7 @@ def mesh_shape(block: dict[str, Any], processes: int) -> tuple[tuple[str, int], 
 
 @functools.cache
 def connect(device: str, limit: timedelta) -> None:
-    """Join the other processes, once a command: NCCL on GPUs, Gloo on CPUs."""
+    """Join the other processes, once per command: NCCL on GPUs, Gloo on CPUs."""
     import torch
     import torch.distributed as dist
 
@@ -106,11 +106,11 @@ def connect(device: str, limit: timedelta) -> None:
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    if size() == 1:  # fully_shard wants a group, of one
+    if size() == 1:  # fully_shard needs a group even for one process
         store: dist.Store = dist.HashStore()
     else:
         shared, _, _ = next(dist.rendezvous("env://", timeout=limit))
-        # After a restart torchrun's store still has the addresses of the processes before.
+        # After a restart torchrun's store still has the addresses of the earlier processes.
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"restart {restart}", shared)
     dist.init_process_group(backend, store=store, rank=rank(), world_size=size(), timeout=limit)
@@ -118,7 +118,7 @@ def connect(device: str, limit: timedelta) -> None:
 
 @functools.cache
 def device_mesh(device: str, shape: tuple[tuple[str, int], ...], limit: timedelta):
-    """torch's DeviceMesh of this shape, each of its groups with the run's time limit.
+    """torch's DeviceMesh with this shape, whose groups all have the run's time limit.
 
     (init_device_mesh would give groups of a second dimension torch's own limit of half an hour.)
     """
@@ -130,7 +130,7 @@ def device_mesh(device: str, shape: tuple[tuple[str, int], ...], limit: timedelt
     numbers = torch.arange(size()).view(sizes)
     if len(sizes) == 1:
         everyone = dist.group.WORLD
-        assert everyone is not None  # connect() came before
+        assert everyone is not None  # connect() was called before
         return DeviceMesh.from_group(everyone, device, mesh_dim_names=names)
     groups = []
     for dim in range(len(sizes)):
@@ -144,9 +144,9 @@ def device_mesh(device: str, shape: tuple[tuple[str, int], ...], limit: timedelt
 
 
 def shard(model, parameters: list, world: World) -> None:
-    """Cut the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp).
+    """Shard the model's parameters over the mesh, in place (fsdp2, tp, fsdp2_tp).
 
-    parameters: what is known of each (optimizers.structure.parameters.Parameter).
+    parameters: the facts on each (optimizers.structure.parameters.Parameter).
     """
     if world.strategy in ("tp", "fsdp2_tp"):
         from models import tensor_parallel
@@ -159,17 +159,17 @@ def shard(model, parameters: list, world: World) -> None:
 
 
 def heads_beside(parameter, processes: int) -> bool:
-    """Whether a weight's heads lie beside each other along its second dimension, as in GPT-2's
-    Conv1D, and so many processes can have whole ones. Along the first it is cut in any case."""
+    """Whether a weight's heads lie side by side along its second dimension, as in GPT-2's Conv1D,
+    and this many processes can each have whole heads. Other weights are sharded along the first."""
     sizes = {part.stop - part.start for part in parameter.slices}
     fits = len(sizes) == 1 and len(parameter.slices) % processes == 0
     return fits and parameter.layout == "transposed" and parameter.tensor.ndim == 2
 
 
 def fully_shard(model, mesh, beside: set[str]) -> None:
-    """torch's fully_shard, each layer a unit of its own: its weights are whole while it runs.
+    """torch's fully_shard with each layer as a unit, whose weights are whole while it runs.
 
-    beside: names of the parameters that are cut along their second dimension, not the first.
+    beside: names of the parameters to shard along the second dimension instead of the first.
     """
     from torch.distributed.fsdp import fully_shard as shard
     from torch.distributed.tensor import Shard
@@ -189,25 +189,25 @@ def fully_shard(model, mesh, beside: set[str]) -> None:
 
 
 def forward(model, world: World):
-    """What is called forward: the model, or under ddp what averages its gradients."""
+    """The callable for forward: the model or, under ddp, its wrapper that averages gradients."""
     if world.strategy != "ddp" or world.size == 1:
         return model
     from torch.nn.parallel import DistributedDataParallel
 
-    shared = DistributedDataParallel(model)  # buffers are sent once, here
-    shared.broadcast_buffers = False  # the argument for that has another name from torch 2.13 on
+    shared = DistributedDataParallel(model)  # sends buffers once, here
+    shared.broadcast_buffers = False  # the argument for this has another name from torch 2.13 on
     return shared
 
 
 def exchanging(forward, last: bool):
-    """A context for one of several forward and backward passes of a step: only after the last
-    are gradients exchanged."""
+    """A context for one of several forward and backward passes of a step; gradients are exchanged
+    only after the last."""
     if hasattr(forward, "set_requires_gradient_sync"):
         forward.set_requires_gradient_sync(last)
     return nullcontext() if last or not hasattr(forward, "no_sync") else forward.no_sync()
 
 
 def rest(model) -> None:
-    """Let go of what fully_shard made whole for a forward pass that no backward pass follows."""
+    """Free what fully_shard gathered for a forward pass without a backward pass."""
     if hasattr(model, "reshard"):
         model.reshard()

@@ -1,6 +1,6 @@
-"""The processes of a run: who they are, and what they agree on.
+"""The processes of a run: their identity, and agreement between them.
 
-torchrun starts them (RANK, WORLD_SIZE). One process is the case in which there is nothing to do.
+torchrun starts them (RANK, WORLD_SIZE). With one process there is nothing to do.
 """
 
 import atexit
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """This process's number among those that torchrun started."""
+    """This process's rank among those that torchrun started."""
     return _number("RANK", 0)
 
 
@@ -27,7 +27,7 @@ def size() -> int:
 
 
 def _number(name: str, alone: int) -> int:
-    """A variable of torchrun's. Ends the process in one line where it is no number."""
+    """A variable of torchrun's. Ends the process with one line if it is no number."""
     given = os.environ.get(name, str(alone))
     if not given.isdecimal():
         raise SystemExit(f"error: {name}={given}: must be a whole number, as torchrun sets it")
@@ -35,24 +35,24 @@ def _number(name: str, alone: int) -> int:
 
 
 def tell(line: str) -> None:
-    """A line for the person at the terminal, from the leading process alone."""
+    """Print a line for the user, from the leading process only."""
     if rank() == 0:
         print(line, file=sys.stderr, flush=True)
 
 
 def leave(status: int) -> int:
-    """The exit status, once this process may end.
+    """The exit status, as soon as this process may end.
 
-    torchrun ends all processes as soon as one has failed: the leading one first says why. A
-    process with connections ends here, at once: threads of theirs can abort one (SIGABRT) while
-    the interpreter or the process group is taken down, a run that went well included.
+    torchrun ends all processes as soon as one has failed, so the leading process first prints the
+    reason. A process with connections exits here at once: their threads can abort it (SIGABRT)
+    while the interpreter or the process group shuts down, even after a successful run.
     """
     if status and rank():
         time.sleep(2)
     torch = sys.modules.get("torch")
     if size() > 1 and torch and torch.distributed.is_initialized():
         if not status and "nccl" in torch.distributed.get_backend_config():
-            torch.distributed.destroy_process_group()  # as NCCL wants it
+            torch.distributed.destroy_process_group()  # required by NCCL
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -64,9 +64,9 @@ def leave(status: int) -> int:
 class World:
     """The processes of a run.
 
-    shape: their arrangement: data (parts of the batch, and for fsdp2 shards) and tensor (parts of
-    the model); mesh: the same as torch's DeviceMesh, where parameters are cut.
-    align_heads: fsdp2 cuts Q, K and V weights between heads.
+    shape: their arrangement: data (parts of the batch, and shards for fsdp2) and tensor (parts of
+    the model); mesh: the same as torch's DeviceMesh, if parameters are sharded.
+    align_heads: fsdp2 shards Q, K and V weights between heads.
     """
 
     strategy: str = "none"
@@ -78,12 +78,12 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process prints and writes for all."""
         return self.rank == 0
 
     @property
     def data_size(self) -> int:
-        """Among how many processes a batch is divided."""
+        """The number of processes that share a batch."""
         return dict(self.shape).get("data", 1)
 
     @property
@@ -91,9 +91,9 @@ class World:
         return self.rank // dict(self.shape).get("tensor", 1)
 
     def part(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """This process's examples of a batch; all of them where they do not divide.
+        """This process's examples of a batch; all examples if the number does not divide evenly.
 
-        A loss over the batch is in either case the mean of the processes' losses.
+        In both cases the loss over the batch is the mean of the processes' losses.
         """
         count = len(batch["labels"])
         if self.data_size == 1 or count % self.data_size:
@@ -103,7 +103,7 @@ class World:
         return {key: value[mine] for key, value in batch.items()}
 
     def facts(self) -> dict[str, Any]:
-        """What a record says of them; nothing without `parallel=…`."""
+        """The facts on them in a record; empty without `parallel=…`."""
         if self.strategy == "none":
             return {}
         return {"parallel": self.strategy, "world_size": self.size, "mesh": dict(self.shape)}
@@ -111,7 +111,7 @@ class World:
     # what they agree on -----------------------------------------------------------------------
 
     def agreed(self, work: Callable[[], T]) -> T:
-        """What the leading process finds, on all; its UserError or OSError too."""
+        """The leading process's result, on all processes; also its UserError or OSError."""
         if self.size == 1:
             return work()
         import torch.distributed as dist
@@ -128,7 +128,7 @@ class World:
         return found[0]
 
     def gathered(self, value: T) -> list[T]:
-        """The value that each process has, in the order of ranks."""
+        """The values of all processes, in the order of ranks."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -138,18 +138,18 @@ class World:
         return values
 
     def means(self, *values: float) -> list[float]:
-        """Means over the processes, the same to the last digit on each."""
+        """Means over the processes, bit-equal on all of them."""
         if self.size == 1:
             return list(values)
         import torch
         import torch.distributed as dist
 
-        both = torch.tensor(values, dtype=torch.float64)  # Gloo's: it is there beside NCCL
+        both = torch.tensor(values, dtype=torch.float64)  # for Gloo, which exists beside NCCL
         dist.all_reduce(both)
         return (both / self.size).tolist()
 
     def holders(self, tensor) -> int:
-        """How many processes have each number of a tensor."""
+        """The number of processes that hold each number of a tensor."""
         parts = 1
         if hasattr(tensor, "placements"):
             for size, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):

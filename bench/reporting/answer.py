@@ -1,7 +1,7 @@
-"""The answer in two sentences: which optimizer ends lower and by how much, and how far that holds.
+"""The answer in two sentences: the optimizer with the lower loss, by how much, and its limits.
 
-A pure function of what was compared. It says no more than the tests of the comparisons do, and
-names beside each what weakens it: early training, an earlier protocol, few seeds, missing runs.
+A pure function of the comparisons. It claims no more than their tests show, and states beside each
+claim what weakens it: early training, an earlier protocol, few seeds, missing runs.
 """
 
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ from bench.studies.study import Study
 from bench.studies.words import about, plain, unit_of
 
 ADAMW = "adamw"
-CHOICES = ("hybrid", "muon")  # what a user has beside AdamW; other arms are controls
-FEW = 5  # seeds: fewer are named
+CHOICES = ("hybrid", "muon")  # what users choose besides AdamW; other arms are controls
+FEW = 5  # seeds: a smaller number is mentioned
 TASKS = {"tokens": "text", "images": "images"}
 UNTESTED = ("larger models", "longer training")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """finding: the sentence on the losses; limits: the one on what it rests on."""
+    """finding: the sentence on the losses; limits: the sentence on its basis."""
 
     finding: str
     limits: str
 
 
 def answer(comparisons: dict[str, list[Comparison]]) -> Answer:
-    """By experiment, as a report's Content has them."""
+    """The answer; comparisons: by experiment, as in a report's Content."""
     every = of_optimizers(comparisons)
     steps = strongest(one for one in every if not one.study.equal_time_of)
     times = strongest(one for one in every if one.study.equal_time_of)
@@ -53,13 +53,13 @@ def answer(comparisons: dict[str, list[Comparison]]) -> Answer:
 
 
 def shared(every: list[Comparison]) -> list[str]:
-    """The weaknesses that several comparisons all have."""
+    """The weaknesses that all of several comparisons have."""
     each = [weaknesses(one) for one in every]
     return [one for one in each[0] if all(one in of for of in each)] if len(each) > 1 else []
 
 
 def of_optimizers(comparisons: dict[str, list[Comparison]]) -> list[Comparison]:
-    """Those of other optimizers with AdamW, over several seeds."""
+    """The comparisons of other optimizers with AdamW, over several seeds."""
     return [one for every in comparisons.values() for one in every if with_adamw(one)]
 
 
@@ -70,10 +70,10 @@ def with_adamw(one: Comparison) -> bool:
 
 
 def strongest(every: Iterable[Comparison]) -> list[Comparison]:
-    """For each task and kind of device the comparison that shows most.
+    """For each task and kind of device the comparison with the most evidence.
 
-    One that is judged comes before early training, the present protocol before an earlier one, and
-    among those the one that saw most.
+    A judged one precedes early training, the present protocol precedes an earlier one, and among
+    these the one that saw the most data comes first.
     """
     found: dict[tuple[str, str], Comparison] = {}
     for one in every:
@@ -90,7 +90,7 @@ def rank(one: Comparison) -> tuple[bool, bool, float]:
 
 
 def shown(one: Comparison) -> list[Arm]:
-    """The arms that the answer speaks of: with an interval, of those that a user chooses from."""
+    """The arms in the answer: those with an interval among the ones that users choose from."""
     tested = [a for a in one.arms if a.difference and a.difference.estimate.n > 1 and not a.noise]
     return [arm for arm in tested if arm.name in CHOICES] or tested
 
@@ -98,7 +98,7 @@ def shown(one: Comparison) -> list[Arm]:
 def clause(one: Comparison, every: list[Comparison], known: list[str]) -> str:
     """on text (gpt2_nano, …) hybrid ends 0.498 nats lower than AdamW (95 % …, n=5), muon …
 
-    known: weaknesses that are named elsewhere.
+    known: weaknesses that are stated elsewhere.
     """
     where = f"on {TASKS[unit_of(one)]} ({about(one)} on {device(one)})"
     weak = [said for said in weaknesses(one) if said not in known]
@@ -107,20 +107,20 @@ def clause(one: Comparison, every: list[Comparison], known: list[str]) -> str:
     arms = sorted(shown(one), key=lambda arm: arm.difference.estimate.mean if arm.difference else 0)
     said = [outcome(arm, one.study) for arm in arms]
     if len({side_of(arm) for arm in arms}) == 1 and side_of(arms[0]):
-        said = [said[0], *(further(arm) for arm in arms[1:])]  # the same of all, said shorter
+        said = [said[0], *(further(arm) for arm in arms[1:])]  # the same for all, in short
     said += [f"{other} finds the contrary" for other in contrary(one, every)]
     return f"{where} {', '.join(said)}" + (f" – {', '.join(weak)}" if weak else "")
 
 
 def further(arm: Arm) -> str:
-    """Of an arm that lies on the side of the one before it."""
+    """The text on an arm whose outcome has the same side as that of the arm before it."""
     assert arm.difference is not None
     number, interval = size(arm.difference.estimate)
     return f"{arm.name} {number.lstrip('+−')} ({interval})"
 
 
 def outcome(arm: Arm, study: Study) -> str:
-    """What is shown of an arm, in the words that its tests allow."""
+    """What is shown of an arm, in words that its tests justify."""
     found = arm.difference
     assert found is not None
     number, interval = size(found.estimate)
@@ -141,7 +141,7 @@ def outcome(arm: Arm, study: Study) -> str:
 
 
 def contrary(one: Comparison, every: list[Comparison]) -> list[str]:
-    """Other comparisons of this task in which an arm lies beyond the margin on the other side."""
+    """Other comparisons of this task where an arm lies beyond the margin on the other side."""
     sides = {a.name: side for a in shown(one) if (side := side_of(a))}
     return [
         f"{other.study.name} ({other.condition})"
@@ -153,7 +153,7 @@ def contrary(one: Comparison, every: list[Comparison]) -> list[str]:
 
 
 def side_of(arm: Arm) -> int:
-    """-1: shown to be lower, 1: higher, 0: neither."""
+    """-1: shown to be lower, 1: shown to be higher, 0: neither."""
     found = arm.difference
     if found is None or found.outcome != BEYOND:
         return 0
@@ -161,7 +161,7 @@ def side_of(arm: Arm) -> int:
 
 
 def weaknesses(one: Comparison) -> list[str]:
-    """What a reader has to know before a difference is believed."""
+    """What readers must know before they rely on a difference."""
     arms = [one.arm(ADAMW), *shown(one)]
     own = [arm for arm in arms if arm is not None]
     seeds = min((a.difference.estimate.n for a in shown(one) if a.difference), default=0)
@@ -179,13 +179,13 @@ def weaknesses(one: Comparison) -> list[str]:
 
 
 def early_open(study: Study) -> str:
-    """Where no reference lines tell: what the experiment says of itself."""
+    """What the experiment says of early training, if no reference lines show it."""
     said = "early training" in (study.limits or "")
     return "in early training, as its design says" if said else "early training not ruled out"
 
 
 def limits(found: list[Comparison]) -> str:
-    """The size of what was compared, and what was not tested."""
+    """The size of the comparisons, and what was not tested."""
     sizes = sorted(of for one in found for arm in one.arms if (of := arm.median("parameters")))
     millions = [plain(of / 1e6, 1) for of in (sizes[0], sizes[-1])]
     models = " to ".join(dict.fromkeys(millions))
@@ -213,7 +213,7 @@ def unit_absent(unit: str, found: list[Comparison]) -> bool:
 
 
 def seen(one: Comparison) -> float:
-    """Tokens or images that a run trains on."""
+    """The number of tokens or images that a run trains on."""
     steps = max(run.record["steps"] for arm in one.arms for run in arm.runs)
     return steps * (one.arms[0].median(f"{unit_of(one)}_per_step") or 0)
 

@@ -1,4 +1,4 @@
-"""What the page needs to say an optimizer's overhead at any batch that is typed into it."""
+"""Data with which the page shows an optimizer's overhead at any batch that a reader types."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from bench.studies.words import percent
 
 
 def of(step: dict[str, Any]) -> dict[str, Any]:
-    """A row an optimizer at the largest measured batch, and the points for all other batches.
+    """One row per optimizer at the largest measured batch, and the points for all other batches.
 
-    least, most: the batches between which it was measured; points: units, overhead and its
-    interval's ends, measured and by the fit, in order; None of an optimizer that differs from the
-    reference by no more than the noise.
+    least, most: the smallest and largest measured batch; points: units, overhead and the ends of
+    its interval, measured and from the fit, in order; None for an optimizer that differs from the
+    reference only within the noise.
     """
     sizes = sorted(size * step["units_per_example"] for size in step["batches"])
     rows = []

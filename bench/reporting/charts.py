@@ -1,6 +1,6 @@
-"""The charts of losses, each described once: interactive in the page, static as SVG or PNG.
+"""The charts of losses, each defined once: interactive in the page, static as SVG or PNG.
 
-All are functions from comparisons to Altair charts, None where there is nothing to show.
+All are functions from comparisons to Altair charts; None if there is nothing to show.
 """
 
 from pathlib import Path
@@ -28,15 +28,15 @@ from bench.studies import comparison, curves
 from bench.studies.comparison import Comparison
 from bench.studies.words import unit_of
 
-WIDTH = 640  # pixels of a static chart; in the page a chart is as wide as its place
+WIDTH = 640  # pixels of a static chart; in the page a chart fills its column
 HEIGHT = 260
-ROW = 24  # pixels of a row, of charts with a row an arm
-WIDE = 7.5  # pixels of a letter, on average, in a wide font
+ROW = 24  # pixels per row, in charts with one row per arm
+WIDE = 7.5  # average pixels per letter in a wide font
 NATS = {"tokens": "nats per token", "images": "nats per image"}
 
 
 def static(drawn: alt.LayerChart, path: Path) -> Path:
-    """Write a chart as SVG or PNG, by the suffix, whole or not at all; the path."""
+    """Write a chart as SVG or PNG, by the suffix, whole or not at all; returns the path."""
     temporary = path.with_name(f".{path.name}")
     try:
         drawn.properties(width=WIDTH, background="white").save(temporary, ppi=144)
@@ -47,8 +47,8 @@ def static(drawn: alt.LayerChart, path: Path) -> Path:
 
 
 def curve(one: Comparison) -> alt.LayerChart | None:
-    """Of optimizers their losses, over seconds where these are what is equal; of variants of Muon,
-    whose curves lie on one another, the differences to the baseline."""
+    """For optimizers their losses, over seconds if the runs have equal time; for variants of Muon,
+    whose curves overlap, the differences from the baseline."""
     if findings.of_variants(one):
         return gap(one)
     return loss(one, "seconds" if one.study.equal_time_of else "steps")
@@ -57,8 +57,8 @@ def curve(one: Comparison) -> alt.LayerChart | None:
 def loss(one: Comparison, against: str) -> alt.LayerChart | None:
     """Validation loss against "steps" or "seconds".
 
-    The mean over the finished runs of an arm; the band is its 95 % interval, where there are two
-    runs or more. Seconds are steps times the arm's step on the one clock of the comparison.
+    The line is the mean over an arm's finished runs; the band is its 95 % interval, if there are
+    two runs or more. Seconds are steps times the arm's step time on the comparison's common clock.
     """
     unit, seconds = unit_of(one), comparison.step_seconds(one)
     title = {"steps": "step", "seconds": "seconds of training"}[against]
@@ -110,7 +110,7 @@ def gap(one: Comparison) -> alt.LayerChart | None:
 
 
 def along(title: str) -> alt.X:
-    """The axis of steps or seconds."""
+    """The axis for steps or seconds."""
     axis = alt.Axis(format=",~r", tickCount=6, labelOverlap=True)
     return alt.X("x:Q", title=title, axis=axis, scale=alt.Scale(nice=False, padding=6))
 
@@ -123,7 +123,7 @@ def banded(
     encoded: dict[str, Any],
     tooltip: list[alt.Tooltip],
 ) -> list[alt.Chart]:
-    """Lines with points through the means of rows, and bands of intervals, cut at the y ends."""
+    """Lines with points through the means of rows, and bands of intervals, cut at the y limits."""
     least, most = ends
     for row in rows:
         if "low" in row:
@@ -144,7 +144,7 @@ def banded(
 
 
 def around(rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """The range of the means, and of bands a little more: those of two seeds are very wide."""
+    """The range of the means and a little of the bands: those of two seeds are very wide."""
     means = [row["mean"] for row in rows]
     ends = means + [row[key] for row in rows for key in ("low", "high") if key in row]
     pad = 0.06 * (max(means) - min(means)) or 0.01
@@ -153,7 +153,7 @@ def around(rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def accuracy(one: Comparison) -> alt.LayerChart | None:
-    """The accuracy on the test part, where the records have one."""
+    """The accuracy on the test part, if the records have it."""
     rows = [
         {"arm": arm.name, "row": arm.name, **interval(arm.test_accuracy)}
         for arm in arms(one)
@@ -169,9 +169,9 @@ def accuracy(one: Comparison) -> alt.LayerChart | None:
 
 
 def intervals(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> list[alt.Chart]:
-    """A point and a line a row."""
+    """One point and one line per row."""
     encoded = told_apart(style, by=("color", "shape"), legend=False)
-    # A viewer's font may be wider than the one with which a static picture is laid out.
+    # A viewer's font may be wider than the one used for the layout of a static picture.
     room = min(200, WIDE * max(len(row["row"]) for row in rows))
     y = alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, minExtent=room))
     base = alt.Chart(data(rows)).encode(y, color=encoded["color"])
@@ -184,14 +184,14 @@ def intervals(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> 
 
 
 def looks(one: Comparison, rows: list[dict[str, Any]]) -> dict[str, Style]:
-    """Of the arms in rows, by their place in the study: a missing arm changes no other's."""
+    """Styles of the arms in rows, by their place in the study: a missing arm changes no other's."""
     there = {row["arm"] for row in rows}
     every = styles(one.study.arms, one.study.again())
     return {name: style for name, style in every.items() if name in there}
 
 
 def seeds(one: Comparison, mark: str) -> str:
-    """What a point is the mean of, and which mark is its interval."""
+    """What a point is the mean of, and which mark shows its interval."""
     found = sorted({arm.test_loss.n for arm in arms(one) if arm.test_loss.n})
     if found[-1] < 2:
         return "one run an arm"

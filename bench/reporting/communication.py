@@ -1,4 +1,4 @@
-"""The report on what many processes communicate: measured, predicted, and extrapolated."""
+"""The report's part on communication of many processes: measured, predicted, extrapolated."""
 
 from bench.communication import extrapolation
 

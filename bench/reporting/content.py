@@ -1,4 +1,4 @@
-"""All that a report shows, gathered once: comparisons, verdicts, step benchmarks, gaps."""
+"""Everything a report shows, collected once: comparisons, verdicts, step benchmarks, gaps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,17 @@ from bench.verdicts import claims, judging
 from bench.verdicts.ages import Ages
 from bench.verdicts.judging import Verdict
 
-# In order of importance; others follow by name. `smoke` says nothing.
+# In order of importance; others follow by name. `smoke` is omitted.
 FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
 
 
 @dataclass(frozen=True)
 class Content:
-    """verdicts: on all claims; comparisons: by experiment, one a condition that has final runs;
-    not_run: experiments without any; steps: the step benchmarks by name, shared: those of many
-    processes; extrapolated: from these to more, none without them; own: runs in runs/ of
-    no experiment that is declared; loose: published ones of none; left_out: files that are no
-    whole record, with the reason.
+    """verdicts: on all claims; comparisons: by experiment, one per condition with final runs;
+    not_run: experiments without final runs; steps: the step benchmarks by name; shared: those of
+    many processes; extrapolated: from these to more processes, empty without them; own: runs in
+    runs/ that belong to no declared experiment; loose: published runs of that kind; left_out: files
+    that are no complete record, each with the reason.
     """
 
     results: Results
@@ -43,7 +43,7 @@ class Content:
 
 
 def gather(results: Results, ages: Ages | None = None) -> Content:
-    """ages: of the rules, for verdicts to say which are younger than their records."""
+    """ages: those of the rules, so that verdicts note rules younger than their records."""
     names = [name for name in study.declared() if name != "smoke" or results.archive.of(name)]
     names.sort(key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
     comparisons = {}
@@ -71,7 +71,7 @@ def gather(results: Results, ages: Ages | None = None) -> Content:
 
 
 def step_benchmarks(results: Results) -> tuple[dict[str, dict], list[tuple[Path, str]]]:
-    """By name, and the files that are none, the laboratory's checks too, each with the reason."""
+    """By name; and the invalid files, including the laboratory's checks, each with the reason."""
     found: dict[str, dict[str, Any]] = {}
     left_out: list[tuple[Path, str]] = []
     for name in CHECKS:

@@ -1,4 +1,4 @@
-"""The report's charts of what optimizers cost: share of a step, state, overhead, communication."""
+"""The report's charts of costs: share of a step, state, overhead, communication."""
 
 import math
 from typing import Any
@@ -27,8 +27,8 @@ from bench.studies.comparison import Arm, Comparison
 from bench.studies.stats import Estimate
 from bench.studies.words import batch
 
-LEVELS = (0.05, 0.02, 0.01)  # of overhead: those that claims name
-FOOT = 1e-4  # the least overhead on a logarithmic axis
+LEVELS = (0.05, 0.02, 0.01)  # levels of overhead that claims name
+FOOT = 1e-4  # the lowest overhead on a logarithmic axis
 MB = 1e6
 
 
@@ -59,7 +59,7 @@ def share(one: Comparison) -> alt.LayerChart | None:
 
 
 def memory(one: Comparison) -> alt.LayerChart | None:
-    """The optimizer's state by role, beside the weights; None where all arms keep the same."""
+    """The optimizer's state by role, beside the weights; None if all arms keep the same."""
     states = {arm.name: state(arm) for arm in arms(one)}
     if len({tuple(sorted(parts.items())) for parts in states.values()}) < 2:
         return None
@@ -102,13 +102,13 @@ def memory(one: Comparison) -> alt.LayerChart | None:
 
 
 def state(arm: Arm) -> dict[str, float]:
-    """Bytes by role, as its first run counted them."""
+    """Bytes by role, as counted in the arm's first run."""
     found = arm.runs[0].record.get("optimizer_state_bytes") or {}
     return found.get("by_role") or {}
 
 
 def weights(one: Comparison) -> dict[str, float]:
-    """Bytes of the model's weights by role, as the first run's routing lists them."""
+    """Bytes of the model's weights by role, from the first run's routing."""
     found: dict[str, float] = {}
     for row in one.arms[0].runs[0].record.get("routing") or []:
         found[row["role"]] = found.get(row["role"], 0) + 4 * math.prod(row["shape"])
@@ -116,8 +116,8 @@ def weights(one: Comparison) -> dict[str, float]:
 
 
 def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
-    """Overhead over the batch: solid where measured, dashed by the fit of forward+backward, as far
-    as ten times the largest measured batch."""
+    """Overhead over the batch: solid where measured, dashed from the fit of forward+backward, up to
+    ten times the largest measured batch."""
     rows: list[dict[str, Any]] = [
         {
             "arm": name,
@@ -142,7 +142,7 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
     x = alt.X("x:Q", title=f"{step['unit']} a step", scale=scale, axis=axes[0])
     y = alt.Y("mean:Q", title="overhead against AdamW, %", scale=scale, axis=axes[1])
     known = [row for row in rows if row["measured"]]
-    joints = {row["arm"]: row for row in known}  # where dashed begins
+    joints = {row["arm"]: row for row in known}  # where the dashed line begins
     beyond = [*joints.values(), *(row for row in rows if not row["measured"])]
     color = encoded["color"]
     levels = alt.Chart(data([{"at": level, "text": f"{level:.0%}"} for level in LEVELS]))
@@ -167,14 +167,14 @@ def overhead(step: dict[str, Any]) -> alt.LayerChart | None:
 
 
 def ticks_between(values: list[float]) -> list[float]:
-    """Powers of ten and thrice them, within the range of the values."""
+    """Powers of ten, and three times these, within the range of the values."""
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
     every = [float(f"{part}e{power}") for power in powers for part in (1, 3)]
     return [tick for tick in every if min(values) <= tick <= max(values)]
 
 
 def extrapolated_chart(points: list[extrapolation.Point]) -> alt.LayerChart:
-    """The share that communication takes, against the number of GPUs."""
+    """Communication's share against the number of GPUs."""
     rows: list[dict[str, Any]] = [
         {
             "arm": f"{point.model} {point.strategy}",

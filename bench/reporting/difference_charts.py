@@ -1,4 +1,4 @@
-"""The charts of differences: paired by seed, with their intervals and the margin that counts."""
+"""The charts of differences: paired by seed, with intervals and the margin."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,15 @@ from bench.studies import curves, stats
 from bench.studies.comparison import Comparison
 from bench.studies.stats import Estimate
 
-HEAD = "#"  # with what the key of a heading's row begins; a key is group, |, name
+HEAD = "#"  # the key of a heading's row begins with it; a key is group, |, name
 
 
 def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
-    """Paired differences to the baseline with 95 % intervals; the margin is a grey band.
+    """Paired differences from the baseline with 95 % intervals; the margin is a grey band.
 
-    A row an arm, under all conditions. A/A arms are grey: what they differ from the arm they
-    repeat is noise. None where no pair has two seeds: a number without an interval shows nothing.
+    One row per arm, under all conditions. A/A arms are grey, because their difference from the
+    repeated arm is noise. None if no pair has two seeds: a number without an interval shows
+    nothing.
     """
     several, study = len(comparisons) > 1, comparisons[0].study
     groups = {one.condition if several else "": list(_differences(one)) for one in comparisons}
@@ -32,7 +33,7 @@ def differences(comparisons: list[Comparison]) -> alt.LayerChart | None:
 
 
 def forest(comparisons: list[Comparison]) -> alt.LayerChart | None:
-    """The differences of all experiments that share a baseline, a group each; None of none."""
+    """The differences of all experiments with one baseline, one group each; None without any."""
     groups, margins = {}, {}
     for one in comparisons:
         name = f"{one.study.name}, {one.condition}"
@@ -58,7 +59,7 @@ def drawn(
     baseline: str,
     finding: str,
 ) -> alt.LayerChart | None:
-    """A row an arm below a row a group, whose name "" is not shown; None without any interval."""
+    """One row per arm below its group's row; a group named "" is hidden; None without intervals."""
     rows: list[dict[str, Any]] = []
     for group, found in groups.items():
         rows += [{"row": f"{HEAD}|{group}"}] if group else []
@@ -86,7 +87,7 @@ def drawn(
 
 
 def _layers(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> list[alt.Chart]:
-    """The margin of each row, zero, intervals and means."""
+    """Each row's margin, the zero line, intervals and means."""
     encoded = told_apart(style, by=("color", "shape"), legend=False)
     names = [row["row"].partition("|")[2] for row in rows]
     headed: Any = {"condition": {"test": f"datum.value[0] == '{HEAD}'", "value": "bold"}}
@@ -94,7 +95,7 @@ def _layers(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> li
         labelExpr="slice(datum.label, indexof(datum.label, '|') + 1)",
         labelFontWeight=headed | {"value": "normal"},
         labelLimit=260,
-        # A viewer's font may be wider than the one with which a static picture is laid out.
+        # A viewer's font may be wider than the one used for the layout of a static picture.
         minExtent=min(200, WIDE * max(map(len, names))),
     )
     y = alt.Y("row:N", title=None, sort=None, axis=axis)
@@ -105,7 +106,7 @@ def _layers(rows: list[dict[str, Any]], x: alt.X, style: dict[str, Style]) -> li
     lines = there.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2.5)
     tooltip = tips(("group:N", "under"))
     return [
-        base.mark_point(opacity=0),  # all rows, headings too, in their order
+        base.mark_point(opacity=0),  # all rows in order, including headings
         bounded.mark_rect(color=GREY, opacity=0.22).encode(alt.X("left:Q"), alt.X2("right")),
         alt.Chart(data([{"at": 0}])).mark_rule(color=TEXT).encode(alt.X("at:Q")),
         lines.encode(alt.X("low:Q"), alt.X2("high:Q")),

@@ -1,6 +1,6 @@
-"""What each chart shows, in a sentence or two: its caption, and its text for screen readers.
+"""What each chart shows in a sentence or two: its caption, and its text for screen readers.
 
-Pure functions of what is drawn. A difference is called one only where its test says so.
+Pure functions of the plotted data. The text calls something a difference only if its test does.
 """
 
 import math
@@ -15,11 +15,11 @@ from bench.studies.difference import BEYOND, EQUAL, SMALLER
 from bench.studies.stats import Estimate
 from bench.studies.words import decimals, percent, plain, span
 
-SHOWN_TOKENS = 2**22  # of a step that is extrapolated to many processes
+SHOWN_TOKENS = 2**22  # tokens per step, for the extrapolation to many processes
 
 
 def differences(every: list[Comparison]) -> str:
-    """Which arms are shown to differ from the baseline, which to be alike, and what is open."""
+    """Which arms are shown to differ from the baseline, which to be alike, and which are open."""
     several = len(every) > 1
     lower: list[str] = []
     higher: list[str] = []
@@ -54,32 +54,32 @@ def differences(every: list[Comparison]) -> str:
 
 
 def experiments(every: list[Comparison]) -> str:
-    """The same of several experiments, each with its name."""
+    """The same for several experiments, each with its name."""
     names = dict.fromkeys(one.study.name for one in every)
     of = {name: [one for one in every if one.study.name == name] for name in names}
     return " ".join(f"{name}: {differences(found)}" for name, found in of.items())
 
 
 def size(difference: Estimate) -> tuple[str, str]:
-    """A difference with three digits after the point at most, and its interval."""
+    """A difference with at most three decimals, and its interval."""
     return span(difference, "+", digits=decimals(difference, 3))
 
 
 def tested(one: Comparison) -> list[Arm]:
-    """The arms with a difference that has an interval, the lowest first."""
+    """The arms whose difference has an interval, the lowest first."""
     found = [arm for arm in one.arms if arm.difference and arm.difference.estimate.n > 1]
     return sorted(found, key=lambda arm: arm.difference.estimate.mean if arm.difference else 0)
 
 
 def curve(one: Comparison) -> str:
-    """What the one chart of the loss shows that a page without a choice has."""
+    """The finding for the one loss chart that a page without a choice shows."""
     if of_variants(one):
         return gap(one)
     return loss(one, "seconds" if one.study.equal_time_of else "steps")
 
 
 def of_variants(one: Comparison) -> bool:
-    """Whether what is compared are variants of Muon, and not Muon with AdamW."""
+    """Whether the comparison is between variants of Muon, not between Muon and AdamW."""
     base = one.arm(one.study.baseline)
     return base is not None and base.runs[0].record["optimizer"] != "adamw"
 
@@ -117,7 +117,7 @@ def gap(one: Comparison) -> str:
 
 
 def gaps(one: Comparison) -> dict[str, list[tuple[int, Any]]]:
-    """By arm, its validation loss minus the baseline's at each step."""
+    """By arm: its validation loss minus the baseline's at each step."""
     base = one.arm(one.study.baseline)
     if base is None:
         return {}
@@ -126,7 +126,7 @@ def gaps(one: Comparison) -> dict[str, list[tuple[int, Any]]]:
 
 
 def tuning(one: Comparison) -> str:
-    """The best rate of each arm, or what its searches found, and which lie at an edge."""
+    """The best rate of each arm, or its searches' results, and which lie at an edge."""
     own = [arm for arm in arms(one) if arm.name in one.study.tuned()]
     chosen = [f"{arm.name} {arm.rate:.3g}" for arm in own]
     said = f"{one.condition}: the rate chosen is {', '.join(chosen)} times the base rate."
@@ -171,7 +171,7 @@ def memory(one: Comparison) -> str:
 
 
 def overhead(step: dict[str, Any]) -> str:
-    """What each optimizer adds at the largest measured batch, and from where it is under 5 %."""
+    """The overhead of each optimizer at the largest measured batch, and where it is under 5 %."""
     unit, largest = step["unit"], max(step["batches"]) * step["units_per_example"]
     said, under = [], []
     for name, points in drawn(step).items():
@@ -190,9 +190,9 @@ def overhead(step: dict[str, Any]) -> str:
 
 
 def drawn(step: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """By optimizer the points that are shown: measured, and up to ten times as far.
+    """By optimizer the plotted points: the measured ones, and those up to ten times as far.
 
-    Optimizers that failed, or differ from the reference by no more than the noise, are left out.
+    Optimizers that failed or differ from the reference only within the noise are left out.
     """
     end = SHOWN * max(step["batches"]) * step["units_per_example"]
     return {
@@ -207,7 +207,7 @@ def drawn(step: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def extrapolated(points: list[Point]) -> str:
-    """Up to how many GPUs each strategy's communication stays below 5 %, of the largest model."""
+    """Up to how many GPUs each strategy's communication stays below 5 %, for the largest model."""
     last, tokens = points[-1].model, SHOWN_TOKENS
     found = []
     for strategy in dict.fromkeys(point.strategy for point in points):
@@ -225,5 +225,5 @@ def extrapolated(points: list[Point]) -> str:
 
 
 def arms(one: Comparison) -> list[Arm]:
-    """All arms but the A/A ones."""
+    """All arms except A/A arms."""
     return [arm for arm in one.arms if not arm.noise]

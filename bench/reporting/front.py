@@ -1,4 +1,4 @@
-"""The front of README.md: the answer in one table of losses, time and memory, from records."""
+"""README.md's first table: the answer on losses, time and memory, from records."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from bench.studies.comparison import Comparison
 from bench.studies.words import about, span, unit_of
 
 NAMES = {ADAMW: "AdamW", "hybrid": "hybrid", "muon": "muon"}
-STEP = "gpt2-"  # with what the names of GPT-2 small's step benchmarks begin
-AT = 8192  # tokens of a step, of which the extra time is shown
+STEP = "gpt2-"  # the names of GPT-2 small's step benchmarks begin with it
+AT = 8192  # tokens of the step whose extra time is shown
 
 
 def table(content: Content) -> Table:
-    """A column an optimizer; rows of losses, then of GPT-2 small's memory and time."""
+    """One column per optimizer; rows of losses, then of GPT-2 small's memory and time."""
     every = answer.of_optimizers(content.comparisons)
     rows = []
     for timed, words in ((False, "equal steps"), (True, "equal time")):
@@ -30,7 +30,7 @@ def table(content: Content) -> Table:
 
 
 def losses(one: Comparison, words: str) -> list[Cell]:
-    """AdamW's test loss, and the differences to it."""
+    """AdamW's test loss, and the differences from it."""
     early = "; early training, not judged" if standing.early(one) else ""
     head = Cell(f"{TASKS[unit_of(one)]}, {words}{early}", about(one))
     arms = {name: one.arm(name) for name in (ADAMW, *CHOICES)}
@@ -43,7 +43,7 @@ def losses(one: Comparison, words: str) -> list[Cell]:
 
 
 def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
-    """The state, which hangs on no device, and how much longer a step is than with AdamW."""
+    """The state, which is the same on all devices, and a step's extra time over AdamW's."""
     device = record["environment"]["gpu"] or record["environment"]["cpu"]
     base = record["optimizers"][record["reference"]]["state_bytes"]["total"]
     columns = [cost(record, name, base) for name in CHOICES]
@@ -58,7 +58,7 @@ def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
 
 
 def cost(record: dict[str, Any], name: str, base: float) -> list[Cell]:
-    """An optimizer's state, extra time, and the batch from which that is small."""
+    """An optimizer's state, its extra time, and the batch from which that time is small."""
     one = record["optimizers"].get(name)
     if one is None or one["error"]:
         return [NONE] * 3
@@ -71,7 +71,7 @@ def cost(record: dict[str, Any], name: str, base: float) -> list[Cell]:
 
 
 def minus(text: str) -> Cell:
-    """With what is in brackets below; typographic signs."""
+    """Put text in brackets on the smaller line, with typographic signs."""
     main, _, small = text.replace("-", "−").replace("%", " %").partition(" (")
     return Cell(main, small.removesuffix(")"))
 

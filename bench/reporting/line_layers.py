@@ -1,4 +1,4 @@
-"""Reference lines in a chart of the loss: dashed, with their names."""
+"""Dashed reference lines in a loss chart, with their names."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from bench.display.palette import GREY
 from bench.reporting.style import data, rounded
 from bench.studies.lines import Lines
 
-BELOW = 0.35  # of a chart's height: how far below its curves a line is drawn
-CLOSE = 0.06  # of the height: lines closer than that share a label
+BELOW = 0.35  # maximum distance of a line below the curves, relative to the chart's height
+CLOSE = 0.06  # relative to the height: closer lines share a label
 
 
 def drawn(
     known: Lines | None, least: float, most: float
 ) -> tuple[list[dict[str, Any]], float, float]:
-    """The lines that a chart from `least` to `most` has room for, by validation loss, falling, and
-    its ends with them in it.
+    """The lines that fit in a chart from `least` to `most`, by falling validation loss, and the
+    chart's limits including them.
 
-    Those above its curves are left out, as the uniform one nearly always is.
+    Lines above the curves are left out, as the uniform one nearly always is.
     """
     end = least - BELOW * (most - least)
     every = known.every if known else []
@@ -31,7 +31,7 @@ def drawn(
 
 
 def layers(rows: list[dict[str, Any]], least: float, most: float, y: alt.Scale) -> list[alt.Chart]:
-    """A rule each, and the names at the left, where the curves are high."""
+    """One rule per line, and the names at the left, where the curves are high."""
     if not rows:
         return []
     labels: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""results/README.md, and the parts of README.md that come from records, in Markdown."""
+"""results/README.md, and the parts of README.md that are generated from records, in Markdown."""
 
 import re
 from collections import Counter
@@ -26,11 +26,11 @@ KINDS = ("loss", "tuning")  # pictures of one condition
 
 
 BY_THEOREM = "True by a theorem; checked numerically"
-BEGINNING = "# Results\n\nMade by `make results`"  # by this a report knows its own
+BEGINNING = "# Results\n\nMade by `make results`"  # a report recognises its own page by this
 
 
 def results_page(content: Content, shown: Collection[str]) -> str:
-    """results/README.md, whole; shown: the places of its pictures."""
+    """The whole results/README.md; shown: the paths of its pictures."""
     parts = [
         BEGINNING + " from the records in this folder; nothing here is typed by hand. "
         "[`report.html`](report.html) is the same with interactive charts, "
@@ -75,7 +75,7 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
 
 
 def communication(content: Content, shown: Collection[str]) -> list[str]:
-    """What many processes communicate; and, extrapolated, what more of them would."""
+    """The communication of many processes and, extrapolated, that of more processes."""
     if not content.shared:
         return []
     parts = ["## Communication", report_communication.LEAD]
@@ -89,7 +89,7 @@ def communication(content: Content, shown: Collection[str]) -> list[str]:
 
 
 def image(finding: str, place: str) -> str:
-    """A picture, with what it shows for those who do not see it."""
+    """A picture, with its finding as text for those who cannot see it."""
     return f"![{escaped(finding)}]({place})"
 
 
@@ -101,7 +101,7 @@ def picture(*names: str) -> str:
 
 
 def opening(content: Content, shown: Collection[str], below: str = "") -> str:
-    """The answer, its table and its picture; below: the folder of results, seen from the page."""
+    """The answer, its table and its picture; below: the path to the results folder."""
     found = answer.answer(content.comparisons)
     parts = [f"{escaped(found.finding)} {escaped(found.limits)}", table(front.table(content))]
     parts.append(front.NOTE)
@@ -112,7 +112,7 @@ def opening(content: Content, shown: Collection[str], below: str = "") -> str:
 
 
 def filled(readme: str, content: Content, shown: Collection[str]) -> str:
-    """README.md, with what stands below `<!-- answer: from results -->` made anew."""
+    """README.md with the part after `<!-- answer: from results -->` regenerated."""
     pattern = r"(<!-- answer: from results[^>]*-->\n).*?(<!-- end -->)"
     whole = opening(content, shown, "results/")
     return re.sub(pattern, lambda m: f"{m[1]}{whole}\n{m[2]}", readme, flags=re.S)
@@ -127,17 +127,17 @@ def made(records: Iterable[dict[str, Any]]) -> str:
 
 
 def tested(found: list[Verdict]) -> list[Verdict]:
-    """Those that measurements could refute."""
+    """The verdicts on claims that measurements could refute."""
     return [one for one in found if not one.claim.theorem]
 
 
 def by_theorem(found: list[Verdict]) -> list[Verdict]:
-    """Those that only a false theorem could refute: they stand outside the tally."""
+    """The verdicts on claims that only a false theorem could refute; the tally omits them."""
     return [one for one in found if one.claim.theorem]
 
 
 def tally(found: list[Verdict]) -> str:
-    """How many claims of each topic came out how."""
+    """The number of claims by topic and verdict."""
     topics = [t for t in TOPICS if any(one.claim.topic == t for one in found)]
     kinds = (CONFIRMED, REFUTED, DEPENDS, OPEN)
     counts = Counter((one.claim.topic, one.verdict) for one in found)
@@ -147,7 +147,7 @@ def tally(found: list[Verdict]) -> str:
 
 
 def claims_tables(found: list[Verdict]) -> list[str]:
-    """One row a claim, with what was found where; those without records folded to one line."""
+    """One row per claim, with findings and conditions; claims without records share one line."""
     judged, without = waiting.split(found)
     parts = [claims_table(tested(judged))]
     if said := waiting.line(without):

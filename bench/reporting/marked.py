@@ -1,4 +1,4 @@
-"""Cells, tables and text as Markdown."""
+"""Cells, tables and text in Markdown."""
 
 from collections.abc import Iterable
 
@@ -12,13 +12,13 @@ def table(one: Table) -> str:
 
 
 def text(cell: Cell) -> str:
-    """A cell with its smaller line in brackets; text of records must not end cell or line."""
+    """A cell with its smaller line in brackets; text from records cannot end the cell or line."""
     whole = f"{cell.text} ({cell.small})" if cell.small else cell.text
     return escaped(whole).replace("|", "\\|")
 
 
 def escaped(words: str) -> str:
-    """Text, of records too, as one line that Markdown shows as text: no tag, link or picture."""
+    """Text, including that from records, as one line of plain Markdown: no tag, link or picture."""
     line = "".join(sign if sign.isprintable() else " " for sign in words)
     return line.replace("<", "&lt;").replace("](", "]\\(")
 

@@ -1,4 +1,4 @@
-"""The curves of one's own runs, drawn as those of the experiments are."""
+"""The curves of the user's own runs, drawn like those of experiments."""
 
 import statistics
 from typing import Any
@@ -21,7 +21,7 @@ from bench.studies.pairs import Bench, Group
 
 
 def every(own: OwnRuns) -> dict[str, alt.LayerChart]:
-    """Of the first benches their curves over steps and over seconds, by the picture's place."""
+    """Curves of the first benches over steps and over seconds, by the picture's path."""
     drawn = {
         own_runs.picture(number, against): loss(bench, against)
         for number, bench in enumerate(own.benches[:DRAWN], 1)
@@ -31,7 +31,7 @@ def every(own: OwnRuns) -> dict[str, alt.LayerChart]:
 
 
 def loss(bench: Bench, against: str) -> alt.LayerChart | None:
-    """Validation loss over "steps" or "seconds": the mean of a group, its 95 % interval a band."""
+    """Validation loss over "steps" or "seconds": a group's mean, its 95 % interval as a band."""
     rows: list[dict[str, Any]] = [
         {"arm": one.name, "x": rounded(at), "step": step, **interval(estimate)}
         for one in bench.groups

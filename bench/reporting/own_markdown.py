@@ -1,4 +1,4 @@
-"""The part of results/README.md that is about one's own runs."""
+"""The part of results/README.md on the user's own runs."""
 
 from collections.abc import Collection
 
@@ -9,7 +9,7 @@ from bench.studies import groups
 
 
 def your_runs(content: Content, shown: Collection[str]) -> list[str]:
-    """One's own runs: a table and curves of those that compare, and the next command."""
+    """The user's own runs: a table and curves of the comparable ones, and the next command."""
     if not content.own.runs:
         return []
     parts = ["## Your runs"]

@@ -1,4 +1,4 @@
-"""What to type next with one's own runs: what is missing of a comparison, or the comparison."""
+"""The next command for the user's own runs: one that completes a comparison, or the comparison."""
 
 import shlex
 from collections.abc import Iterable
@@ -10,24 +10,24 @@ from bench.studies.groups import mean, title
 from bench.studies.pairs import Bench, Group
 
 PYTHON = "python bench/train.py"
-SEEDS = 3  # with fewer an interval of paired seeds is too wide to say much
+SEEDS = 3  # with fewer, an interval over paired seeds is too wide to say much
 FLAGS = ("-m", "--multirun")
-OTHERS = ("seed", "experiment", "stage", "condition", "arm")  # not taken over from a command
-CHOICE = ("optimizer", "qkv", "orthogonalizer")  # which optimizer, and what is set of it
+OTHERS = ("seed", "experiment", "stage", "condition", "arm")  # not copied from a command
+CHOICE = ("optimizer", "qkv", "orthogonalizer")  # the optimizer and its options
 OPENED = ("[", "{", "'", '"')
 SWEEPS = ("choice(", "range(", "interval(", "glob(")
 
 
 def advice(own: OwnRuns) -> tuple[str, str] | None:
-    """Why, and the next command to type; None where there is none to give."""
+    """The reason, and the next command to type; None if there is nothing to advise."""
     found = [one for bench in own.benches if (one := needed(bench))]
     return min(found, key=lambda one: one[0])[1:] if found else None
 
 
 def needed(bench: Bench) -> tuple[int, str, str] | None:
-    """How urgent what is missing is (0: most), why, and the command that trains or compares it.
+    """The urgency (0: highest) of what is missing, why, and the command that trains or compares it.
 
-    Of each optimizer its best group by validation loss counts: the others were tried in tuning.
+    For each optimizer the best group by validation loss counts: the others were tried in tuning.
     """
     base, others = bench.baseline, best(bench)
     every = sorted({seed for one in (*others, *filter(None, [base])) for seed in one.seeds})
@@ -52,7 +52,7 @@ def needed(bench: Bench) -> tuple[int, str, str] | None:
 
 
 def best(bench: Bench) -> list[Group]:
-    """Of each optimizer but AdamW the group with the lowest validation loss."""
+    """For each optimizer but AdamW, the group with the lowest validation loss."""
     found: dict[str, Group] = {}
     finished = [one for one in bench.groups if one.values("val_loss")]
     for one in sorted(finished, key=lambda one: mean(one, "val_loss").mean):
@@ -66,10 +66,10 @@ def seeds_after(known: list[int]) -> list[int]:
 
 
 def names_of(bench: Bench, *groups: Group) -> list[str]:
-    """What `compare=` takes for groups: what the names of their cells begin with.
+    """Arguments of `compare=` for groups: the beginnings of their cells' names.
 
-    Rates have the hash at a name's end alone to tell them apart: where the beginning names other
-    groups, too, one cell stands for each group, of a seed that they share where there is one.
+    Groups that differ in rate differ only in the hash at the name's end. If the beginning also
+    matches other groups, one cell represents each group, with a common seed if there is one.
     """
     first = [group.runs[0].record for group in groups]
     begin = [one["cell"].partition(f"-s{one['seed']}-")[0] for one in first]
@@ -83,7 +83,7 @@ def names_of(bench: Bench, *groups: Group) -> list[str]:
 
 
 def together(bench: Bench, seeds: list[int]) -> str | None:
-    """One command for all groups where one made them all; else that of the baseline."""
+    """One command for all groups if one command made them all; otherwise the baseline's."""
     made = {run.record["command"] for one in bench.groups for run in one.runs}
     assert bench.baseline is not None
     typed = train_words(made.pop()) if len(made) == 1 else None
@@ -93,9 +93,9 @@ def together(bench: Bench, seeds: list[int]) -> str | None:
 
 
 def again(group: Group, seeds: list[int], instead: Iterable[str] = ()) -> str | None:
-    """The command that trains a group with other seeds; instead: of its optimizer.
+    """The command that trains a group with other seeds; instead: other words for its optimizer.
 
-    None where the record's command is not one of bench/train.py's.
+    None if the record's command is not one of bench/train.py.
     """
     record, instead = group.runs[0].record, list(instead)
     typed = train_words(record["command"])
@@ -112,7 +112,7 @@ def again(group: Group, seeds: list[int], instead: Iterable[str] = ()) -> str | 
 
 
 def train_words(command: str) -> list[str] | None:
-    """The settings of a command of bench/train.py; None where it is none."""
+    """The settings in a command of bench/train.py; None for other commands."""
     try:
         _, script, *rest = shlex.split(command)
     except ValueError:
@@ -129,12 +129,12 @@ def _typed(settings: list[str], seeds: list[int]) -> str:
 
 
 def _swept(value: str) -> bool:
-    """Whether a value is a list that Hydra runs through; not one in brackets or quotes."""
+    """Whether a value is a list that Hydra sweeps over, not one in brackets or quotes."""
     return value.startswith(SWEEPS) or ("," in value and value[0] not in OPENED)
 
 
 def _settled(key: str, value: str, config: dict) -> str:
-    """Of a swept setting the value that a run had; else as it was typed."""
+    """For a swept setting the value that a run had; otherwise the value as typed."""
     found: Any = config
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None

@@ -1,4 +1,4 @@
-"""One's own runs: those that no published experiment holds, side by side where they compare."""
+"""The user's own runs: those outside published experiments, compared where possible."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from bench.studies import curves, pairs, words
 from bench.studies.groups import mean, throughput
 from bench.studies.pairs import Bench, Group
 
-DRAWN = 6  # benches whose curves are drawn
+DRAWN = 6  # benches with plotted curves
 AGAINST = {"steps": "step", "seconds": "seconds of training, by the runs' own clock"}
 
 
 def of(runs: Iterable[Run], declared: Iterable[str]) -> list[Run]:
-    """The runs in runs/ that are a part of no declared experiment, each once."""
+    """The runs in runs/ that belong to no declared experiment, each once."""
     known, every = set(declared), list(runs)
     taken = {run.file for run in every if run.experiment in known}
     own = {run.file: run for run in every if run.file.name == "record.json"}
@@ -24,7 +24,7 @@ def of(runs: Iterable[Run], declared: Iterable[str]) -> list[Run]:
 
 @dataclass(frozen=True)
 class OwnRuns:
-    """benches: the runs that compare with each other; runs: all of them."""
+    """benches: the runs that can be compared; runs: all of them."""
 
     benches: list[Bench]
     runs: list[Run]
@@ -52,7 +52,7 @@ def lead(bench: Bench) -> str:
 
 
 def finding(bench: Bench) -> str:
-    """Which group ends lowest, on average."""
+    """The group with the lowest mean loss."""
     ends = {one.name: found[-1][1] for one in bench.groups if (found := curves.curve(one.runs))}
     if not ends:
         return "No run has finished."
@@ -64,12 +64,12 @@ def finding(bench: Bench) -> str:
 
 
 def picture(number: int, against: str) -> str:
-    """Where the curves of a bench are, below results/."""
+    """The path of a bench's curves, relative to results/."""
     return f"pictures/your-runs-{number}-{against}.svg"
 
 
 def table(bench: Bench) -> Table:
-    """A row a group: what it reached, against AdamW, and what it cost."""
+    """One row per group: its results, the difference from AdamW, and its costs."""
     unit = "images" if bench.record.get("images_per_step") else "tokens"
     heads = [Cell("optimizer"), Cell("test loss"), Cell("difference", "to AdamW")]
     heads += [Cell("validation loss"), Cell(f"{unit}/s"), Cell("share", "of a step")]
@@ -96,7 +96,7 @@ def _row(one: Group, bench: Bench) -> list[Cell]:
 
 
 def difference(one: Group, bench: Bench) -> Cell:
-    """To the baseline, or why there is none."""
+    """The difference from the baseline, or why there is none."""
     if one is bench.baseline:
         return NONE
     if one.difference is None:

@@ -1,7 +1,7 @@
-"""results/report.html: all of a report's content as one file that opens offline.
+"""results/report.html: a report's whole content as one file that opens offline.
 
-Text from records reaches the page through Jinja's escaping alone, and a policy in the page lets
-the browser run no script but the two written here, and fetch nothing.
+Text from records reaches the page only through Jinja's escaping. A policy in the page lets the
+browser run no script but the two written here, and load nothing.
 """
 
 import base64
@@ -34,7 +34,7 @@ def page(content: Content) -> str:
     ).get_template("page.html")
     version = alt.SCHEMA_VERSION.removeprefix("v").rsplit(".", 1)[0]
     scripts = [
-        # Its stub asks for a snippet, which is optional.
+        # The type stub requires a snippet, which is optional.
         vl_convert.javascript_bundle(vl_version=version),  # type: ignore[call-arg]
         (HERE / "page.js").read_text(encoding="utf-8"),
     ]
@@ -64,7 +64,7 @@ def page(content: Content) -> str:
 
 
 def policy(scripts: list[str]) -> str:
-    """A Content-Security-Policy: these scripts and no others, nothing from the network."""
+    """A Content-Security-Policy that allows only these scripts, and nothing from the network."""
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
@@ -74,7 +74,7 @@ def policy(scripts: list[str]) -> str:
 
 
 def dark() -> str:
-    """Rules for the dark theme: each colour of the charts that is dark, lighter."""
+    """Rules for the dark theme, which lighten the dark colours of the charts."""
     shades = [palette.shade(one, n) for one in palette.OPTIMIZERS.values() for n in range(5)]
     every = dict.fromkeys([*shades, *palette.OTHERS, palette.TEXT, palette.WARNING])
     rules = (

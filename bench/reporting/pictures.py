@@ -1,4 +1,4 @@
-"""The charts that the report's Markdown shows, all that it needs altair for."""
+"""The charts in the report's Markdown; everything there that needs altair."""
 
 from collections.abc import Callable
 
@@ -23,9 +23,9 @@ DRAW: dict[str, Callable[[Comparison], alt.LayerChart | None]] = {
 
 
 def every(content: Content) -> dict[str, alt.LayerChart]:
-    """The charts that the Markdown shows, by their place in results/.
+    """The charts in the Markdown, by their path in results/.
 
-    Of one run an arm a curve would show nothing but noise.
+    Curves are left out if each arm has a single run: they would show only noise.
     """
     found: dict[str, alt.LayerChart | None] = dict(own_charts.every(content.own))
     compared = answer.of_optimizers(content.comparisons)

@@ -1,4 +1,4 @@
-"""What a report says on the terminal: one's own runs, and two groups against each other."""
+"""A report's output on the terminal: the user's own runs, and two groups compared."""
 
 from rich.table import Table
 
@@ -8,14 +8,14 @@ from bench.reporting.own_runs import OwnRuns
 from bench.studies import groups, pairs, versus, words
 from bench.studies.versus import Loss, Reached, Versus
 
-MOST = 20  # rows of one's own runs; all of them are in the report
+MOST = 20  # rows of own runs; the report has all of them
 
 
 # one's own runs -----------------------------------------------------------------------------------
 
 
 def own(found: OwnRuns) -> list[Table]:
-    """A table a bench, its rows the groups, up to so many rows."""
+    """One table per bench with one row per group, up to MOST rows."""
     tables: list[Table] = []
     rows = 0
     for bench in found.benches:
@@ -27,7 +27,7 @@ def own(found: OwnRuns) -> list[Table]:
 
 
 def left(found: OwnRuns, shown: int) -> str | None:
-    """How many benches are shown in the report alone."""
+    """The line that says how many benches only the report shows."""
     more = len(found.benches) - shown
     return f"{more} more settings of yours are in the report" if more else None
 
@@ -54,7 +54,7 @@ def group(letter: str, name: str, runs: list) -> str:
 
 
 def notes(found: Versus) -> list[str]:
-    """How the differences came about, what they rest on, and steps and seconds to equal loss."""
+    """How the differences were computed, what they rest on, and steps and seconds to equal loss."""
     said = [how(one) for one in found.losses[-1:]] or ["No finished run on both sides."]
     said += crowded("A", found.ours) + crowded("B", found.theirs)
     if len({pairs.same(run.record["data"]) for run in (*found.ours, *found.theirs)}) > 1:
@@ -81,7 +81,7 @@ def how(one: Loss) -> str:
 
 
 def crowded(letter: str, runs: list) -> list[str]:
-    """That several runs of a group share a seed, and what tells them apart."""
+    """The note that several runs of a group share a seed, and how they differ."""
     benches = pairs.benches(runs)
     several = [one for one in benches if len(one.groups) > 1]
     names = [one.name for bench in several for one in bench.groups]

@@ -1,4 +1,4 @@
-"""The sections of the page as plain values, each a function of a report's content."""
+"""The page's sections as plain values; each is a function of a report's content."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -34,12 +34,12 @@ BY_THEOREM = "true by a theorem; checked numerically"
 
 
 def spec(chart: alt.LayerChart | None) -> dict[str, Any] | None:
-    """Not validated, which would double the time of a page; the tests validate every kind."""
+    """Not validated, which would double the page's build time; the tests validate every kind."""
     return chart.to_dict(validate=False) if chart else None
 
 
 def your_runs(content: Content) -> dict[str, Any]:
-    """One's own runs: those that compare together, and each with its command."""
+    """The user's own runs: the comparable ones together, and each with its command."""
     own = content.own
     return {
         "benches": [
@@ -65,14 +65,14 @@ def your_runs(content: Content) -> dict[str, Any]:
 
 
 def opening(content: Content) -> dict[str, Any]:
-    """The answer, and every difference to AdamW that it rests on."""
+    """The answer, and every difference from AdamW behind it."""
     every = answer.of_optimizers(content.comparisons)
     forest = difference_charts.forest(every)
     return {"answer": answer.answer(content.comparisons), "forest": spec(forest)}
 
 
 def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
-    """The experiments by where they stand: with AdamW, the three on Muon's variants, the rest."""
+    """The experiments by their part: with AdamW, the three on Muon's variants, the rest."""
     main = {one.study.name for one in answer.of_optimizers(content.comparisons)} - {COST}
     found: dict[str, list[dict[str, Any]]] = {"main": [], "variants": [], "others": []}
     for name, every in content.comparisons.items():
@@ -83,7 +83,7 @@ def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
 
 
 def experiment(every: list[Comparison], forest: bool = False) -> dict[str, Any]:
-    """forest: its differences are drawn and said there."""
+    """forest: the forest chart shows its differences."""
     study = every[0].study
     there = {one.declared_as for one in every}
     return {
@@ -118,7 +118,7 @@ def condition(one: Comparison) -> dict[str, Any]:
 
 
 def tuning(content: Content) -> list[dict[str, Any]]:
-    """What was tuned, a condition each."""
+    """The tuning, one entry per condition."""
     found = [
         {
             "name": f"{one.study.name}, {one.condition}",
@@ -136,7 +136,7 @@ def tuning(content: Content) -> list[dict[str, Any]]:
 
 
 def cost(content: Content) -> dict[str, Any]:
-    """Memory and time of whole runs, and step benchmarks with a field for the batch."""
+    """Memory and time of whole runs, and step benchmarks with an input field for the batch."""
     every = content.comparisons.get(COST, [])
     return {
         "experiment": experiment(every) if every else None,
@@ -169,7 +169,7 @@ def communication(content: Content) -> dict[str, Any]:
 
 
 def topics(verdicts: list[Verdict]) -> dict[str, list[dict[str, Any]]]:
-    """The claims of each topic with their verdicts; at the end those that are theorems."""
+    """The claims of each topic with their verdicts, theorems at the end."""
     found: dict[str, list[dict[str, Any]]] = {}
     for one in sorted(verdicts, key=lambda one: one.claim.theorem):
         first = next((f for f in one.findings if f.value is not None), None)
@@ -191,7 +191,7 @@ def number(one: Finding) -> str:
 
 
 def finding(one: Finding) -> dict[str, str]:
-    """What a finding says of its claim: a word, where, the number, and what is to be known."""
+    """What a finding says of its claim: a word, the condition, the number, and notes."""
     if one.missing:
         return {"word": "missing", "where": one.missing, "number": "", "why": ""}
     return {
@@ -206,7 +206,7 @@ def finding(one: Finding) -> dict[str, str]:
 
 
 def provenance(content: Content) -> list[dict[str, Any]]:
-    """Of each experiment and benchmark: machines, versions, commits, commands, records."""
+    """For each experiment and benchmark: machines, versions, commits, commands, records."""
     found = []
     for name in content.comparisons:
         runs = content.results.archive.of(name)

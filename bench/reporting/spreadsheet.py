@@ -1,4 +1,4 @@
-"""records.csv: one line a run."""
+"""records.csv: one line per run."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ COLUMNS = (
 
 
 def table(runs: list[Run]) -> str:
-    """One line a run, as CSV."""
+    """One line per run, as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(

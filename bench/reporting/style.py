@@ -1,4 +1,4 @@
-"""How the report's charts look: who has which colour, dash and shape, and what all share."""
+"""The look of the report's charts: colours, dashes and shapes, and what all charts share."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,19 +12,19 @@ from bench.display import palette
 from bench.display.palette import GREY
 from bench.studies.stats import Estimate
 
-LINE = 54  # characters of a subtitle's line: it fits a telephone
+LINE = 54  # characters per line of a subtitle: fits a phone
 
 
 @dataclass(frozen=True)
 class Style:
-    """dash: of a line, in pixels on and off; shape: of a point, in Vega's words."""
+    """dash: of a line, pixels on and off; shape: of a point, named as in Vega."""
 
     color: str
     dash: tuple[int, ...]
     shape: str
 
 
-# Beside its colour an optimizer has a dash and a shape of its own.
+# Each optimizer has its own dash and shape besides its colour.
 OPTIMIZERS = {
     "adamw": ((1, 0), "circle"),
     "hybrid": ((1, 0), "square"),
@@ -37,7 +37,7 @@ SHAPES = (
     *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"),
     *("triangle-right", "triangle-left"),
 )
-# Of bars with their names in them: Tol's light scheme.
+# For bars with names in them: Tol's light scheme.
 ROLES = {
     "hidden": "#77AADD",
     "conv": "#99DDFF",
@@ -49,7 +49,7 @@ ROLES = {
 
 
 def styles(names: Iterable[str], again: Iterable[str] = ()) -> dict[str, Style]:
-    """One for each name, by the colours of bench/display/palette.py; A/A arms: again."""
+    """One style per name, with the colours of bench/display/palette.py; again: A/A arms."""
     every = list(names)
     found: dict[str, Style] = {}
     variants: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def told_apart(
     }
 
 
-# A click on a name in the legend brings out its arm.
+# A click on a name in the legend highlights its arm.
 CHOSEN = alt.selection_point(name="chosen", fields=["arm"], bind="legend")
 BRIGHT = alt.OpacityValue(0.12, condition={"param": "chosen", "value": 1})
 PALE = alt.OpacityValue(0.02, condition={"param": "chosen", "value": 0.15})
@@ -123,9 +123,9 @@ CONFIG = alt.Config(
 def chart(
     layers: list[alt.Chart], title: str, notes: str, height: Any, finding: str
 ) -> alt.LayerChart:
-    """One chart of layers: a title, notes below it in lines that fit, as wide as its place.
+    """One chart of layers: a title, notes below it in lines that fit, and the width of its column.
 
-    finding: what it shows, in a sentence: the caption, and what a screen reader says.
+    finding: a sentence on what it shows, used as the caption and by screen readers.
     """
     drawn = alt.layer(
         *layers,
@@ -144,7 +144,7 @@ def data(rows: list[dict[str, Any]]) -> alt.Data:
 
 
 def interval(estimate: Estimate) -> dict[str, float]:
-    """As a row of data: of finite numbers only, as JSON knows no others."""
+    """As a row of data, with finite numbers only because JSON has no others."""
     found = {"mean": rounded(estimate.mean), "n": estimate.n}
     if estimate.n > 1:
         found |= {"low": rounded(estimate.low), "high": rounded(estimate.high)}
@@ -156,7 +156,7 @@ def rounded(value: float) -> float:
 
 
 def tips(*place: tuple[str, str]) -> list[alt.Tooltip]:
-    """What the pointer shows: the arm, where (field and title), the number with its interval."""
+    """The tooltip: the arm, the position (field and title), and the number with its interval."""
     numbers = (("mean", "mean"), ("low", "from"), ("high", "to"))
     return [
         alt.Tooltip("arm:N"),

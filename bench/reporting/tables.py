@@ -1,4 +1,4 @@
-"""The tables of the report: rows of cells, which the page and the Markdown each write."""
+"""The report's tables: rows of cells, written by the page and by the Markdown."""
 
 import statistics
 from typing import Any
@@ -14,7 +14,7 @@ from bench.verdicts import evidence
 
 
 def arms(one: Comparison) -> Table:
-    """What each arm reached and cost, then the reference lines; without columns that are empty."""
+    """Each arm's results and costs, then the reference lines; without empty columns."""
     heads = [
         *(Cell("arm"), Cell("rate"), Cell("test loss"), Cell("difference", "to the baseline")),
         *(Cell("verdict"), Cell("bits per byte"), Cell("steps to target"), Cell("accuracy")),
@@ -30,7 +30,7 @@ def arms(one: Comparison) -> Table:
 
 
 def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int, shares: int) -> list[Cell]:
-    """losses, gaps, shares: digits of these, their differences and accuracies."""
+    """losses, gaps, shares: decimals of losses, of their differences and of accuracies."""
     difference, accuracy = arm.difference, arm.test_accuracy
     kind = "baseline" if arm.name == one.study.baseline else ""
     if arm.noise:
@@ -54,7 +54,7 @@ def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int, shares: int) -> l
 
 
 def line_rows(one: Comparison, columns: int) -> list[list[Cell]]:
-    """What trivial models reach, and on which side of each AdamW ends."""
+    """The results of trivial models, and on which side of each AdamW ends."""
     base, adamw = one.arm(one.study.baseline), lines.judged(one.arms, one.study.baseline)
     rows = []
     for line in one.lines.every if one.lines else ():
@@ -76,7 +76,7 @@ def bits(value: float | None) -> Cell:
 
 
 def verdict(arm: Arm) -> Cell:
-    """On an arm's difference: the word, what else is to be said, and the test's p."""
+    """The verdict on an arm's difference: the word, further notes, and the test's p."""
     if arm.difference is None:
         return NONE
     words, _, more = report_words.verdict(arm.difference).partition("; ")
@@ -88,7 +88,7 @@ def verdict(arm: Arm) -> Cell:
 
 
 def searched(one: Comparison) -> Table | None:
-    """The settings that each arm's searches chose: their median, and range, over studies."""
+    """The settings that each arm's searches chose: their median and range over studies."""
     rows: dict[str, dict[str, Cell]] = {}
     for arm in one.arms:
         if arm.searched is None or arm.name not in one.study.tuned():
@@ -121,7 +121,7 @@ def spread(values: list[float]) -> Cell:
 
 
 def memory(every: list[Comparison]) -> Table:
-    """What the arms save of the baseline's memory, by what it is a share of."""
+    """How much of the baseline's memory the arms save, by the memory that counts as the whole."""
     denominators = [*(of.replace("_", " + ") for of in evidence.BYTES), "the measured peak"]
     heads = [Cell("condition"), Cell("arm"), Cell("share", "of a step"), Cell("overhead")]
     heads += [Cell("state"), *(Cell("saved", f"of {of}") for of in denominators)]
@@ -142,7 +142,7 @@ def memory(every: list[Comparison]) -> Table:
 
 
 def routing(one: Comparison) -> Table:
-    """Which optimizer takes which role, by the first run of each arm."""
+    """The optimizer of each role, from the first run of each arm."""
     by_arm: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
     for arm in one.arms:
         for row in arm.runs[0].record.get("routing") or []:
@@ -168,7 +168,7 @@ def taker(found: dict[str, tuple[int, int]]) -> Cell:
 
 
 def steps(record: dict[str, Any]) -> Table:
-    """A step benchmark: times, overheads, and the batches from which on these are small."""
+    """A step benchmark: times, overheads, and the batches from which these are small."""
     unit, least = record["unit"], record["batches"][0] * record["units_per_example"]
     sizes = [size * record["units_per_example"] for size in record["batches"]]
     marginal = any(one.get("marginal_ms") for one in record["optimizers"].values())
@@ -206,13 +206,13 @@ def milliseconds(ms: dict[str, Any] | None) -> Cell:
 
 
 def split(text: str) -> Cell:
-    """What is in brackets goes below."""
+    """Text in brackets goes on the smaller line."""
     main, _, small = text.partition(" (")
     return Cell(main, small.removesuffix(")"))
 
 
 def loose(runs: list[tuple[str, Run]]) -> Table:
-    """Runs of no declared experiment, each with the place of its record."""
+    """Runs outside declared experiments, each with the path of its record."""
     heads = ["run", "rate", "steps", "validation loss", "test loss", "command"]
     rows = [
         [

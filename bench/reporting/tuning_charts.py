@@ -1,4 +1,4 @@
-"""The charts of tuning: what searches found, and the loss at each rate of a grid."""
+"""The charts of tuning: the results of searches, and the loss at each rate of a grid."""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ from bench.studies.words import unit_of
 
 
 def tuning(one: Comparison) -> alt.LayerChart | None:
-    """What tuning found: against the number of trials of a search, or at each rate of a grid."""
+    """The result of tuning: by the number of trials in a search, or by the rate of a grid."""
     return over_trials(one) if one.study.search is not None else over_rates(one)
 
 
 def over_trials(one: Comparison) -> alt.LayerChart | None:
-    """The lowest validation loss that so many trials find, on average over studies, with a band."""
+    """The lowest validation loss found by this many trials, averaged over studies, with a band."""
     rows: list[dict[str, Any]] = [
         {"arm": arm.name, "trials": trials, **interval(stats.mean_interval(best))}
         for arm in arms(one)
@@ -45,7 +45,7 @@ def over_trials(one: Comparison) -> alt.LayerChart | None:
 
 
 def over_rates(one: Comparison) -> alt.LayerChart | None:
-    """Validation loss at each rate of the grid; the best is ringed, and named at the edge."""
+    """Validation loss at each rate of the grid; the best is ringed, and labelled if at the edge."""
     own = one.study.tuned()
     tuned = [(arm, arm.tuned) for arm in arms(one) if arm.tuned and arm.name in own]
     trials: list[dict[str, Any]] = [
@@ -67,7 +67,7 @@ def over_rates(one: Comparison) -> alt.LayerChart | None:
     x = alt.X(
         "rate:Q",
         title="optimizer.lr_scale, multiples of the base rate",
-        scale=alt.Scale(type="log", base=2, padding=42),  # for "edge of the grid"
+        scale=alt.Scale(type="log", base=2, padding=42),  # room for "edge of the grid"
         axis=alt.Axis(
             values=sorted({row["rate"] for row in trials}), format="~g", labelOverlap=True
         ),

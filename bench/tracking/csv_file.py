@@ -1,4 +1,4 @@
-"""A run as a table: FOLDER/csv/<cell>.csv, a row a step, a column a figure."""
+"""A run as a table: FOLDER/csv/<cell>.csv, one row per step, one column per figure."""
 
 import csv
 import io
@@ -9,15 +9,15 @@ from bench.records import files
 
 
 class Table:
-    """A step's evaluation is in its row; the last row has what is known at the end, too."""
+    """A step's row includes its evaluation; the last row also has the final values."""
 
     def __init__(self, record: dict[str, Any], folder: Path) -> None:
-        """Begins the file anew. Raises OSError."""
+        """Starts a new file. Raises OSError."""
         self.path = folder / "csv" / f"{record['cell']}.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.where = f"CSV: {self.path}"
         self.columns: list[str] = []
-        self.row: dict[str, Any] = {}  # of the last step, as its evaluation may follow
+        self.row: dict[str, Any] = {}  # of the last step, since its evaluation may follow
         files.write_text(self.path, "")
 
     def log(self, point: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ class Table:
             self._write()
 
     def _write(self) -> None:
-        """Append the row; a column that is new, which few rows bring, makes the file anew."""
+        """Append the row; a new column, which is rare, rewrites the file."""
         new = [name for name in self.row if name not in self.columns]
         if new:
             self.columns += new

@@ -1,8 +1,8 @@
-"""The W&B dashboard: one workspace and one report, built from the list of charts below.
+"""The W&B dashboard: a workspace and a report, both built from the list of charts below.
 
-The names of what runs log stand in this file alone; its test compares each with what runs really
-log. Needs `wandb-workspaces` (extra `dashboard`). Only `save()` of what is returned
-here wants an account and the network.
+Only this file has the names of what runs log; its test compares each with what runs really log.
+Needs `wandb-workspaces` (extra `dashboard`). Only `save()` on the results needs an account and the
+network.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from wandb_workspaces.reports.v2.interface import BlockTypes
 from bench.tracking.figures import AXES
 
 NAME = "muonbench"
-# Runs that agree in these are one line, their mean: other settings are for the reader to filter.
+# Runs that agree in these form one line, their mean; readers can filter by other settings.
 GROUPS = ("model.name", "optimizer.name", "qkv_used", "optimizer.lr_scale")
 SWEEP = (*GROUPS, "seed")
 VALIDATION, TEST = "val/loss", "test/loss"
 LOSSES = {VALIDATION: "validation loss", "train/loss": "training loss"}  # nats
 SHARE, OVERHEAD, BATCH = "optim/share", "optim/overhead", "optim/overhead_batch"
 MFU, STATE, PEAK = "perf/mfu", "memory/optimizer_state_gib", "memory/peak_gib"
-ROLES = ("hidden", "embedding", "position", "vector")  # that GPT-2 and ViT both have
+ROLES = ("hidden", "embedding", "position", "vector")  # present in both GPT-2 and ViT
 TABLE_CONFIG = (*SWEEP, "train.steps", "stage")
 TABLE_SUMMARY = ("run/status", VALIDATION, TEST, SHARE, OVERHEAD, BATCH, STATE, PEAK, MFU)
-MAX_LINES = 50  # W&B shows 10 groups where nothing is said
+MAX_LINES = 50  # W&B's default is 10 groups
 WIDTH, HEIGHT, COLUMNS = 12, 8, 2  # of a chart in the report, whose rows are 24 wide
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the dashboard: its charts, how to read them, and which runs are one line."""
+    """A section of the dashboard: its charts, how to read them, and which runs form one line."""
 
     title: str
     reading: str
@@ -40,7 +40,7 @@ class Part:
 
 
 def parts() -> list[Part]:
-    """All sections, made anew: the workspace and the report each change the charts they get."""
+    """All sections, built anew on each call: workspace and report change the charts they get."""
     return [
         Part(
             "Loss",
@@ -181,7 +181,7 @@ def settings_and_loss() -> wr.ParallelCoordinatesPlot:
 
 
 def columns() -> list[str]:
-    """The table's columns as W&B addresses them."""
+    """The table's columns by W&B's names."""
     config = [f"config:{_stored(name)}" for name in TABLE_CONFIG]
     return ["run:displayName", *config, *(f"summary:{name}" for name in TABLE_SUMMARY)]
 
@@ -213,13 +213,13 @@ def workspace(entity: str, project: str) -> ws.Workspace:
 
 
 def report(entity: str, project: str) -> wr.Report:
-    """The same charts, each section with a text that says how to read it."""
+    """The same charts, with a text in each section that says how to read it."""
     blocks: list[BlockTypes] = []
     for part in parts():
         for i, chart in enumerate(part.charts):
             row, column = divmod(i, COLUMNS)
             chart.layout = wr.Layout(x=WIDTH * column, y=HEIGHT * row, w=WIDTH, h=HEIGHT)
-        runs = wr.Runset(  # of the report's own project
+        runs = wr.Runset(  # in the report's own project
             name="by arm and rate" if part.groups else "each run",
             groupby=[f"config.{name}" for name in part.groups],
             order=[wr.OrderBy(wr.SummaryMetric(VALIDATION), ascending=True)],
@@ -238,12 +238,12 @@ def report(entity: str, project: str) -> wr.Report:
 
 
 def specification(workspace: ws.Workspace) -> dict[str, Any]:
-    """What W&B would be sent."""
+    """The specification that would be sent to W&B."""
     return workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def outline(report: wr.Report) -> dict[str, Any]:
-    """The report in short: each section's text and the titles of its charts."""
+    """The report in short: each section's text and its charts' titles."""
     sections = [
         {"title": head.text, "text": text.text, "charts": [chart.title for chart in grid.panels]}
         for head, text, grid in zip(*[iter(report.blocks)] * 3, strict=True)

@@ -1,7 +1,7 @@
-"""What trackers show: the names of all figures, and those that follow from others.
+"""The figures that trackers show: their names, and the figures computed from others.
 
-The names are one set for every tracker, and docs/trackers.md says what each is. metrics.jsonl and
-record.json keep keys of their own.
+All trackers use the same names; docs/trackers.md explains each. metrics.jsonl and record.json have
+keys of their own.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 UNITS = ("tokens", "images")
 AXES = ("step", "seconds", *UNITS)
 GIB = 2**30
-# Of a run's end: where the record has it, its name, and what it is multiplied by.
+# For a run's end: the path in the record, the figure's name, and a factor.
 SUMMARY = (
     ("status", "run/status", None),
     ("steps", "run/steps", None),
@@ -40,9 +40,9 @@ SUMMARY = (
 
 
 class Figures:
-    """From lines of metrics.jsonl, in their order, to what a tracker is sent of each.
+    """Turns lines of metrics.jsonl, in order, into what a tracker gets for each.
 
-    about: what is known of the run before its first step, as its record has it.
+    about: what the record has before the run's first step.
     """
 
     def __init__(self, about: dict[str, Any]) -> None:
@@ -53,9 +53,10 @@ class Figures:
         self.steps = self.clipped = 0
 
     def of(self, line: dict[str, Any]) -> dict[str, Any]:
-        """One line: of a training step or of an evaluation.
+        """The figures for one line, of a training step or an evaluation.
 
-        A chart finds its two values on one line only, so each has its tokens (images).
+        A chart can use two values only if they are on one line, so each line has its tokens
+        (images).
         """
         found = {"step": line["step"], "seconds": line.get("seconds")}
         if self.unit:
@@ -109,7 +110,7 @@ class Figures:
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """What a tracker shows of a run that has ended, from its record."""
+    """The figures that a tracker shows for an ended run, from its record."""
     found = {}
     for path, name, factor in SUMMARY:
         value = _at(record, path)
@@ -129,7 +130,7 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
 def of_loss(
     part: str, loss: float | None, unit: str | None, bytes_per_token: float | None
 ) -> dict[str, float]:
-    """A loss in nats, and what it is of text: the perplexity, and bits a byte where known."""
+    """A loss in nats; for text also the perplexity, and bits per byte if known."""
     if loss is None:
         return {}
     found = {f"{part}/loss": loss}
@@ -141,13 +142,13 @@ def of_loss(
 
 
 def unit_of(record: dict[str, Any]) -> tuple[str | None, int]:
-    """tokens or images, and how many of them a step has; None where the record does not say."""
+    """tokens or images, and their number per step; None if the record does not say."""
     unit = next((one for one in UNITS if record.get(f"{one}_per_step")), None)
     return unit, record[f"{unit}_per_step"] if unit else 0
 
 
 def title(record: dict[str, Any]) -> str:
-    """A run's name for the eye: gpt2_nano/hybrid lr×4 s0; Q, K and V where they are not split."""
+    """A run's short name: gpt2_nano/hybrid lr×4 s0; with Q, K and V if they are not split."""
     qkv = record.get("qkv")
     words = [f"{record['model']}/{record['optimizer']}"]
     words += [qkv] if qkv not in (None, "split") else []
@@ -155,12 +156,12 @@ def title(record: dict[str, Any]) -> str:
 
 
 def group(record: dict[str, Any]) -> str | None:
-    """What a run belongs to: its experiment, else its sweep."""
+    """The group of a run: its experiment, or else its sweep."""
     return record.get("experiment") or record.get("sweep")
 
 
 def tags(record: dict[str, Any]) -> list[str]:
-    """What to filter runs by."""
+    """Tags for filtering runs."""
     keys = ("model", "optimizer", "qkv", "data", "condition", "arm", "precision")
     return list(dict.fromkeys(_words(record, keys)))
 
@@ -168,7 +169,7 @@ def tags(record: dict[str, Any]) -> list[str]:
 def _words(record: dict[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
     for key in keys:
         if isinstance(record.get(key), str) and record[key]:
-            yield record[key][:64]  # the most that W&B takes
+            yield record[key][:64]  # W&B's maximum
 
 
 def _by_role(name: str, values: dict[str, Any] | None) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def _by_role(name: str, values: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _at(record: dict[str, Any], path: str) -> Any:
-    """A value by the keys that lead to it; None where one is missing."""
+    """The value at a path of keys; None if one is missing."""
     found: Any = record
     for key in path.split("/"):
         found = found.get(key) if isinstance(found, dict) else None

@@ -12,8 +12,8 @@ class Events:
     """Scalars over steps, and the settings as text."""
 
     def __init__(self, record: dict[str, Any], folder: Path) -> None:
-        """Begins the run's folder anew. Raises OSError, and ImportError without the package."""
-        from torch.utils.tensorboard import SummaryWriter  # a second: only where it is used
+        """Starts the run's folder anew. Raises OSError, and ImportError without the package."""
+        from torch.utils.tensorboard import SummaryWriter  # takes a second: import only on use
 
         every = folder / "tensorboard"
         self.where = f"TensorBoard: tensorboard --logdir {every}"
@@ -31,7 +31,7 @@ class Events:
                 self.writer.add_scalar(name, value, point["step"])
 
     def finish(self, summary: dict[str, Any], record: dict[str, Any], failed: bool) -> None:
-        """What has a curve keeps it: a median of all steps is no point of theirs."""
+        """Skip figures that have a curve: a median of all steps is no point of it."""
         for name, value in summary.items():
             if isinstance(value, str):
                 self.writer.add_text(name, value, record["steps"])

@@ -1,7 +1,7 @@
 """Show a run in W&B (offline unless asked otherwise), TensorBoard or a CSV file: `tracker=`.
 
-The record is the truth and a tracker a view of it, so trouble here is one warning and never an
-error.
+The record is authoritative and a tracker only a view of it, so trouble here causes one warning and
+never an error.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from bench.tracking.figures import Figures
 
 
 class View(Protocol):
-    """One run in one tracker; whatever it raises is the tracker's affair."""
+    """One run in one tracker; it may raise anything, and `Tracker` handles it."""
 
-    where: str  # to be found, for the line at a run's end
+    where: str  # where to find it, for the line at a run's end
 
     def log(self, point: dict[str, Any]) -> None: ...
 
@@ -23,7 +23,7 @@ class View(Protocol):
 
 
 class Tracker:
-    """One run's view, or nothing at all. where: what to look at, while it goes on and after."""
+    """One run's view, or nothing. where: the place to look at, during and after the run."""
 
     def __init__(
         self,
@@ -31,23 +31,23 @@ class Tracker:
         shown: Figures | None = None,
         trouble: Callable[[Exception], None] = print,
     ):
-        """trouble: told of the one error after which nothing is tracked any more."""
+        """trouble: called with the first error, after which nothing is tracked any more."""
         self._view, self._shown, self._trouble = view, shown, trouble
         self.where = view.where if view else None
 
     def log(self, line: dict) -> None:
-        """Send one line of metrics.jsonl. Of a run that goes on, first those it has already."""
+        """Send one line of metrics.jsonl. A resumed run first sends its earlier lines."""
         if self._shown is not None:
             shown = self._shown
             self._attempt(lambda view: view.log(shown.of(line)))
 
     def finish(self, record: dict, failed: bool = False) -> None:
-        """Send the record, or {} where there is none as the run was stopped, and close."""
+        """Send the record, or {} if the run was stopped without one, and close."""
         self._attempt(lambda view: view.finish(figures.summary(record), record, failed))
         self._view = None
 
     def _attempt(self, action: Callable[[View], None]) -> None:
-        """Do it, or give one warning and track nothing from then on."""
+        """Do the action; after an error, warn once and track nothing any more."""
         if self._view is None:
             return
         try:
@@ -60,11 +60,11 @@ class Tracker:
 def start(
     block: dict, record: dict, folder: Path, warn: Callable[[str], None], goes_on: bool = False
 ) -> Tracker:
-    """A tracker for one cell, as the `tracker` settings say; its files land in `folder`.
+    """A tracker for one cell, as the `tracker` settings say; its files are in `folder`.
 
-    block: name, and for W&B project, mode and, where it is not the account's own, entity. record:
-    what is known of it before the run. goes_on: from a checkpoint. The kept lines of its
-    metrics.jsonl are to be logged first, and every view is complete by itself. Never raises:
+    block: name and, for W&B, project, mode and an entity other than the account's own. record: what
+    is known before the run. goes_on: the run resumes from a checkpoint. The kept lines of its
+    metrics.jsonl must then be logged first, so that every view is complete by itself. Never raises:
     trouble is one line to `warn`.
     """
     name = block["name"]

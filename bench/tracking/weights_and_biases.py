@@ -1,7 +1,8 @@
 """A run in Weights & Biases: one W&B run per cell, its files in FOLDER/wandb.
 
-`wandb/logged.jsonl` has a line for each record that W&B has whole, for scripts/wandb_upload.py, and
-`wandb/live.jsonl` one for each run that was begun online, so that it can be gone on with.
+`wandb/logged.jsonl` has one line for each record that W&B has completely, for
+scripts/wandb_upload.py. `wandb/live.jsonl` has one for each run that was started online, so that it
+can be resumed.
 """
 
 import contextlib
@@ -16,20 +17,20 @@ from bench.records.record import as_json
 from bench.tracking import figures
 
 INIT_SECONDS = 15.0  # how long an online run may take to start
-FINISH_SECONDS = 60.0  # how long the end of an online run may wait for uploads
+FINISH_SECONDS = 60.0  # how long an online run's end may wait for uploads
 LOGGED, LIVE = "logged.jsonl", "live.jsonl"
 
 
 class Run:
-    """One run. Offline each attempt is a run of its own; online a cell that goes on is one run."""
+    """One run. Offline each attempt is a separate run; online a resumed cell continues its run."""
 
     def __init__(self, block: dict, record: dict, folder: Path, goes_on: bool) -> None:
         self.online = block["mode"] == "online"
         self.folder = folder / "wandb"
-        self.folder.mkdir(parents=True, exist_ok=True)  # or W&B would quietly choose /tmp
+        self.folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B silently uses /tmp
         known = self._begun(block, record["cell"]) if self.online and goes_on else None
         self.run = _init(block, record, folder, known)
-        # Lines come in the same order again: so many W&B has already.
+        # The lines come again in the same order; W&B already has this many.
         self.known = self.run.step if known else 0
         if self.online and not known:
             where = {"project": self.run.project, "entity": self.run.entity}
@@ -58,7 +59,7 @@ class Run:
             _append(self.folder / LOGGED, note | {"mode": self.run.settings.mode})
 
     def _keep(self, record: dict[str, Any]) -> None:
-        """The record and the routing table, from copies that lie with the run's own files."""
+        """Save the record and the routing table, from copies among the run's own files."""
         import wandb
 
         name = re.sub(r"[^\w.-]", "_", record["cell"])
@@ -70,7 +71,7 @@ class Run:
         self.run.log_artifact(artifact)
 
     def _begun(self, block: dict, cell: str) -> str | None:
-        """The W&B run in which a cell was begun."""
+        """The W&B run that a cell was started in."""
         same = {"cell": cell, "project": block["project"]}
         same |= {"entity": block["entity"]} if block.get("entity") else {}
         notes = [n for n in _read(self.folder / LIVE) if same.items() <= n.items()]
@@ -78,14 +79,14 @@ class Run:
 
 
 def identity(record: dict) -> tuple:
-    """What tells a record from another one of its cell, trained again with rerun=true."""
+    """What distinguishes a record from another of the same cell that rerun=true trained again."""
     return record["cell"], record["train_seconds"]
 
 
 def logged(folder: Path, project: str, entity: str | None) -> dict[tuple, dict]:
-    """What `folder/wandb` notes as logged to this project, by the record's identity.
+    """The records that `folder/wandb` lists as logged to this project, by the record's identity.
 
-    entity: a user or team; None stands for whichever it was.
+    entity: a user or team; None matches any.
     """
     notes = _read(folder / "wandb" / LOGGED)
     same = [n for n in notes if n["project"] == project and entity in (None, n["entity"])]
@@ -93,31 +94,31 @@ def logged(folder: Path, project: str, entity: str | None) -> dict[tuple, dict]:
 
 
 def end() -> None:
-    """W&B's own process goes, or a broken one would fail the cells to come."""
+    """End W&B's own process; a broken one would make the next cells fail."""
     with contextlib.suppress(Exception, SystemExit):
         sys.modules["wandb"].teardown()
 
 
 def _init(block: dict, record: dict, folder: Path, known: str | None) -> Any:
     offline = block["mode"] == "offline"
-    if offline:  # or W&B's process sends measurements of itself all the same
+    if offline:  # otherwise W&B's process still sends measurements of itself
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb  # a second of start-up: only where it is used
+    import wandb  # takes a second: import only on use
 
     settings = wandb.Settings(
-        silent=True,  # no lines on the screen, and no question for a key
+        silent=True,  # no output, and no question for a key
         console="off",
         init_timeout=INIT_SECONDS,
         finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,  # or a run that is not whole in W&B would pass for logged
+        finish_timeout_raises=True,  # otherwise an incomplete run would count as logged
         # The record has the machine, the commit and the versions.
         disable_code=True,
         disable_git=True,
         x_disable_meta=True,
-        x_disable_stats=offline,  # processor, memory and GPU over time, for who looks on
+        x_disable_stats=offline,  # processor, memory and GPU over time, for live viewers
         x_save_requirements=False,
     )
-    wandb.setup(settings=settings)  # silent from here on, also while it looks for a key
+    wandb.setup(settings=settings)  # silences the search for a key, too
     run = wandb.init(
         project=block["project"],
         entity=block.get("entity"),
@@ -134,14 +135,14 @@ def _init(block: dict, record: dict, folder: Path, known: str | None) -> Any:
         reinit="create_new",  # a sweep trains many cells in one process
     )
     for axis in figures.AXES:
-        run.define_metric(axis, hidden=True)  # an axis to choose, not a chart of its own
+        run.define_metric(axis, hidden=True)  # an axis to choose, without its own chart
     run.define_metric("*", step_metric="step")
     return run
 
 
 def _config(record: dict) -> dict:
-    """The settings, what the record says of the run beside them, and which `qkv` the optimizer
-    used, as not every one has a use for it."""
+    """The settings, further facts from the record, and the `qkv` that the optimizer used, because
+    not every optimizer uses it."""
     unit, per_step = figures.unit_of(record)
     facts = {"cell": record["cell"], "parameters": record.get("parameters")}
     facts |= {f"{unit}_per_step": per_step} if unit else {}
@@ -157,6 +158,6 @@ def _append(file: Path, note: dict[str, Any]) -> None:
 def _read(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError):  # cut by a kill
+        with contextlib.suppress(ValueError):  # cut off by a kill
             found.append(json.loads(line))
     return found

@@ -1,8 +1,8 @@
-"""The statements about bases: does an update depend on the axes in which a matrix is written?
+"""Statements on bases: does an update depend on the axes in which a matrix is written?
 
-Those of Notes A (docs/claims.md): element-wise optimizers flatten a matrix and so disregard what
-changes of basis leave as it is; Muon respects it. A basis is a pair of rotations: P for the
-outputs, Q for the inputs, which turn the weights W into P W Q and their gradient G into P G Q.
+They are in Notes A (docs/claims.md): element-wise optimizers flatten a matrix and ignore what a
+change of basis preserves; Muon respects it. A basis is a pair of rotations: P for the outputs, Q
+for the inputs; they turn the weights W into P W Q and their gradient G into P G Q.
 """
 
 import functools
@@ -28,8 +28,8 @@ from bench.laboratory.statements.check import (
 from bench.laboratory.statements.updates import SHAPE, STEPS, Make, deviation, trained
 
 BASES = 20
-ROUNDING = 1e-10  # what is below it in fp64 is rounding
-# Of torch, each with its own defaults: an entry's step depends on that entry's gradients alone.
+ROUNDING = 1e-10  # smaller values in fp64 are rounding
+# torch's, with their own defaults: an entry's step depends only on that entry's gradients.
 ELEMENTWISE: dict[str, Make] = {
     "SGD": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
     **{
@@ -57,7 +57,7 @@ def rotations(size: int, count: int, seed: int) -> Tensor:
 
 
 def in_bases(make: Make, seed: int) -> list[float]:
-    """How far the update of P G Q is from P (the update of G) Q, by basis; relative."""
+    """Relative distance of the update of P G Q from P (the update of G) Q, by basis."""
     gradients = updates.gaussian_gradients(seed)
     plain = trained(make, gradients)
     bases = zip(*(rotations(n, BASES, seed + i) for i, n in enumerate(SHAPE)), strict=True)
@@ -87,7 +87,7 @@ def basis_equivariance(seed: int) -> Check:
 
 
 def elementwise_basis(seed: int) -> Check:
-    """Not of Adam alone: of all torch's element-wise optimizers."""
+    """Not only for Adam: for all of torch's element-wise optimizers."""
     found = {name: float(np.median(in_bases(make, seed))) for name, make in ELEMENTWISE.items()}
     alike = [name for name, value in found.items() if value < ROUNDING]
     figures = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
@@ -107,10 +107,10 @@ def elementwise_basis(seed: int) -> Check:
 
 
 def trace_invariance(seed: int) -> Check:
-    """The trace under P A P^-1, and whether any update knows of the diagonal.
+    """The trace under P A P^-1, and whether any update treats the diagonal differently.
 
-    Permutations of rows and columns move every entry onto the diagonal and off it: an update
-    that commutes with them cannot treat it apart.
+    Permutations of rows and columns move every entry onto the diagonal and off it: an update that
+    commutes with them cannot treat the diagonal differently.
     """
     side = SHAPE[0]
     gradients = updates.gaussian_gradients(seed, (side, side))
@@ -154,16 +154,16 @@ def _size() -> str:
 # a problem, trained ----------------------------------------------------------------------------
 
 OUTPUTS, INPUTS, BATCH = 16, 24, 32
-CONDITION = 1e4  # of the inputs' covariance
-TRAINING = 200  # steps, the rate decaying linearly to zero
+CONDITION = 1e4  # condition number of the inputs' covariance
+TRAINING = 200  # steps; the rate decays linearly to zero
 RATES = (0.03, 0.1, 0.3, 1.0)
 
 
 class Problem(NamedTuple):
-    """Linear least squares, y = W x + noise, written in several bases, the first being its own.
+    """Linear least squares, y = W x + noise, written in several bases; the first is its own.
 
     P_knn, Q_kmm: the bases; W_nm: the weights to find; variances_m: of the inputs, which are
-    independent of each other in the first basis; X_tmb, Y_tnb: a batch for every step.
+    independent in the first basis; X_tmb, Y_tnb: one batch per step.
     """
 
     P_knn: Tensor
@@ -177,7 +177,7 @@ class Problem(NamedTuple):
 def least_squares(bases: int, seed: int) -> Problem:
     """The labels are noisy, so that the momentum stays away from zero.
 
-    Where it vanishes, msign amplifies rounding as it does all else, and no two bases agree.
+    Near zero, msign amplifies rounding like everything else, and no two bases agree.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -196,7 +196,7 @@ def least_squares(bases: int, seed: int) -> Problem:
 
 
 def final_losses(problem: Problem, make: Callable[..., Optimizer], lr: float) -> Array:
-    """The expected loss above the noise's, by basis, after training from zero."""
+    """The expected loss above the noise's after training from zero, by basis."""
     P, Q, W, variances, X_tmb, Y_tnb = problem
     found = [torch.zeros(OUTPUTS, INPUTS, dtype=torch.float64, requires_grad=True) for _ in P]
     optimizer = make(found, lr=lr, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""A statement put to the test: what a check says, and the words and sizes that checks share."""
+"""The check of a statement: its result, and the words and sizes that checks share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ DOCSTRING = f"{NOTES_B}; Keller Jordan, docstring of zeropower_via_newtonschulz5
 
 @dataclass(frozen=True)
 class Check:
-    """A statement and what was measured: value with its range (95 % interval, or over cases).
+    """A statement and its measurement: a value with its range (95 % interval, or over cases).
 
-    n: of what the value is a mean or an extreme; condition: the rule of the verdict, and what else
-    a reader has to know; source: who says so.
+    n: the number of items behind the value, a mean or an extreme; condition: the rule of the
+    verdict, and notes for readers; source: who states it.
     """
 
     name: str
@@ -49,15 +49,15 @@ class Over(TypedDict):
 
 
 def over(values: Sequence[float]) -> Over:
-    """What a Check says of several cases alike: their median, extremes and number."""
+    """The summary of several equal cases: their median, extremes and number."""
     return Over(value=float(np.median(values)), low=min(values), high=max(values), n=len(values))
 
 
 def verdict(confirmed: bool, refuted: bool) -> str:
-    """The verdict of a rule with two ends; what lies between depends."""
+    """The verdict of a rule with two ends; in between it depends."""
     return CONFIRMED if confirmed else REFUTED if refuted else DEPENDS
 
 
 def unanswered(name: str, statement: str, reason: str, source: str) -> Check:
-    """What could not be measured, and why."""
+    """A check that could not be measured, with the reason."""
     return Check(name, statement, None, None, None, 0, "", OPEN, reason, source)

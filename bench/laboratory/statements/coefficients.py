@@ -1,8 +1,8 @@
-"""The statements about coefficients, each a pure function of spectra or matrices.
+"""Statements on coefficients; each check is a pure function of spectra or matrices.
 
-They are those of Notes B (docs/claims.md), which explain Keller Jordan's docstring
+They are in Notes B (docs/claims.md), which explain Keller Jordan's docstring
 (github.com/KellerJordan/Muon) with figures of Su Jianlin (https://kexue.fm/archives/10592). Each
-returns what was measured, the verdict, and the rule that gives it.
+check returns its measurement, the verdict, and the rule behind it.
 """
 
 import math
@@ -88,7 +88,7 @@ def official_mse(rows: Array) -> Check:
 
 
 def fitted_mse(fit: Fit, unseen: Array) -> Check:
-    """One triple, measured on other spectra than it was fitted to."""
+    """One triple, measured on other spectra than those it was fitted to."""
     found = recursion.mse(unseen, fit.triples * STEPS)
     triple = ", ".join(f"{k:.4f}" for k in fit.triples[0])
     note = f"by ({triple}), the optimum {'certain' if fit.certain else 'uncertain'}"
@@ -97,7 +97,7 @@ def fitted_mse(fit: Fit, unseen: Array) -> Check:
 
 
 def taylor_mse(rows: Array) -> Check:
-    """Where the figure is not the Taylor set's, say what it is."""
+    """If the figure is not that of the Taylor set, finds the set that it belongs to."""
     figure = 0.18278
     found = recursion.mse(rows, [TAYLOR] * STEPS)
     others = matches(figure, rows)
@@ -108,7 +108,7 @@ def taylor_mse(rows: Array) -> Check:
 
 
 def matches(figure: float, rows: Array) -> list[str]:
-    """What agrees with a figure within the sampling error: sets x steps x statistics, searched."""
+    """The sets x steps x statistics that agree with a figure within the sampling error."""
     values = search.nodes(rows)
     found = []
     for name in NAMES:
@@ -142,7 +142,7 @@ def _figure(
 
 
 def _agrees(found: Estimate, figure: float, samples: int) -> bool:
-    """Within the 95 % interval of the difference, the figure being a mean of 1,000, rounded."""
+    """Within the 95 % interval of the difference; the figure is a rounded mean of 1,000 values."""
     half = (found.high - found.mean) * math.sqrt(1 + samples / SAMPLES)
     return abs(found.mean - figure) <= half + 0.5e-5
 
@@ -171,7 +171,7 @@ def uniform(by_shape: Spectra) -> Check:
 
 
 def stable_over_shapes(by_shape: Spectra) -> Check:
-    """The official set's mse over shapes, beside how much that of the other sets varies."""
+    """The official set's mse over shapes, with the variation of the other sets' for comparison."""
 
     def errors(name: str) -> list[float]:
         triples = per_step(name, STEPS)
@@ -198,7 +198,7 @@ def stable_over_shapes(by_shape: Spectra) -> Check:
 
 
 def precision(stacks: list[Matrices], kind: str) -> Check:
-    """How much the official set's mse changes when the iteration runs in fewer digits."""
+    """The change of the official set's mse when the iteration runs in lower precision."""
     changes: dict[str, list[float]] = {dtype: [] for dtype in ("fp32", "fp16", "bf16")}
     for stack in stacks:
         exact = _mse_by_matrix(stack, "fp64")

@@ -1,4 +1,4 @@
-"""The statement that static shapes suit compilers: recompilations counted, the gain timed."""
+"""The statement that static shapes suit compilers: counts recompilations and times the gain."""
 
 import functools
 import time
@@ -29,7 +29,7 @@ from optimizers.orthogonalize import orthogonalize
 
 NO_RECOMPILATION = "static shapes need no recompilation"
 GAIN = "static shapes let a compiler make the orthogonalization faster"
-# Stacks as the step makes them of the hidden matrices of gpt2_nano, and of GPT-2 small.
+# Stacks that the step makes of the hidden matrices of gpt2_nano and of GPT-2 small.
 SHAPES = ((16, 256, 256), (4, 256, 1024), (1, 768, 768), (1, 768, 3072))
 BACKEND = "inductor"
 STEPPED = 10  # steps after the first
@@ -42,7 +42,7 @@ def checks(seed: int) -> Iterator[Check]:
     compiled = torch.compile(official, backend=BACKEND, dynamic=False)
     try:
         graphs = compiled_graphs(compiled, SHAPES, seed)
-    except TorchDynamoException as error:  # without a C++ compiler, for one
+    except TorchDynamoException as error:  # for example without a C++ compiler
         cause = getattr(error, "inner_exception", error)
         reason = f"torch.compile fails here: {type(cause).__name__}: {cause}".splitlines()[0]
         yield unanswered("static_shapes", NO_RECOMPILATION, reason, NOTES_A)
@@ -58,10 +58,10 @@ def official(X_bnm: Tensor) -> Tensor:
 
 
 def plain(X_bnm: Tensor) -> Tensor:
-    """The same steps by whole products: what a compiler is given is what eager code does.
+    """The same steps with whole products, so that compiled and eager code do the same work.
 
-    Our own eager steps compute symmetric products of many rows by pieces, which compiled code
-    does not: beside it they would win by doing less.
+    Our own eager steps compute large symmetric products in pieces, which compiled code does not do.
+    They would win the comparison by doing less work.
     """
     X = X_bnm / torch.linalg.matrix_norm(X_bnm, keepdim=True)
     for a, b, c in [KELLER] * STEPS:
@@ -79,7 +79,7 @@ def stacks(shapes: tuple[tuple[int, ...], ...], seed: int) -> list[Tensor]:
 
 
 class Graphs(NamedTuple):
-    """Compiled by a first step, one call for every shape, and by the steps that followed."""
+    """Compiled graphs: in a first step, one call per shape, and in the steps that followed."""
 
     first: int
     later: int
@@ -119,7 +119,7 @@ def static_shapes(graphs: Graphs) -> Check:
 
 
 def times(compiled: Method, shapes: tuple[tuple[int, ...], ...], seed: int) -> dict[str, Array]:
-    """Seconds of a call by round and shape, of what took turns."""
+    """Seconds per call by round and shape, measured in turns."""
     inputs = stacks(shapes, seed)
     methods = {"eager": plain, "compiled": compiled, "eager again": plain, "pieces": official}
 
@@ -142,7 +142,7 @@ def times(compiled: Method, shapes: tuple[tuple[int, ...], ...], seed: int) -> d
 
 
 def compile_gain(taken: dict[str, Array]) -> Check:
-    """The time of a round, all shapes, without the compiler / with it."""
+    """The time of a round over all shapes, without the compiler / with it."""
     eager, compiled, again = (taken[name] for name in ("eager", "compiled", "eager again"))
     gain = eager.sum(axis=1) / compiled.sum(axis=1)
     low, high = of_median(gain)
@@ -172,6 +172,6 @@ def compile_gain(taken: dict[str, Array]) -> Check:
 
 
 def of_median(values: Array) -> tuple[float, float]:
-    """A 95 % interval of the median by order statistics, whatever the distribution."""
+    """A 95 % interval of the median by order statistics, for any distribution."""
     low, high = stats.quantile_test(values).confidence_interval(0.95)
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The statements about convergence: the Taylor set's, and what a large slope at zero brings."""
+"""Statements on convergence: that of the Taylor set, and the effect of a large slope at zero."""
 
 import math
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from bench.laboratory import dynamics, recursion, search
 from bench.laboratory.statements.check import NAMES, NOTES_B, STEPS, Array, Check, verdict
 from optimizers.coefficients import TAYLOR, Triple, per_step
 
-# Slopes above it are steep: hardly a triple keeps all values within a tenth of 1 there
+# Larger slopes are steep: hardly any triple keeps all values within a tenth of 1 there
 # (dynamics.steepest_staying(0.1) has 3.10), and from 3.34 on none converges to 1.
 STEEP = 3.0
 
 
 def taylor_converges(rows: Array) -> Check:
-    """After three times the steps that lifting the smallest value to 1 takes."""
+    """After three times the number of steps that lifts the smallest value to 1."""
     steps = 3 * math.ceil(-math.log(rows[rows > 0].min()) / math.log(TAYLOR[0]))
     error = float(np.abs(recursion.iterate(rows[rows > 0], [TAYLOR] * steps) - 1).max())
     return Check(
@@ -62,7 +62,7 @@ def taylor_steps(rows: Array, tolerance: float, kind: str) -> Check:
 
 
 def slope_of_named_sets() -> Check:
-    """Rank correlation of slope at zero and of the steps that lift 1e-3 to 0.5."""
+    """Rank correlation of the slope at zero with the number of steps that lifts 1e-3 to 0.5."""
     sets = [per_step(name, 40) for name in NAMES]
     return _correlation(
         "slope_named_sets",
@@ -74,7 +74,7 @@ def slope_of_named_sets() -> Check:
 
 
 def slope_of_random_triples(count: int, seed: int) -> Check:
-    """Against where, after five steps, the band begins in which everything ends."""
+    """Correlation with the input from which all larger inputs end in the band after five steps."""
     triples = random_stable(count, seed)
     served = [recursion.threshold([triple] * STEPS, 0.5, 1.5) for triple in triples]
     return _correlation(
@@ -87,7 +87,7 @@ def slope_of_random_triples(count: int, seed: int) -> Check:
 
 
 def slope_and_error(rows: Array, count: int, seed: int) -> Iterator[Check]:
-    """Against the mse, of flat triples and of steep ones: what holds of these need not of those."""
+    """Correlation with the mse, for flat and for steep triples, because these may differ."""
     triples = random_stable(count, seed)
     flat, steep = ([t for t in triples if (t[0] > STEEP) is side] for side in (False, True))
     yield _better("slope_and_error_when_flat", flat, rows)
@@ -118,7 +118,7 @@ def steps_to_lift(triples: list[Triple], s: float = 1e-3, to: float = 0.5) -> fl
 
 
 def random_stable(count: int, seed: int) -> list[Triple]:
-    """Uniform on the stability map, where neither escape nor change of sign is possible."""
+    """Uniform on the part of the stability map without escapes and changes of sign."""
     rng = np.random.default_rng(seed)
     a, mu, point = rng.uniform((1.2, -3.2, 0.8), (4.3, 1.0, 1.0), (20 * count, 3)).T
     a, b, c = dynamics.triple_at(a, mu, point)
@@ -132,7 +132,7 @@ def _correlation(name: str, statement: str, x: list[float], y: list[float], how:
     """Spearman's, with an interval by Fisher's transformation (Bonett and Wright 2000)."""
     value = float(stats.spearmanr(x, y).statistic)
     half = 1.96 * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
-    inside = min(max(value, -1 + 1e-9), 1 - 1e-9)  # the transformation of a perfect one is infinite
+    inside = min(max(value, -1 + 1e-9), 1 - 1e-9)  # the transformation of ±1 is infinite
     low, high = (math.tanh(math.atanh(inside) + sign * half) for sign in (-1, 1))
     return Check(
         name=name,

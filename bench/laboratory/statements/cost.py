@@ -1,4 +1,4 @@
-"""The statements about what an optimizer computes and keeps for one matrix alone."""
+"""Statements on what an optimizer computes and stores for a single matrix."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from bench.laboratory.statements.updates import SHAPE, Make, trained
 from bench.measuring import flops
 from optimizers.state import state_bytes
 
-SIDE = 512  # of the lone matrix
-HALF = (0.49, 0.51)  # of the state: one buffer of two, beside counters
+SIDE = 512  # of the single matrix
+HALF = (0.49, 0.51)  # of the state: one buffer of two, plus counters
 
 
 def checks(seed: int) -> Iterator[Check]:
@@ -21,7 +21,7 @@ def checks(seed: int) -> Iterator[Check]:
 
 
 def adam_elementwise(seed: int) -> Check:
-    """Two marks of an element-wise step: no matrix product, and entries may trade places."""
+    """Two properties of an element-wise step: no matrix product, and entries can be permuted."""
     of_adamw, of_muon = products(updates.adamw), products(updates.muon)
     off_adamw, off_muon = (moved_entries(make, seed) for make in (updates.adamw, updates.muon))
     return Check(
@@ -45,7 +45,7 @@ def adam_elementwise(seed: int) -> Check:
 
 
 def products(make: Make) -> flops.Count:
-    """Those of a step after the first, which sets up the state."""
+    """The products of a step after the first, which creates the state."""
     p = torch.zeros(SHAPE, requires_grad=True)
     p.grad = torch.ones(SHAPE)
     optimizer = make([p])
@@ -54,7 +54,7 @@ def products(make: Make) -> flops.Count:
 
 
 def moved_entries(make: Make, seed: int) -> float:
-    """The largest difference that it makes whether entries are permuted before or after."""
+    """The largest difference between permuting entries before a step and after it."""
     gradients = updates.gaussian_gradients(seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(gradients[0].numel(), generator=generator)
@@ -66,7 +66,7 @@ def moved_entries(make: Make, seed: int) -> float:
 
 
 def lone_matrix_state() -> Check:
-    """Measured after a step, beside what the saving is of more than the state."""
+    """Measured after a step, together with the share that is saved of more than the state."""
     held = {
         name: measured_state(make)
         for name, make in (
@@ -96,7 +96,7 @@ def lone_matrix_state() -> Check:
 
 
 def measured_state(make: Make) -> int:
-    """Bytes that an optimizer of one matrix keeps after a step."""
+    """Bytes that an optimizer of one matrix stores after a step."""
     p = torch.zeros(SIDE, SIDE, requires_grad=True)
     p.grad = torch.ones(SIDE, SIDE)
     optimizer = make([{"params": [p], "role": "hidden"}])

@@ -1,8 +1,8 @@
-"""The statements about directions and scale: what msign keeps, and what its approximation does.
+"""Statements on directions and scale: what msign keeps, and what its approximation keeps.
 
-The directions of X = U S V^T are its singular vectors. Of a result O, U^T O V is diagonal if and
-only if it has them too: the part off the diagonal says how far it has not. msign itself is U V^T,
-so that what is said of it is a theorem; what five steps in few digits make of it is not.
+The directions of X = U S V^T are its singular vectors. A result O has the same directions if and
+only if U^T O V is diagonal: the off-diagonal part measures the deviation. msign itself is U V^T, so
+statements on it are theorems; those on five steps in low precision are not.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ from bench.laboratory.statements.check import (
 from optimizers.coefficients import KELLER
 
 SIDE, SAMPLES = 256, 2
-ROUNDING = 1e-6  # what is below it is rounding
-OFF = 0.05  # of a norm: directions that are kept have no more off them
-MAIN = 0.99  # of a matrix's squared norm: what its main directions carry together
-ANGLE = 10.0  # degrees, up to which a main direction is kept
+ROUNDING = 1e-6  # smaller values are rounding
+OFF = 0.05  # of a norm: kept directions have at most this share off them
+MAIN = 0.99  # of a matrix's squared norm: the share of its main directions together
+ANGLE = 10.0  # degrees: a main direction counts as kept up to this angle
 
 
 class Case(NamedTuple):
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def cases(seed: int) -> list[Case]:
-    """Momenta without structure, steep ones, and ones of few directions."""
+    """Momenta without structure, steep ones, and ones with few directions."""
     n = SIDE
     gaussian = Source("gaussian")
     found = [(gaussian, (n, n)), (gaussian, (n, 4 * n))]
@@ -61,7 +61,7 @@ def case(name: str, stack: Matrices) -> Case:
 
 
 def official(case: Case, dtype: str) -> Tensor:
-    """Five steps of the official coefficients, the iteration in `dtype`."""
+    """Five steps of the official coefficients, iterated in `dtype`."""
     return iteration.iterated(case.stack.X_bnm, [KELLER] * STEPS, "newton_schulz", dtype)
 
 
@@ -77,7 +77,7 @@ def checks(found: list[Case]) -> Iterator[Check]:
 
 
 def off_directions(case: Case, result_bnm: Tensor) -> float:
-    """The share of a result's Frobenius norm that is off X's directions: the worst of the stack."""
+    """The share of a result's Frobenius norm off X's directions: the worst of the stack."""
     U, V = case.U_bnk, case.V_bmk
     along = torch.diagonal(U.mT @ result_bnm @ V, dim1=-2, dim2=-1)
     off = result_bnm - (U * along.unsqueeze(-2)) @ V.mT
@@ -115,7 +115,7 @@ def steps_keep_directions(found: list[Case]) -> Check:
 
 
 def main_directions(found: list[Case]) -> Check:
-    """Main are those, the largest first, that carry MAIN of a matrix's squared norm."""
+    """The main directions are the largest ones that together have MAIN of the squared norm."""
     angles = [main_angle(case, official(case, "bf16")) for case in found]
     agreement = [cosine(official(case, "bf16"), case.stack.msign_bnm) for case in found]
     return Check(
@@ -148,7 +148,7 @@ def main_angle(case: Case, result_bnm: Tensor) -> float:
 
 
 def cosine(X_bnm: Tensor, Q_bnm: Tensor) -> float:
-    """Of the angle between two matrices: the least of the stack."""
+    """The cosine of the angle between two matrices: the least of the stack."""
     inner = (X_bnm * Q_bnm).sum((-2, -1))
     return float((inner / (frobenius(X_bnm) * frobenius(Q_bnm))).min())
 
@@ -157,7 +157,7 @@ def cosine(X_bnm: Tensor, Q_bnm: Tensor) -> float:
 
 
 def exact_normalizes_scale(found: list[Case]) -> Check:
-    """Over the directions that a matrix has: those of zero singular value stay zero."""
+    """For the directions that a matrix has: those with zero singular value stay zero."""
     errors = [_largest(singular_values(case, case.stack.msign_bnm)) for case in found]
     return Check(
         name="exact_normalizes_scale",
@@ -190,7 +190,7 @@ def steps_normalize_scale(found: list[Case]) -> Check:
 
 
 def singular_values(case: Case, result_bnm: Tensor) -> Array:
-    """The singular values of a result, as many of each matrix as X has nonzero ones."""
+    """A result's singular values, for each matrix as many as X has nonzero ones."""
     return torch.linalg.svdvals(result_bnm).numpy()[case.stack.s_bk > 0]
 
 

@@ -1,4 +1,4 @@
-"""The statement about embeddings: the share of a table's rows that a step reaches, on real text."""
+"""The statement on embeddings: the share of a table's rows that a step changes, on real text."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -15,8 +15,8 @@ from bench.training import loss
 from models import gpt2
 
 DATA, TOKENIZER = Path(__file__).parents[3] / "conf/data/sotu.yaml", "sotu4096"
-SEQUENCE, SEQUENCES, STEPS = 128, (8, 64), 5  # tokens, sequences a step, steps
-HALF = 0.5  # of the rows: from there on an update is not sparse
+SEQUENCE, SEQUENCES, STEPS = 128, (8, 64), 5  # tokens, sequences per step, steps
+HALF = 0.5  # of the rows: from this share on an update is not sparse
 
 
 def checks(seed: int) -> Iterator[Check]:
@@ -24,7 +24,7 @@ def checks(seed: int) -> Iterator[Check]:
 
 
 def embedding_updates_sparse(seed: int) -> Check:
-    """Of a table that is also the head and of one that is not, small batches and large ones."""
+    """For a table that is also the head and for one that is not, with small and large batches."""
     block = OmegaConf.to_container(OmegaConf.load(DATA))
     assert isinstance(block, dict)
     text = batches.load(block, seed=seed, sequence_length=SEQUENCE, tokenizer=TOKENIZER)
@@ -69,5 +69,5 @@ def reached(text: batches.Tokens, tied: bool, examples: int, seed: int) -> tuple
 
 
 def rows(matrix: Tensor) -> float:
-    """The share of rows that hold any number but zero."""
+    """The share of rows with any nonzero number."""
     return float((matrix != 0).any(1).float().mean())

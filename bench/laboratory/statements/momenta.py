@@ -1,8 +1,9 @@
-"""The statements about coefficients once more, on singular values of real momenta.
+"""The statements on coefficients again, for singular values of real momenta.
 
-What ships is what bench/ortho.py spectra=true has written: by run and kind of layer the spectra of
-the first, the middle and the last layer at three steps. The rules are those of Gaussian matrices,
-over kinds instead of shapes; the figures, which have no sampling error here, agree within a tenth.
+The shipped record was written by bench/ortho.py spectra=true. By run and kind of layer it has the
+spectra of the first, middle and last layer at three steps. The rules are those for Gaussian
+matrices, over kinds instead of shapes; the figures have no sampling error here and agree if they
+are within a tenth.
 """
 
 from collections.abc import Iterator
@@ -28,13 +29,13 @@ from bench.laboratory.statements.official import mean_error, share_removed, tayl
 from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
 
 STARTS = 12
-NEAR = 0.1  # of a figure
+NEAR = 0.1  # relative to a figure
 
 Kinds = dict[str, Array]  # spectra by run and kind of layer
 
 
 def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
-    """found: spectra of runs; triples: random ones, for the slope."""
+    """found: spectra of runs; triples: the number of random ones, for the slope."""
     by_kind = kinds(found)
     middle = {(one.run, one.kind): middle_layer(found, one) for one in found}
     held_out = [one for one in found if one.layer == middle[one.run, one.kind]]
@@ -67,7 +68,7 @@ def rows(found: list[Spectrum]) -> Array:
 
 
 def middle_layer(found: list[Spectrum], like: Spectrum) -> int | None:
-    """Of the layers of one run and kind."""
+    """The middle one of the layers with the same run and kind."""
     same = {one.layer for one in found if (one.run, one.kind) == (like.run, like.kind)}
     ordered = sorted(same, key=lambda layer: -1 if layer is None else layer)
     return ordered[len(ordered) // 2]

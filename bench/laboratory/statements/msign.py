@@ -1,4 +1,4 @@
-"""The statements about msign beside other maps, and about norms and traces of matrices."""
+"""Statements comparing msign with other maps, and on norms and traces of matrices."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from bench.laboratory.statements import directions
 from bench.laboratory.statements.check import NOTES_A, Array, Check, over, verdict
 from bench.laboratory.statements.directions import ROUNDING, Case, off_directions, official
 
-BINS = 200  # of an element-wise map's input
+BINS = 200  # for an element-wise map's input
 SIDE = 48  # of a matrix with eigenvalues
 
 
@@ -28,7 +28,7 @@ def checks(seed: int) -> Iterator[Check]:
 
 
 def elementwise_reaches(found: list[Case]) -> Check:
-    """The best of all maps that are the same for every entry, and the signs, Adam's limit."""
+    """The best of all maps that treat every entry alike, and the signs, which are Adam's limit."""
     best = [max(map(best_elementwise, c.stack.X_bnm, c.stack.msign_bnm)) for c in found]
     five = [max(map(sine, official(case, "fp32"), case.stack.msign_bnm)) for case in found]
     signs = [off_directions(case, case.stack.X_bnm.sign()) for case in found]
@@ -51,9 +51,9 @@ def elementwise_reaches(found: list[Case]) -> Check:
 
 
 def best_elementwise(X_nm: Tensor, Q_nm: Tensor) -> float:
-    """|Q - f(X)| / |Q| for the f, applied to every entry alike, with which it is least.
+    """The least |Q - f(X)| / |Q| over all f that are applied to every entry alike.
 
-    f(x) is the mean of Q's entries where X's are about x: in bins of equally many entries.
+    f(x) is the mean of Q's entries where X's are near x, in bins with equally many entries.
     """
     x, q = X_nm.flatten().numpy(), Q_nm.flatten().numpy()
     edges = np.quantile(x, np.linspace(0, 1, BINS + 1))
@@ -62,7 +62,7 @@ def best_elementwise(X_nm: Tensor, Q_nm: Tensor) -> float:
 
 
 def sine(X_nm: Tensor, Q_nm: Tensor) -> float:
-    """Of the angle between two matrices: |Q - k X| / |Q| with the best k."""
+    """The sine of the angle between two matrices: |Q - k X| / |Q| with the best k."""
     along = (X_nm * Q_nm).sum() / X_nm.square().sum()
     return float((Q_nm - along * X_nm).norm() / Q_nm.norm())
 
@@ -96,7 +96,7 @@ def steepest_in_spectral_norm(found: list[Case]) -> Check:
 
 
 def norms(found: list[Case], seed: int) -> Check:
-    """What becomes of both norms when the entries are shuffled, which destroys all structure."""
+    """The change of both norms when the entries are shuffled, which destroys all structure."""
     generator = torch.Generator().manual_seed(seed)
     of_frobenius, of_spectral = [], []
     for case in found:

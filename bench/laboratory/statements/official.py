@@ -1,6 +1,6 @@
-"""The statements about the official coefficients: how steep, how good, and what they leave to gain.
+"""Statements on the official coefficients: how steep, how good, and what could be gained.
 
-Those of Notes B (docs/claims.md) that are about errors; shapes enter by their singular values.
+They are those in Notes B (docs/claims.md) on errors; shapes enter by their singular values.
 """
 
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ from bench.laboratory.statements.check import (
 )
 from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
 
-STARTS = 12  # of the minimax fit
-LONG = 100  # steps: what an iteration ends in
-CLOSE = 0.01  # of the largest slope: as good as it
+STARTS = 12  # starting points of the minimax fit
+LONG = 100  # steps after which an iteration has settled
+CLOSE = 0.01  # relative to the largest slope: counts as equally good
 
 
 def checks(rows: Array, unseen: Array, by_shape: Spectra, single: Fit) -> Iterator[Check]:
-    """rows: spectra to fit to, as `single` was; unseen: others to measure on."""
+    """rows: spectra to fit to, as for `single`; unseen: others to measure on."""
     yield taylor_is_second_order()
     yield official_is_steepest()
     yield official_does_not_converge(rows)
@@ -45,7 +45,7 @@ def checks(rows: Array, unseen: Array, by_shape: Spectra, single: Fit) -> Iterat
 
 
 def taylor_is_second_order() -> Check:
-    """s (1 + z)^(-1/2) with z = s^2 - 1, cut after z^2, beside the triple in use."""
+    """s (1 + z)^(-1/2) with z = s^2 - 1, cut after z^2, compared with the triple in use."""
     z = Polynomial([-1, 0, 1])
     series = Polynomial([0, 1]) * sum(binom(-0.5, k) * z**k for k in range(3))
     difference = float(np.abs(series.coef[1::2] - TAYLOR).max())
@@ -64,9 +64,9 @@ def taylor_is_second_order() -> Check:
 
 
 def official_is_steepest() -> Check:
-    """By how much another stable triple is steeper, in each reading of stable (dynamics.py).
+    """How much steeper another stable triple is, in each reading of stable (dynamics.py).
 
-    The text does not say which it means, so that only what holds in every reading is decided.
+    The text does not say which reading it means, so only what holds in all of them is decided.
     """
     official = dynamics.long_run(*KELLER)
     epsilon = float(max(official.high - 1, 1 - official.low))
@@ -166,7 +166,7 @@ def taylor_steps(rows: Array, error: float) -> int:
 
 
 def little_to_gain(unseen: Array, single: Fit) -> Check:
-    """By another single triple: what the text's two figures are of."""
+    """The gain of another single triple, which the text's two figures are about."""
     return _gain(
         "gain_by_one_triple",
         "another single triple gains little on the official one: mse 0.04431 to 0.02733",
@@ -176,7 +176,7 @@ def little_to_gain(unseen: Array, single: Fit) -> Check:
 
 
 def little_to_gain_by_steps(rows: Array, unseen: Array) -> Check:
-    """By a triple of its own for each step, which costs no product more."""
+    """The gain of a separate triple for each step, which costs no additional product."""
     sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
     sets["a fitted triple a step"] = search.minimax(rows, STEPS, STARTS).triples
     statement = "a triple for each step gains little on the official one"
@@ -184,7 +184,7 @@ def little_to_gain_by_steps(rows: Array, unseen: Array) -> Check:
 
 
 def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Array) -> Check:
-    """What share of the official set's error the best of these sets removes."""
+    """The share of the official set's error that the best of these sets removes."""
     removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
     best = max(removed, key=lambda name: removed[name].mean)
     figures = ", ".join(
@@ -207,7 +207,7 @@ def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Arra
 
 
 def share_removed(rows: Array, triples: list[Triple]) -> Estimate:
-    """1 - mse / the official mse, with an interval over spectra measured on both."""
+    """1 - mse / the official mse, with an interval over spectra measured with both sets."""
     official, other = (
         np.mean((recursion.iterate(rows, used) - 1) ** 2, axis=1)
         for used in ([KELLER] * STEPS, triples)

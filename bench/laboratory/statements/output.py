@@ -1,4 +1,4 @@
-"""The statements about what the official steps make of singular values, and in which arithmetic."""
+"""Statements on the results of the official steps for singular values, and on the arithmetic."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ STEEP_SIDE = 1024
 SIDE, SAMPLES = 256, 4  # of matrices
 SOURCES = (Source("gaussian"), Source("condition", 1e6), Source("low_rank", 0.1))
 LONGEST = 12  # steps
-SMALL = 0.01  # of a matrix's norm: below it a singular value is near zero
+SMALL = 0.01  # of a matrix's norm: smaller singular values are near zero
 
 Cases = dict[str, Array]  # spectra by name
 
@@ -69,7 +69,7 @@ def sprime_range(cases: Cases) -> Check:
 
 
 def nearly_orthogonal(cases: Cases) -> Check:
-    """The yardstick is what values uniform on (0.5, 1.5) would have."""
+    """Compared with values uniform on (0.5, 1.5)."""
     errors = {name: float(ended(rows).orthogonality_error_b.mean()) for name, rows in cases.items()}
     uniform = np.sqrt(stats.uniform(0.5, 1).expect(lambda s: (s**2 - 1) ** 2))
     return _over_cases(
@@ -85,7 +85,7 @@ def nearly_orthogonal(cases: Cases) -> Check:
 
 
 def ended(rows: Array) -> Outcome:
-    """What the official steps make of spectra: they diverge on none."""
+    """The result of the official steps on spectra; they diverge on none."""
     outcome = iteration.on_spectra(rows, [KELLER] * STEPS)
     assert not isinstance(outcome, int)
     return outcome
@@ -100,7 +100,7 @@ def _over_cases(
     refuted: bool,
     rule: str,
 ) -> Check:
-    """A number a case: shapes of Gaussian matrices, and steep spectra, which are shown."""
+    """One number per case: shapes of Gaussian matrices, and steep spectra, which are shown."""
     every = list(found.values())
     steep = ", ".join(f"{source} {found[str(source)]:.3f}" for source in STEEP)
     gaussian = [value for case, value in found.items() if case not in map(str, STEEP)]
@@ -120,7 +120,7 @@ def _over_cases(
 
 
 def works_in_bf16(stacks: dict[str, Matrices]) -> Check:
-    """Two sides of it: values stay where the iteration is safe, and the result is the right one."""
+    """Two conditions: values stay where the iteration is safe, and the result is correct."""
     escape = search.fixed_points(KELLER)[1]
     largest = {name: largest_value(stack) for name, stack in stacks.items()}
     off = {name: bf16_deviation(stack, STEPS) for name, stack in stacks.items()}
@@ -144,7 +144,7 @@ def works_in_bf16(stacks: dict[str, Matrices]) -> Check:
 
 
 def largest_value(stack: Matrices) -> float:
-    """The largest singular value after any number of steps in bf16, infinite where it diverges."""
+    """The largest singular value after any number of steps in bf16; infinite if it diverges."""
     found = []
     for steps in range(1, LONGEST + 1):
         s = iteration.spectrum(_iterated(stack.X_bnm, KELLER, steps, "bf16"))
@@ -159,7 +159,7 @@ def bf16_deviation(stack: Matrices, steps: int) -> float:
 
 
 def small_values_near_zero(stack: Matrices) -> Check:
-    """How much of what small singular values become is rounding, beside a smaller slope's."""
+    """The share of rounding in the results of small singular values, with a smaller slope's too."""
     noise = {
         (name, dtype): noise_near_zero(stack, _iterated(stack.X_bnm, triple, STEPS, dtype))
         for name, triple in (("official", KELLER), ("theoretical", TAYLOR))
@@ -190,7 +190,7 @@ def small_values_near_zero(stack: Matrices) -> Check:
 
 
 def noise_near_zero(stack: Matrices, result_bnm: Tensor) -> Array:
-    """The share of a result's norm between small directions that is off them: a number a matrix."""
+    """The share of a result's norm between small directions that lies off them, per matrix."""
     U, S, Vh = torch.linalg.svd(stack.X_bnm, full_matrices=False)
     first = int((S / torch.linalg.vector_norm(S, dim=-1, keepdim=True) >= SMALL).sum(-1).max())
     there = U[..., first:].mT @ result_bnm @ Vh[..., first:, :].mT

@@ -1,4 +1,4 @@
-"""bench/ortho.py checks=true: what is said of Muon and its coefficients, put to the test."""
+"""bench/ortho.py checks=true: tests statements on Muon and its coefficients."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -29,12 +29,12 @@ from bench.records import origin, record
 
 SHAPES = [(n, ratio * n) for n in (64, 256, 1024, 4096) for ratio in (1, 2, 4, 8)]
 MATRIX_SHAPES = [(64, 64), (256, 256), (256, 1024), (1024, 1024)]
-TRIPLES = 300  # random ones
+TRIPLES = 300  # number of random triples
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     """All checks, shown as a table and written to results_dir/ortho/checks.json; with source
-    momentum those on spectra of momenta, which go to checks-momentum.json."""
+    momentum those on spectra of momenta, written to checks-momentum.json."""
     kinds = {source.kind for source in settings.sources}
     real = momentum_spectra.load(settings.results_dir) if "momentum" in kinds else []
     parts: dict[str, Iterator[Check]] = {}
@@ -64,7 +64,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
 
 
 def checks(samples: int, seed: int) -> Iterator[Check]:
-    """samples: spectra of the figures in Notes B; the other checks take fewer."""
+    """samples: number of spectra for the figures in Notes B; the other checks take fewer."""
     yield coefficients.products_a_step()
     yield coefficients.products_in_five_steps()
     rows, unseen = (spectra.gaussian(SIDE, SIDE, samples, s) for s in (seed, seed + 1))

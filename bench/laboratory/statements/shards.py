@@ -1,7 +1,7 @@
-"""The statements about sharding: may the parts of a matrix be updated apart from each other?
+"""Statements on sharding: may the parts of a matrix be updated separately?
 
-Columns are cut, as in tensor parallelism: weight[:, :half] and weight[:, half:]. What the
-communication costs that this spares is no matter of one process.
+Columns are cut, as in tensor parallelism: weight[:, :half] and weight[:, half:]. The saved
+communication cannot be measured in one process.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from optimizers.coefficients import KELLER
 from optimizers.orthogonalize import msign, orthogonalize
 
 SHARDS = (2, 4, 8)
-# Of the momenta: without any structure, of decaying spectrum, and of few directions.
+# Kinds of momenta: without structure, with decaying spectrum, with few directions.
 SOURCES = (Source("gaussian"), Source("power_law", 1.0), Source("low_rank", 0.1))
 SHAPES = ((128, 128), (128, 512), (512, 128))
 SAMPLES = 4
@@ -40,7 +40,7 @@ def checks(seed: int) -> Iterator[Check]:
 
 
 def in_shards(make: Make, gradients_tnm: Tensor, count: int) -> Tensor:
-    """Each shard of the columns with an optimizer of its own."""
+    """Updates each shard of the columns with a separate optimizer."""
     parts = [trained(make, part.contiguous()) for part in gradients_tnm.chunk(count, -1)]
     return torch.cat(parts, -1)
 
@@ -86,10 +86,10 @@ def muon_needs_whole_matrix(seed: int) -> Check:
 
 
 class Blockwise(NamedTuple):
-    """What orthogonalizing the shards one by one gives, a number each matrix.
+    """The result of orthogonalizing the shards one by one, one number per matrix.
 
     deviation: |B - U| / |U|, with U from the whole matrix and B from the shards, scaled to one
-    norm: B's own norm is a matter of the rate. orthogonality_error: as in iteration.py, of B.
+    norm, because the rate can change B's norm. orthogonality_error: that of B, as in iteration.py.
     """
 
     deviation_b: Array
@@ -119,7 +119,7 @@ def orthogonality_error(B_bnm: Tensor, msign_bnm: Tensor) -> Array:
 
 
 def blockwise_deviation(stacks: list[Matrices]) -> Check:
-    """Against what five steps themselves are off the exact factor, in the same matrices."""
+    """Compared with the distance of five steps from the exact factor, for the same matrices."""
     exact, five = (
         [[blockwise(stack, method, count) for stack in stacks] for count in SHARDS]
         for method in (msign, official)
