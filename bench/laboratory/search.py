@@ -122,7 +122,7 @@ class Objective:
         return (np.array(rows) + np.array(rows).T) / 2
 
     def descend(self, start: Array) -> tuple[float, Array]:
-        """Least squares from `start`: (objective, triple), never above the start's; infinite if that blows up."""
+        """Least squares from `start`: (objective, triple); never worse, infinite if it blows up."""
         if not np.isfinite(self.residuals(start)).all():
             return np.inf, start
         with np.errstate(all="ignore"):  # a trial step that blows up is shortened
