@@ -1,1 +1,1 @@
-"""What to do, for one model on one machine: measured here, beside what records say."""
+"""Advice for one model on one machine: measurements made here, compared with records."""

@@ -1,7 +1,7 @@
-"""From times and bytes to what a step costs at the batch asked for; pure functions.
+"""Computes the cost of a step at the requested batch from times and bytes; pure functions.
 
-Peak memory is put together from parts: weights + the optimizer's state + the larger of what a
-forward and backward holds (a line over the batch) and of gradients + what a step needs beside.
+Peak memory is the sum of weights, optimizer state and the larger of two parts: what a forward and
+backward holds (linear in the batch), and gradients plus temporaries of a step.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ from bench.measuring.overhead import Array, Sampled
 from bench.stepping.settings import REFERENCE
 from bench.stepping.summary import AGAIN
 
-TORCH = "torch_muon"  # what ours are held against, beside AdamW
+TORCH = "torch_muon"  # compared with ours, besides AdamW
 WEIGHT = 4  # bytes
 
 
 def costs(measured: Measured, asked: int) -> dict[str, dict[str, Any]]:
-    """By optimizer; asked: the units of a step."""
+    """Costs by optimizer; asked: the units of a step."""
     labels = [label for label in measured.times if isinstance(label, str)]
     steps = {label: measured.times[label] for label in labels}
     sampled = overhead.sample(measured.units, [measured.times[u] for u in measured.units], steps)
@@ -49,16 +49,16 @@ def costs(measured: Measured, asked: int) -> dict[str, dict[str, Any]]:
 
 
 def at(sampled: Sampled, units: int) -> tuple[Array, bool]:
-    """Milliseconds of forward and backward; measured, or else by the line."""
+    """Milliseconds of forward and backward; measured if possible, otherwise from the line."""
     known = list(sampled.units_k)
     if units in known:
         return sampled.forward_backward_rk[:, known.index(units)], True
-    largest_r = sampled.forward_backward_rk[:, -1]  # a larger batch does not take less
+    largest_r = sampled.forward_backward_rk[:, -1]  # a larger batch takes no less time
     return np.maximum(sampled.a_r + sampled.b_r * units, largest_r), False
 
 
 def over(sampled: Sampled, label: str, other: str, forward_backward_r: Array) -> Any:
-    """What a whole step takes longer than one of another optimizer; None without that."""
+    """A whole step's overhead over another optimizer's; None if that was not measured."""
     if other not in sampled.steps or label in (other, REFERENCE):
         return None
     extra_r = overhead.overhead(forward_backward_r, sampled.steps[label], sampled.steps[other])
@@ -66,7 +66,7 @@ def over(sampled: Sampled, label: str, other: str, forward_backward_r: Array) ->
 
 
 def peak(measured: Measured, label: str, asked: int) -> float:
-    """Bytes at a step's most, at the batch asked for."""
+    """The most bytes during a step at the requested batch."""
     held = measured.held
     if asked in held:
         most = float(held[asked])
@@ -79,7 +79,7 @@ def peak(measured: Measured, label: str, asked: int) -> float:
 
 
 def milliseconds(measured: Measured, asked: int) -> float:
-    """Of forward and backward at the batch asked for, the median or by the line."""
+    """Milliseconds of forward and backward at the requested batch: the median, or from the line."""
     times = [measured.times[u] for u in measured.units]
     sampled = overhead.sample(measured.units, times, {})
     return float(at(sampled, asked)[0][0])

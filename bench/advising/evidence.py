@@ -1,9 +1,9 @@
-"""Which share of AdamW's steps others needed, by the records there are.
+"""The share of AdamW's steps that other optimizers needed, from the existing records.
 
-For each seed: the first step at which the validation loss of an arm is no higher than AdamW's at
-its end, interpolated between the evaluations around it, over AdamW's steps. Both runs have the
-same settings otherwise. The arm's rate has not decayed by then, so that a run planned to end
-there would need fewer: the share is an upper bound.
+For each seed: the first step at which an arm's validation loss is no higher than AdamW's final one,
+interpolated between the evaluations around it, divided by AdamW's steps. All other settings of the
+two runs are equal. The arm's rate has not decayed by then; a run planned to end there would need
+fewer steps, so the share is an upper bound.
 """
 
 import json
@@ -21,9 +21,9 @@ from bench.studies.results import Results
 from bench.studies.stats import Estimate
 
 BASELINE, OURS = "adamw", ("hybrid", "muon")
-SEEDS = 3  # paired, below which nothing is judged
-TRIED = 3  # rates of each, below which a run of one's own counts as not tuned
-# Settings of training that change no comparison of two runs that share all others.
+SEEDS = 3  # pairs; with fewer nothing is judged
+TRIED = 3  # rates of each; with fewer a user's own run counts as not tuned
+# Training settings that do not affect a comparison of two runs that share all others.
 ASIDE = ("eval_every", "checkpoint_every", "keep_checkpoint", "target_loss", "reference_steps")
 
 Record = dict[str, Any]
@@ -31,8 +31,8 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What was trained, or is to be: units: of a step, tokens or images; steps: None where that
-    was not said; device: its kind; on: its name."""
+    """What was or will be trained: units: per step, tokens or images; steps: None if not given;
+    device: its kind; on: its name."""
 
     task: str
     model: str
@@ -44,15 +44,15 @@ class Setting:
 
     @property
     def each(self) -> float | None:
-        """Units a parameter, over all steps."""
+        """Units per parameter, over all steps."""
         return None if self.steps is None else self.units * self.steps / self.parameters
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One arm under one condition; shares: by seed, None where AdamW's loss was not reached.
+    """One arm under one condition; shares: by seed, None if AdamW's loss was not reached.
 
-    doubts: why nothing is judged by it, in words; empty where it may be.
+    doubts: the reasons, in words, why it is not used for a judgement; empty if it is.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Evidence:
 
     @property
     def share(self) -> Estimate | None:
-        """The geometric mean with its interval; None where a seed did not get there."""
+        """The geometric mean with its interval; None if a seed did not reach the loss."""
         reached = [share for share in self.shares.values() if share is not None]
         if self.never or not reached:
             return None
@@ -77,12 +77,12 @@ class Evidence:
 
 
 def gather(results: Results) -> list[Evidence]:
-    """Of all studies that compare ours with AdamW at equal steps, and of runs of one's own."""
+    """Evidence from all studies comparing ours with AdamW at equal steps, and from own runs."""
     return [*_studies(results), *_own(results)]
 
 
 def share(ours: Record, adamw: Record) -> float | None:
-    """Of AdamW's steps those until its final validation loss; None where it is not reached."""
+    """The share of AdamW's steps until its final validation loss; None if it is not reached."""
     target, before = adamw["val_loss"], None
     for line in ours["curve"]:
         loss = line.get("val_loss")
@@ -98,7 +98,7 @@ def share(ours: Record, adamw: Record) -> float | None:
 
 
 def paired(ours: list[Record], adamw: list[Record]) -> dict[int, float | None]:
-    """By the seeds that both have; runs that diverged never got there."""
+    """The shares by common seed; runs that diverged never reached the loss."""
     base = {one["seed"]: one for one in adamw if one["status"] == "finished"}
     found: dict[int, float | None] = {}
     for one in sorted(ours, key=lambda one: one["seed"]):
@@ -109,7 +109,7 @@ def paired(ours: list[Record], adamw: list[Record]) -> dict[int, float | None]:
 
 
 def setting(one: Record) -> Setting:
-    """Of a record."""
+    """The setting of a record."""
     images = "images_per_step" in one and one.get("tokens_per_step") is None
     units = one["images_per_step"] if images else one["tokens_per_step"]
     device = archive.setup(one).device or "cpu"
@@ -144,7 +144,7 @@ def _of_comparison(one: Comparison) -> Iterator[Evidence]:
 
 
 def _plain(one: Comparison, arm: Arm) -> str | None:
-    """The optimizer, of ours, that is all an arm differs by."""
+    """Our optimizer, if it is the arm's only difference."""
     words = one.study.arms[arm.name]
     named = words[0].removeprefix("optimizer=") if len(words) == 1 else ""
     return named if named in OURS and not arm.noise else None
@@ -198,7 +198,7 @@ def _own(results: Results) -> Iterator[Evidence]:
 
 
 def _alike(one: Record) -> str:
-    """What runs share that may be compared: all settings but the optimizer's and the seed."""
+    """What comparable runs share: all settings but the optimizer's and the seed."""
     config = one["config"]
     train = {k: v for k, v in (config.get("train") or {}).items() if k not in ASIDE}
     keys = ("data", "model", "schedule", "structure", "perturb", "parallel")
@@ -219,7 +219,7 @@ def _mean(runs: list[Record]) -> float:
 
 
 def _best(variants: list[list[Record]]) -> list[Record]:
-    """The setting with the lowest validation loss, of those with most seeds."""
+    """Among the settings with most seeds, the one with the lowest validation loss."""
     most = max(map(len, variants))
     return min((runs for runs in variants if len(runs) == most), key=_mean)
 

@@ -1,4 +1,4 @@
-"""What an optimizer's step costs on the model here, by turns; thin, as other modules decide."""
+"""Measures an optimizer's step on the model here, in turns; thin, since other modules decide."""
 
 import time
 from collections.abc import Callable
@@ -24,10 +24,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """parameters: of the model; gradients: their bytes; times: ms of every round, of forward and
-    backward by its units and of each optimizer's step by its label; state, temporary: bytes by
+    """parameters: number in the model; gradients: their bytes; times: ms of every round, for
+    forward and backward by units and for each optimizer's step by label; state, temporary: bytes by
     label; held: bytes of a forward and backward at the smallest and the largest batch; tables: the
-    routing by label; errors: why one could not be measured."""
+    routing by label; errors: why an optimizer could not be measured."""
 
     parameters: int
     gradients: int
@@ -40,12 +40,12 @@ class Measured:
 
     @property
     def units(self) -> list[int]:
-        """Of the batches that were measured, ascending."""
+        """Units of the measured batches, ascending."""
         return sorted(key for key in self.times if isinstance(key, int))
 
 
 def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
-    """Everything that is measured, and the model that it was measured on."""
+    """All measurements, and the model that they were made on."""
     say(f"{case.name}: building the model, one forward and backward")
     with prepare.mistakes():
         subject = Subject(case.settings, [1, 2])
@@ -70,7 +70,7 @@ def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
         arms.pop(label).free()
         subject.restore()
 
-    subject.time(min(subject.batches))  # gradients for what follows
+    subject.time(min(subject.batches))  # gradients for the code below
     say(f"{case.name}: a step of each of {', '.join(case.arms)}: state and memory")
     seconds: dict[Any, float] = {
         label: first(label, arms, found, keeps, failed) for label in labels
@@ -87,7 +87,7 @@ def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
 
 
 def batches(case: Case, subject: Subject, say: Say) -> None:
-    """Give the subject the batches that it is measured on."""
+    """Give the subject the batches to measure."""
     one, two = subject.batches
     subject.time(one)
     second = min(subject.time(two) for _ in range(2)) / 2e3
@@ -110,7 +110,7 @@ def batches(case: Case, subject: Subject, say: Say) -> None:
 
 
 def first(label: str, arms: dict[str, Arm], found: Measured, keeps: bool, failed) -> float:
-    """Seconds of a first step, which makes the state; what it keeps and needs is noted."""
+    """Seconds of a step after the one that creates the state; notes its state and temporaries."""
     try:
         arm = arms[label]
         arm.build()

@@ -1,4 +1,4 @@
-"""The advice as things to run: a YAML, lines of plain PyTorch, a command with its forecast."""
+"""The advice in runnable form: a YAML, lines of plain PyTorch, a command with its forecast."""
 
 import shlex
 from dataclasses import replace
@@ -14,17 +14,17 @@ from bench.settings.schema import CONF
 from bench.studies import forecast
 from bench.training.schedule import wsd
 
-SEEDS = (0, 1, 2)  # of the test, as few as may be judged
-STEPS = 1000  # of the test, where train.steps was not said
-EVALUATIONS = 20  # of a run: a share of steps is read to a twentieth
-LINE = 76  # characters of a line of a script
-KEPT = ("name", "seed", "results_dir")  # typed for the advice, of no use to training
-DAY = 24 * 3600.0  # beyond which a test is long
+SEEDS = (0, 1, 2)  # of the test, the fewest that can be judged
+STEPS = 1000  # of the test, if train.steps was not given
+EVALUATIONS = 20  # per run: a share of steps is accurate to a twentieth
+LINE = 76  # characters per line of a script
+KEPT = ("name", "seed", "results_dir")  # typed for the advice, not used in training
+DAY = 24 * 3600.0  # a longer test counts as long
 CHECK = ("adamw", "hybrid")
 
 
 def typed(case: Case) -> list[str]:
-    """The overrides that say which model it is, on which data, in which batches."""
+    """The overrides that select the model, the data and the batches."""
     skipped = (*KEPT, "train.steps")
     return [word for word in case.words if word.lstrip("+~").split("=")[0] not in skipped]
 
@@ -66,7 +66,7 @@ def run_it(case: Case) -> str:
 
 
 def in_a_script(case: Case, start: Start) -> list[str]:
-    """Three statements for a script of one's own; `model` is there, `s` counts steps from 0."""
+    """Three statements for the user's own script; `model` exists and `s` counts steps from 0."""
     hidden = case.arms["hybrid"].optimizer["roles"]["hidden"]
     rest = case.arms["hybrid"].optimizer["roles"]["default"]
     changes, scale = start.optimizer["roles"], start.optimizer["lr_scale"]
@@ -100,13 +100,13 @@ def in_a_script(case: Case, start: Start) -> list[str]:
 
 
 def _call(head: str, words: list[str]) -> list[str]:
-    """On one line where that is short enough."""
+    """The call on one line if it is short enough."""
     line = f"{head}({', '.join(words)})"
     return [line] if len(line) <= LINE else [f"{head}(", f"    {', '.join(words)})"]
 
 
 def _factor(case: Case, start: Start) -> str:
-    """The schedule of the YAML as an expression of s; without an end where none was said."""
+    """The YAML's schedule as an expression of s; without an end if no steps were given."""
     schedule = case.arms["hybrid"].schedule
     warmup = schedule["warmup_steps"] if start.warmup is None else start.warmup
     rise = f"min(1, (s + 1) / {warmup + 1})"
@@ -118,11 +118,11 @@ def _factor(case: Case, start: Start) -> str:
 
 
 def test_of(case: Case, start: Start, milliseconds: dict[str, float]) -> dict[str, Any]:
-    """The command that compares AdamW and hybrid on one's own data, how many runs it is, and how
-    long they take: equally many rates for both around where each should start, over paired seeds.
+    """The command that compares AdamW and hybrid on the user's own data, its number of runs, and
+    their duration: equally many rates for both around each one's start, over paired seeds.
 
     milliseconds: of forward and backward (`forward_backward`) and of each arm's step, as measured
-    here; an arm that has none is left out of the forecast.
+    here; the forecast omits an arm without a value.
     """
     steps, rates = case.steps or STEPS, grid(start.scales)
     evaluated = max(1, steps // EVALUATIONS)

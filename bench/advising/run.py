@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 def run(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure, read the records, decide, and leave advice; the screen goes to stdout."""
+    """Measure, read the records, decide, and write the advice; the screen goes to stdout."""
     targets.check_model(case.settings)
     folder = advice_folder(case)
     measured, subject = measure.measure(case, say)
@@ -44,7 +44,7 @@ def run(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def advice_folder(case: Case) -> Path:
-    """Where advice goes; it is made now, so that nothing is measured in vain."""
+    """The path of the advice; creates its folder at once, so that no measurement is lost."""
     folder = Path(case.results_dir) / "advice"
     try:
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
@@ -56,18 +56,18 @@ def advice_folder(case: Case) -> Path:
 
 
 def takes(measured: measure.Measured, subject: Subject, case: Case) -> dict[str, Any] | None:
-    """What Muon would take; None where hybrid could not be built."""
+    """What Muon would take; None if hybrid could not be built."""
     rows = measured.tables.get("hybrid")
     if rows is None:
         return None
     with warnings.catch_warnings(), prepare.mistakes():
-        warnings.simplefilter("ignore")  # routing said it before
+        warnings.simplefilter("ignore")  # routing has shown the warnings
         parameters = describe(subject.model, patterns=case.settings.structure)
     return reading.takes(rows, measured.tables.get("hybrid qkv=per_head"), parameters)
 
 
 def setting(case: Case, parameters: int, environment: dict[str, Any]) -> Setting:
-    """The case, as records are held against it."""
+    """The case in the form that is compared with records."""
     device = case.settings.train.device
     on = environment.get("gpu") or environment.get("cpu") or "an unknown device"
     task, model = case.settings.model["task"], case.settings.model["name"]
@@ -77,7 +77,7 @@ def setting(case: Case, parameters: int, environment: dict[str, Any]) -> Setting
 def advice(
     case: Case, measured: measure.Measured, taken: dict[str, Any] | None, results: Results
 ) -> dict[str, Any]:
-    """The content of results/advice/NAME.json, but for the screen."""
+    """The content of results/advice/NAME.json, without the screen."""
     made = origin.made(case.settings.train.device)
     here = setting(case, measured.parameters, made["environment"])
     costs = cost.costs(measured, case.units)
@@ -139,7 +139,7 @@ def remarks(case: Case) -> list[str]:
 
 
 def plain(one: Evidence, here: Setting) -> dict[str, Any]:
-    """One condition's evidence as it is kept."""
+    """One condition's evidence in the form that is stored."""
     far = verdict.distance(here, one.setting)
     share = one.share
     ends = share and {"value": share.mean, "low": share.low, "high": finite(share.high)}

@@ -1,7 +1,7 @@
-"""The sections as a screen of 80 columns, and as Markdown; pure functions.
+"""The sections as a screen of 80 columns and as Markdown; pure functions.
 
-The page is Markdown: advice is pasted into an issue, a merge request or a laboratory book, where a
-table of Markdown stays one; and a terminal, an editor and a forge show it without a browser.
+The page is Markdown because advice is pasted into issues, merge requests or lab books, where a
+Markdown table stays a table. Terminals, editors and forges show it without a browser.
 """
 
 import textwrap
@@ -11,11 +11,11 @@ from bench.advising.words import Section
 WIDTH = 80
 INDENT = "  "
 GAP = "  "
-LEAST = 16  # columns of a table's last column
+LEAST = 16  # columns of a table's last column, at least
 
 
 def screen(sections: list[Section]) -> str:
-    """Plain text; no line is wider than WIDTH but for a word that is."""
+    """Plain text; lines are at most WIDTH wide, except for a single longer word."""
     blocks = []
     for section in sections:
         lines = textwrap.wrap(section.title, WIDTH)
@@ -34,7 +34,7 @@ def paragraph(text: str) -> list[str]:
 
 
 def table(rows: list[list[str]]) -> list[str]:
-    """Aligned columns, the last one wrapped into what is left."""
+    """Aligned columns; the last one wraps in the remaining width."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
@@ -50,7 +50,7 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def command(code: str) -> list[str]:
-    """A line to copy: of a shell's, what does not fit is continued."""
+    """A line to copy; a shell command that is too long continues on further lines."""
     if len(INDENT + code) <= WIDTH or not code.startswith("python "):
         return [INDENT + code]
     lines = [""]

@@ -1,6 +1,6 @@
-"""What `bench/advise.py` is asked for: the settings of every optimizer, and of the case.
+"""The request to `bench/advise.py`: the settings of every optimizer, and of the case.
 
-Nothing here imports torch at module level, so that a misspelt option is answered at once.
+Nothing here imports torch at module level, so that a misspelt option gets its answer at once.
 """
 
 from dataclasses import dataclass, field, fields
@@ -19,13 +19,13 @@ from bench.stepping.settings import REFERENCE, arm, key_of
 
 SHARED = ("model", "data", "orthogonalizer")
 TRAIN = ("steps", "batch_size", "sequence_length", "precision", "device", "compile")
-# What is measured, the reference first; our two both ways, beside torch's own Muon.
+# The arms, reference first: hybrid and muon with both treatments of Q, K, V, and torch's own Muon.
 ARMS = (REFERENCE, "hybrid", "hybrid qkv=per_head", "muon", "muon qkv=per_head", "torch_muon")
 
 
 @dataclass
 class Schema:
-    """conf/advise.yaml says what each is."""
+    """conf/advise.yaml explains each one."""
 
     name: str | None = MISSING
     seed: int = MISSING
@@ -40,7 +40,7 @@ class Schema:
 
 def schema() -> DictConfig:
     node = OmegaConf.structured(Schema)
-    OmegaConf.set_struct(node.structure, False)  # its keys are the user's: they need no leading +
+    OmegaConf.set_struct(node.structure, False)  # its keys are the user's and need no leading +
     return node
 
 
@@ -49,9 +49,9 @@ ConfigStore.instance().store(name="advise_schema", node=schema())
 
 @dataclass
 class Case:
-    """arms: the settings of every optimizer by its label, the reference first; steps: how long
-    training is meant to last, None where it was not said; words: the typed overrides, for the
-    commands that the advice ends with; choices: the files of groups that were chosen."""
+    """arms: the settings of every optimizer by label, the reference first; steps: the planned
+    length of training, None if not given; words: the typed overrides, for the commands at the end
+    of the advice; choices: the chosen files of groups."""
 
     name: str
     results_dir: str
@@ -70,19 +70,19 @@ class Case:
 
     @property
     def each(self) -> int:
-        """Units of an example."""
+        """Units per example."""
         return self.settings.train.sequence_length if self.unit == "tokens" else 1
 
     @property
     def units(self) -> int:
-        """Of a step."""
+        """Units per step."""
         return self.settings.train.batch_size * self.each
 
 
 def settle(cfg: DictConfig, hydra: HydraConf) -> Case:
-    """Check everything that can be checked without work; `hydra` is Hydra's own block.
+    """Check everything that needs no work; `hydra` is Hydra's own block.
 
-    To be called while Hydra is at work, as more is composed. Raises UserError naming the setting,
+    Call it while Hydra is active, because it composes more. Raises UserError naming the setting,
     its value and what is accepted.
     """
     config.resolved(cfg)
@@ -102,8 +102,7 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Case:
 
 
 def refuse_choices(words: list[str]) -> None:
-    """Raise UserError for an optimizer, or a treatment of Q, K and V, that is named: Hydra's own
-    words on it would not help."""
+    """Raise UserError for a named optimizer or treatment of Q, K and V: Hydra's words do not help."""
     for word in words:
         if key_of(word).split(".")[0] in ("optimizer", "optimizers", "qkv"):
             raise UserError(f"{word}: advice is on all of {', '.join(ARMS)}; leave it out")
@@ -117,7 +116,7 @@ def default_name(settings: Settings) -> str:
 
 
 def refuse_unused(cfg: DictConfig, words: list[str]) -> None:
-    """What a leading + got past Hydra, and what only training has a use for."""
+    """Refuse keys that a leading + got past Hydra, and settings that only training uses."""
     config.compare_keys("", cfg, [f.name for f in fields(Schema)])
     for key in map(key_of, words):
         group, _, rest = key.partition(".")
@@ -132,7 +131,7 @@ def refuse_unused(cfg: DictConfig, words: list[str]) -> None:
 
 
 def shared_overrides(cfg: DictConfig, hydra: HydraConf, words: list[str]) -> dict[str, str]:
-    """What makes conf/train.yaml's model, data and defaults those of the case, by key."""
+    """By key, overrides that give conf/train.yaml the case's model, data and defaults."""
     shared = {group: f"{group}={hydra.runtime.choices[group]}" for group in SHARED}
     for word in words:
         key = key_of(word)

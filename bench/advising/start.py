@@ -1,7 +1,8 @@
-"""Where to start: settings, each with the record that it comes from; pure functions.
+"""Where to start: settings, each with the record behind it; pure functions.
 
-Rates and what else a study tuned come from the one nearest to the case of its kind of data; what no
-study tuned is the recipe's, and says so. They are a start for one's own tuning, not its end.
+Rates and other tuned settings come from the nearest study with the same kind of data. Settings that
+no study tuned come from the recipe and are marked so. They are a start for the user's own tuning,
+not its end.
 """
 
 import math
@@ -28,8 +29,8 @@ KINDS = {"optimizer=adamw": "adamw", "optimizer=hybrid": "hybrid"}  # by an arm'
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a study found for an arm, per axis of studies/axes.py the median over its searches (the
-    best of a grid: its rate alone), with the least and the most of them."""
+    """A study's result for an arm: for each axis of studies/axes.py the median over its searches,
+    with the least and the most (for a grid: only the best rate)."""
 
     arm: str
     source: str
@@ -40,7 +41,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Value:
-    """One setting: its name to a reader, its value, and where it comes from."""
+    """One setting: its name for readers, its value, and its source."""
 
     name: str
     value: Any
@@ -49,9 +50,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Start:
-    """values: to be shown; scales: by arm the rate to start from, in multiples of its file's;
-    optimizer: what differs from conf/optimizer/hybrid.yaml; qkv, orthogonalizer: files of conf/;
-    warmup: steps, None for the default; apart: how far the record of the rates is."""
+    """values: shown to the user; scales: by arm the rate to start from, in multiples of its file's;
+    optimizer: differences from conf/optimizer/hybrid.yaml; qkv, orthogonalizer: files of conf/;
+    warmup: steps, None for the default; apart: the distance of the record of the rates."""
 
     values: list[Value]
     scales: dict[str, float]
@@ -63,7 +64,7 @@ class Start:
 
 
 def tuned(results: Results) -> list[Tuned]:
-    """What every study that compares optimizers at equal steps found."""
+    """The results of every study that compares optimizers at equal steps."""
     found = []
     for name in study.declared():
         declared = study.load(name)
@@ -94,8 +95,8 @@ def _of_search(found: Found) -> dict[str, tuple[float, float, float]]:
 
 
 def preferred(found: Iterable[Comparison], case: Setting, baseline: str) -> tuple[str, str]:
-    """The arm to start with, and why: the study's baseline, unless one is shown to be lower by
-    more than the margin and training was not early; of the condition nearest to the case."""
+    """The arm to start with, and why, from the condition nearest to the case: the study's baseline,
+    unless another arm is shown to be lower by more than the margin and training was not early."""
     there = [one for one in found if one.arms and one.arm(baseline)]
     same = [one for one in there if _trained(one).task == case.task]
     if not same:
@@ -122,20 +123,20 @@ def _trained(one: Comparison) -> Setting:
 
 
 def _own_words(one: Comparison, arm: str) -> list[str]:
-    """What an arm sets beside the optimizer: of one word its name says all."""
+    """What an arm sets besides the optimizer, if the first value is its name; otherwise nothing."""
     words = [word for word in one.study.arms[arm] if not word.startswith("optimizer=")]
     return words if words and words[0].split("=")[-1] == arm else []
 
 
 def closest(every: list[Tuned], arm: str, case: Setting) -> Tuned | None:
-    """Of the same kind of data; of equally near ones that with most axes."""
+    """The nearest one with the same kind of data; among equally near ones that with most axes."""
     fitting = [one for one in every if one.arm == arm and one.setting.task == case.task]
     order = {id(one): (distance(case, one.setting).size, -len(one.axes)) for one in fitting}
     return min(fitting, key=lambda one: order[id(one)], default=None)
 
 
 def start(results: Results, case: Setting, hybrid: Settings) -> Start:
-    """hybrid: its settings as its file has them."""
+    """hybrid: its settings from its file."""
     every = tuned(results)
     qkv, why_qkv = preferred(results.comparisons("qkv", None), case, SPLIT)
     sets, why_set = preferred(results.comparisons("orthogonalizer", None), case, KELLER)
@@ -151,8 +152,8 @@ def start(results: Results, case: Setting, hybrid: Settings) -> Start:
 def _recipe(
     found: Tuned | None, case: Setting, hybrid: Settings
 ) -> tuple[list[Value], dict[str, Any], int | None]:
-    """What is shown of rates, averaging, decay and warm-up; what differs of the optimizer's file;
-    and the steps of the warm-up."""
+    """What is shown of rates, averaging, decay and warm-up; the differences from the optimizer's
+    file; and the steps of the warm-up."""
     hidden, rest = hybrid.optimizer["roles"]["hidden"], hybrid.optimizer["roles"]["default"]
     rate, relative = _of(found, "rate", 1.0), _of(found, "auxiliary", 1.0)
     why_rate = why_rest = _why(found, "rate")
@@ -189,7 +190,7 @@ def _why(found: Tuned | None, axis: str) -> str:
 def _decay(
     found: Tuned | None, case: Setting, rules: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, float], str]:
-    """Weight decay by role, and why: what was searched is rate × decay × steps."""
+    """Weight decay by role, and why: the search varied rate × decay × steps."""
     usual = {role: rule["weight_decay"] for role, rule in rules.items()}
     if found is None or "decay" not in found.axes:
         return usual, RECIPE
@@ -201,8 +202,8 @@ def _decay(
 
 
 def _warmup(found: Tuned | None, case: Setting, schedule: str) -> tuple[str, int | None]:
-    """As it is shown, and its steps, None where they are not known; without a record those of the
-    schedule's file, as some models' files have fewer, for a demonstration of a few steps."""
+    """The text to show, and the steps, None if unknown. Without a record they come from the
+    schedule's file, because some models' files have fewer, for short demonstrations."""
     if found is None or "warmup" not in found.axes:
         file = CONF / "schedule" / f"{schedule}.yaml"
         usual = OmegaConf.select(OmegaConf.load(file), "warmup_steps")
@@ -214,7 +215,7 @@ def _warmup(found: Tuned | None, case: Setting, schedule: str) -> tuple[str, int
 
 
 def _range(axis: tuple[float, float, float]) -> str:
-    """How far the searches lie apart, in multiples."""
+    """How far apart the searches lie, as a factor."""
     _, least, most = axis
     return f" (searches {most / least:.2g}× apart)" if most > least else ""
 
@@ -224,7 +225,7 @@ def short(value: float) -> float:
 
 
 def grid(scales: dict[str, float]) -> list[float]:
-    """Rates that hold the starts of both arms and a step beyond either, as powers of two."""
+    """Rates as powers of two, from a step below both arms' starts to a step above both."""
     logs = [math.log2(scale) for scale in scales.values()] or [0.0]
     low, high = math.floor(min(logs)) - 1, math.ceil(max(logs)) + 1
     return list(_powers(low, high))

@@ -1,8 +1,8 @@
-"""What the records say of a case, and no more: pure functions of evidence and break-even.
+"""What the records say of a case: pure functions of evidence and break-even.
 
-A record speaks for a case that lies within a factor of FAR of it in parameters, in tokens (images)
-a parameter and in the batch, on the same kind of device and of data. From farther away it is shown,
-and nothing is concluded from it.
+A record applies to a case within a factor of FAR in parameters, in tokens (images) per parameter
+and in the batch, on the same kind of device and data. A more distant record is shown, but nothing
+is concluded from it.
 """
 
 import math
@@ -17,7 +17,7 @@ PAYS, COSTS, OPEN, OUTSIDE, NONE = "pays", "does not pay", "open", "outside", "n
 
 @dataclass(frozen=True)
 class Distance:
-    """By what a record's numbers are multiplied to get the case's; None where one is not known."""
+    """The factors from a record's numbers to the case's; None if one is unknown."""
 
     parameters: float
     each: float | None
@@ -33,14 +33,14 @@ class Distance:
 
     @property
     def size(self) -> float:
-        """Decades, in all directions together; for an order, with another task last."""
+        """Decades, over all directions together; for sorting, with other tasks last."""
         known = [one for one in (self.parameters, self.each, self.batch) if one]
         return math.hypot(*map(math.log10, known)) + 9 * (not self.same_task)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """outcome: PAYS, COSTS, OPEN, OUTSIDE or NONE; reason: why, in words; on: what it rests on."""
+    """outcome: PAYS, COSTS, OPEN, OUTSIDE or NONE; reason: why, in words; on: the evidence."""
 
     outcome: str
     reason: str
@@ -60,12 +60,12 @@ def distance(case: Setting, record: Setting) -> Distance:
 
 
 def nearest(evidence: list[Evidence], case: Setting) -> list[Evidence]:
-    """In order of their distance; of equally far ones those that may be judged first."""
+    """Evidence by distance; among equally distant conditions those that can be judged first."""
     return sorted(evidence, key=lambda e: (distance(case, e.setting).size, len(e.doubts)))
 
 
 def speaks(one: Evidence, break_even: dict[str, float]) -> str:
-    """What one condition says: whether the share is below the break-even, both intervals apart."""
+    """What one condition says: is the share below the break-even, with separate intervals?"""
     if one.never == len(one.shares):
         return COSTS if break_even["high"] <= 1 else OPEN
     if one.share is None:
@@ -76,7 +76,7 @@ def speaks(one: Evidence, break_even: dict[str, float]) -> str:
 
 
 def decide(evidence: list[Evidence], case: Setting, break_even: dict[str, float]) -> Decision:
-    """For one arm; evidence: of that arm alone."""
+    """The decision for one arm; evidence: that of this arm alone."""
     if not evidence:
         return Decision(NONE, "nothing compares it with AdamW", [])
     near = [e for e in evidence if distance(case, e.setting).near]
@@ -97,7 +97,7 @@ def decide(evidence: list[Evidence], case: Setting, break_even: dict[str, float]
 
 
 def headline(decisions: dict[str, Decision]) -> str:
-    """The answer in a sentence; by arm."""
+    """The answer in a sentence, from the decisions by arm."""
     outcomes = {arm: one.outcome for arm, one in decisions.items()}
     pays = [arm for arm, outcome in outcomes.items() if outcome == PAYS]
     if pays:
@@ -119,8 +119,8 @@ def headline(decisions: dict[str, Decision]) -> str:
 
 
 def trends(evidence: list[Evidence]) -> list[dict[str, Any]]:
-    """How the share moves with the horizon and with the batch, between two conditions of the same
-    model that differ in that alone (the batch: at equal tokens). Judged or not, as it is shown."""
+    """How the share changes with the horizon and with the batch, between two conditions of the same
+    model that differ only in that (for the batch: at equal tokens). Includes unjudged ones."""
     found = []
     for at, first in enumerate(evidence):
         for second in evidence[at + 1 :]:
@@ -135,7 +135,7 @@ def trends(evidence: list[Evidence]) -> list[dict[str, Any]]:
 
 
 def _over(one: Setting, two: Setting) -> str | None:
-    """The setting by which two conditions differ, where it is one."""
+    """The setting in which two conditions differ, if it is only one."""
     if one.units == two.units and one.steps != two.steps:
         return "steps"
     same = one.steps and two.steps and one.units * one.steps == two.units * two.steps

@@ -1,4 +1,4 @@
-"""The advice in words: sections that screen and page both show; pure functions of what is kept."""
+"""The advice in words: sections for screen and page; pure functions of the stored content."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +10,13 @@ from bench.display.numbers import duration, short
 from bench.stepping.settings import REFERENCE
 from bench.studies.words import percent, plain
 
-SHOWN = 3  # records
+SHOWN = 3  # records shown
 Said = dict[str, Any]  # the content of results/advice/NAME.json
 
 
 @dataclass(frozen=True)
 class Section:
-    """A title, sentences, a table (its first row the headings) and lines to copy."""
+    """A title, sentences, a table (with a first row of headings) and lines to copy."""
 
     title: str
     sentences: list[str]
@@ -30,7 +30,7 @@ def sections(said: Said) -> list[Section]:
 
 
 def digits(one: Said) -> int:
-    """Of a percentage, so that its interval shows."""
+    """Decimals of a percentage that make its interval visible."""
     return 1 if abs(one["value"]) < 0.1 else 0
 
 
@@ -157,7 +157,7 @@ def pays(said: Said) -> Section:
     sentences = ["To pay in time it has to reach AdamW's loss in under: "]
     sentences[0] += f"{'; '.join(needs)} of AdamW's steps."
     sentences += [f"{', '.join(arms)}: {reason}." for reason, arms in reasons.items()]
-    order = sorted(said["evidence"], key=lambda one: bool(one["doubts"]))  # else as they are: far
+    order = sorted(said["evidence"], key=lambda one: bool(one["doubts"]))  # else by distance
     shown = list(dict.fromkeys(one["source"] for one in order))[:SHOWN]
     for source in shown:
         rows.append(evidence_row([one for one in order if one["source"] == source], said))
@@ -172,7 +172,7 @@ def pays(said: Said) -> Section:
 
 
 def evidence_row(of_arms: list[Said], said: Said) -> list[str]:
-    """A condition: what each arm needed there, and how far it is."""
+    """A row for a condition: what each arm needed there, and its distance."""
     first, cells = of_arms[0], dict.fromkeys(OURS, "–")
     for one in of_arms:
         cells[one["arm"]] = span(one["share"], to="–") if one["share"] else "not reached"
@@ -186,7 +186,7 @@ def evidence_row(of_arms: list[Said], said: Said) -> list[str]:
 
 
 def apart(distance: Said, unit: str) -> str:
-    """What lies beyond FAR, as the case stands against the record."""
+    """The dimensions beyond FAR, with the case relative to the record."""
     each = distance["each"]
     far = [
         f"{times(distance[key])} {what}"

@@ -1,13 +1,14 @@
-"""EXTRAPOLATION: what Muon's step would cost on machines that nobody measured here.
+"""EXTRAPOLATION: the cost of Muon's step on machines that were not measured here.
 
-The model of communication.py, which was checked against measurement at a few processes, with the
-machines and models of conf/communication.yaml. Never evidence, always marked as extrapolated.
+It uses the model of model.py, which was checked against measurements with a few processes, and the
+machines and models of conf/communication.yaml. It is never evidence and always marked as
+extrapolated.
 
-Weights are fully sharded over all GPUs; hidden matrices are Muon's, Q, K and V apart. Nothing of
-the optimizer's step is taken to overlap with anything, although it does, and every byte goes at the
-speed between machines where there are several: both rather too dear. An all-gather is a ring of
-N - 1 latencies; the messages of an all-to-all are under way together, N - 1 of them handed over one
-after another. Memory is not looked at: not every model fits on the fewest GPUs.
+Weights are fully sharded over all GPUs; Muon takes the hidden matrices, with Q, K and V separate.
+Two assumptions overestimate the cost: nothing overlaps with the optimizer's step, although it does,
+and with several machines every byte moves at the speed between machines. An all-gather is a ring of
+N - 1 latencies; the N - 1 messages of an all-to-all travel together but are handed over one by one.
+Memory is ignored: not every model fits on the fewest GPUs.
 """
 
 import functools
@@ -27,8 +28,8 @@ LEVELS = (0.01, 0.05)  # shares of a step
 
 @dataclass(frozen=True)
 class Point:
-    """One model on so many GPUs: milliseconds of forward + backward, and of Muon's step what is
-    communicated and what is multiplied by the process that does most of it."""
+    """One model on this many GPUs: milliseconds of forward + backward and, for Muon's step, of the
+    communication and of the products on the process with most of them."""
 
     model: str
     gpus: int
@@ -39,7 +40,7 @@ class Point:
     orthogonalization_ms: float
 
     def share(self, part: str) -> float:
-        """Of forward + backward."""
+        """A part's time relative to forward + backward."""
         return getattr(self, f"{part}_ms") / self.step_ms
 
 
@@ -50,12 +51,12 @@ def assumptions() -> dict[str, Any]:
 
 @functools.cache
 def assumed_points() -> list[Point]:
-    """Those of conf/communication.yaml, worked out once: some seconds."""
+    """The points of conf/communication.yaml, computed once: takes some seconds."""
     return points(assumptions())
 
 
 def points(given: dict[str, Any]) -> list[Point]:
-    """Every model at every number of GPUs, tokens and strategy."""
+    """Every model for every number of GPUs, number of tokens and strategy."""
     hardware = given["hardware"]
     found = []
     for name, model in given["models"].items():
@@ -84,13 +85,13 @@ def matrices(model: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def parameters(model: dict[str, Any], shapes: list[tuple[int, int]]) -> int:
-    """All weights but the norms'."""
+    """Number of all weights except the norms'."""
     table = model["vocabulary"] * model["width"]
     return sum(n * m for n, m in shapes) + table * (1 if model["tied"] else 2)
 
 
 def even(shape: tuple[int, int], gpus: int) -> Travelling:
-    """A matrix cut along its rows as fully_shard cuts it, with the FLOPs of its iteration as work.
+    """A matrix sharded along its rows as by fully_shard, with its iteration's FLOPs as work.
 
     A step takes n^2 m + n^3 + n^2 m multiplications, n <= m: X X^T, its square, and their sum
     times X (https://kellerjordan.github.io/posts/muon/).
@@ -106,7 +107,7 @@ def even(shape: tuple[int, int], gpus: int) -> Travelling:
 def communicated(
     views: list[Travelling], gpus: int, strategy: str, owners: list[int], hardware: dict[str, Any]
 ) -> float:
-    """Milliseconds."""
+    """Milliseconds of communication."""
     link = hardware["inside" if gpus <= hardware["machine"] else "between"]
     return communication.milliseconds(
         communication.muon_step(views, gpus, strategy, ITEMSIZE, owners),
@@ -116,7 +117,7 @@ def communicated(
 
 
 def latency(kind: str, gpus: int, link: dict[str, float]) -> float:
-    """Seconds of a call that moves next to nothing."""
+    """Seconds of a call that moves almost nothing."""
     if kind == "all_to_all":
         return link["latency_s"] + (gpus - 1) * link["message_s"]
     return (gpus - 1) * link["latency_s"]
@@ -125,7 +126,7 @@ def latency(kind: str, gpus: int, link: dict[str, float]) -> float:
 def multiplied(
     views: list[Travelling], gpus: int, strategy: str, owners: list[int], hardware: dict[str, Any]
 ) -> float:
-    """Milliseconds of the process that multiplies most."""
+    """Milliseconds of the products on the process with most of them."""
     loads = [0.0] * gpus
     for view, owner in zip(views, owners, strict=True):
         loads[owner] += view.work
@@ -134,8 +135,8 @@ def multiplied(
 
 
 def reached(found: list[Point], part: str, level: float) -> int | None:
-    """The fewest GPUs, of one model, strategy and number of tokens, from which on a part takes so
-    large a share for all more; None where it does not at the most."""
+    """The fewest GPUs, for one model, strategy and number of tokens, from which a part's share is
+    at least `level` for all larger numbers; None if the largest number does not reach it."""
     first = None
     for point in sorted(found, key=lambda point: -point.gpus):
         if point.share(part) < level:

@@ -1,4 +1,4 @@
-"""What the plain model of communication.py has to know of a model and its optimizers."""
+"""The facts on a model and its optimizers that the plain model of model.py needs."""
 
 from math import prod
 from typing import Any, cast
@@ -20,12 +20,12 @@ from optimizers.views import View
 
 
 def step(optimizers: list[Any]) -> dict[str, dict[str, Any]]:
-    """What this process moves in a step of these optimizers, as the model says."""
+    """What this process moves in a step of these optimizers, by the model."""
     total: dict[str, dict[str, Any]] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if group.get("sharding") is None or group["sharding"] in ("replicate", "blockwise"):
-                continue  # not our Muon, or one that moves nothing
+                continue  # not our Muon, or it moves nothing
             count = plan.count_processes(group["params"])
             if count == 1:
                 continue
@@ -51,7 +51,7 @@ def merged(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]):
 def travelling(
     group: dict[str, Any], views: list[View], processes: dist.ProcessGroup
 ) -> list[Travelling]:
-    """Of a group's views those whose blocks do not each lie whole with some process."""
+    """A group's views without those whose blocks each lie whole on some process."""
     params = group["params"]
     shapes = [tuple(p.shape) for p in params]
     held_by = plan.regions(params, processes)
@@ -70,9 +70,9 @@ def travelling(
 def forward_backward(
     model: nn.Module, strategy: str, mesh: dict[str, int], rows: float, itemsize: int
 ) -> dict[str, dict[str, Any]]:
-    """What a process moves in one forward and backward pass, as the model says.
+    """What a process moves in one forward and backward pass, by the model.
 
-    rows: of the inputs of this process's linear maps; itemsize: bytes of what a map gives.
+    rows: of the inputs of this process's linear maps; itemsize: bytes per number of a map's output.
     """
     data, tensor = mesh.get("data", 1), mesh.get("tensor", 1)
     total: dict[str, dict[str, Any]] = {}
@@ -90,7 +90,7 @@ def forward_backward(
 
 
 def units(model: nn.Module, data: int) -> tuple[list[int], int]:
-    """Bytes of a process's part of each layer's weights, and of all others (fully_shard)."""
+    """Bytes of a process's part of each layer's weights, and of all other weights (fully_shard)."""
     layers = {
         f"{name}.{number}.": 0
         for name, module in model.named_modules()
@@ -109,19 +109,19 @@ def units(model: nn.Module, data: int) -> tuple[list[int], int]:
 
 
 def _part(p: DTensor, data: int) -> int:
-    """Numbers of one process's part over the mesh's first dimension, with its padding."""
+    """Numbers in one process's part over the mesh's first dimension, including padding."""
     shape = list(p.shape)
     for placement, size in zip(p.placements[1:], p.device_mesh.shape[1:], strict=True):
         if isinstance(placement, Shard | _StridedShard):
             shape[placement.dim] //= size
     first = p.placements[0]
-    assert isinstance(first, Shard | _StridedShard)  # fully_shard cuts every parameter
+    assert isinstance(first, Shard | _StridedShard)  # fully_shard shards every parameter
     shape[first.dim] = -(-shape[first.dim] // data)
     return prod(shape)
 
 
 def cut_maps(model: nn.Module) -> tuple[list[tuple[int, int, bool]], list[int]]:
-    """The maps that are cut along their fan-out, and the fan-outs of those cut along fan-in."""
+    """The maps that are sharded along their fan-out, and the fan-outs of those along fan-in."""
     columns, rows = [], []
     for module in model.modules():
         weight = getattr(module, "weight", None)
@@ -131,7 +131,7 @@ def cut_maps(model: nn.Module) -> tuple[list[tuple[int, int, bool]], list[int]]:
             continue
         out = fan_out(module)
         last = weight.placements[-1]
-        assert isinstance(last, Shard | _StridedShard)  # of a map that is cut
+        assert isinstance(last, Shard | _StridedShard)  # of a sharded map
         if last.dim == out:
             bias = module.bias is not None
             columns.append((weight.shape[1 - out], weight.shape[out], bias))

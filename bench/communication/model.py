@@ -1,8 +1,8 @@
-"""A plain model of what a training step communicates: calls and bytes of a process, from shapes.
+"""A plain model of a training step's communication: calls and bytes per process, from shapes.
 
-It knows how this suite shares the work (optimizers/sharding/; torch's DDP and fully_shard), not
-what a library does with a call. Bytes are counted as in traffic.py. N processes; a process is known
-by its number in the group among which something is shared.
+It knows how this suite shares the work (optimizers/sharding/; torch's DDP and fully_shard), but not
+how a library carries out a call. Bytes are counted as in traffic.py. There are N processes; a
+process is identified by its rank in the group that shares something.
 """
 
 from collections import Counter
@@ -13,13 +13,13 @@ from typing import Any
 
 from optimizers.sharding.batches import BATCHES, ELEMENTS, longest_first
 
-# Of DistributedDataParallel: the first bucket and all others, in bytes.
+# DistributedDataParallel's first bucket and all other buckets, in bytes.
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20
 
 
 @dataclass
 class Moved:
-    """Calls, and bytes sent and received by each process, of one kind of collective."""
+    """For one kind of collective: calls, and the bytes sent and received by each process."""
 
     calls: int
     sent: list[float]
@@ -33,8 +33,8 @@ Forecast = dict[str, Moved]  # by kind
 class Travelling:
     """The tensors of one view that travel in a step of Muon.
 
-    shapes: theirs, by which views are put into batches; parts: how many of their numbers each
-    process holds; work: multiplications of their iteration and one for each number.
+    shapes: those of the tensors, which decide the batches of views; parts: how many of the numbers
+    each process holds; work: multiplications of the iteration, plus one per number.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -65,15 +65,15 @@ def add(forecast: Forecast, kind: str, calls: int, sent: list[float], received: 
 def muon_step(
     views: list[Travelling], count: int, sharding: str, itemsize: int, owners: list[int]
 ) -> Forecast:
-    """What one param group of Muon moves. AdamW's moves nothing, nor do replicate and blockwise.
+    """What one param group of Muon moves. AdamW, replicate and blockwise move nothing.
 
     itemsize: bytes of a number in transit. Batches are as in sharding/batches.py: views of one
-    shape, in rounds. M: bytes of all that travels, M_r of what process r owns; where N divides the
-    shards
+    shape, in rounds. M: bytes of everything that travels, M_r of what process r owns; if N divides
+    the shards:
 
-    distribute, shards    two all-to-alls a batch; r sends (M - M_r)/N + (N - 1)/N M_r
-    distribute, replicas  one all-gather a batch, padded to the most that one process owns
-    gather                one all-gather a batch; each process sends (N - 1)/N M
+    distribute, shards    two all-to-alls per batch; r sends (M - M_r)/N + (N - 1)/N M_r
+    distribute, replicas  one all-gather per batch, padded to the most that one process owns
+    gather                one all-gather per batch; each process sends (N - 1)/N M
     """
     forecast: Forecast = {}
     gathered = sharding == "gather"
@@ -99,8 +99,8 @@ def muon_step(
 
 
 def batches(views: list[Travelling], count: int, owners: list[int] | None) -> Iterable[list[int]]:
-    """Numbers of the views of each batch: of one shape, as many of an owner as ELEMENTS allows and
-    as is its share of all that travels by BATCHES."""
+    """The indices of the views in each batch: of one shape, with as many per owner as ELEMENTS and
+    the owner's share of everything that travels, divided by BATCHES, allow."""
 
     def held(view: Travelling) -> int:
         return view.elements * (count if view.replicated else 1)
@@ -121,7 +121,7 @@ def batches(views: list[Travelling], count: int, owners: list[int] | None) -> It
 
 
 def all_gather(forecast: Forecast, lengths: list[float]) -> None:
-    """Everyone's bytes to all: padded, or where most would be padding one broadcast a sender."""
+    """All processes' bytes go to all: padded, or if most were padding, one broadcast per sender."""
     count, longest = len(lengths), max(lengths)
     if longest * count > 2 * sum(lengths):
         sent = [(count - 1) * length for length in lengths]
@@ -133,7 +133,7 @@ def all_gather(forecast: Forecast, lengths: list[float]) -> None:
 
 
 def share_out(views: list[Travelling], count: int) -> list[int]:
-    """Who orthogonalizes each view."""
+    """The process that orthogonalizes each view."""
     return longest_first([view.work for view in views], [view.kind for view in views], count)
 
 
@@ -141,10 +141,10 @@ def share_out(views: list[Travelling], count: int) -> list[int]:
 
 
 def data_parallel(sizes: list[int], count: int) -> Forecast:
-    """DDP: gradients averaged by all-reduces, one a bucket: 2 (N - 1)/N W.
+    """DDP: averages gradients by all-reduces, one per bucket: 2 (N - 1)/N W.
 
-    sizes: bytes of each parameter, in the order of the model. Buckets are filled from the last
-    parameter back, as far as a model's backward pass goes in that order.
+    sizes: bytes of each parameter, in the order of the model. Buckets fill from the last parameter
+    backwards, which holds if a model's backward pass follows that order.
     """
     buckets, filled, limit = 0, 0, FIRST_BUCKET
     for size in reversed(sizes):
@@ -160,8 +160,8 @@ def data_parallel(sizes: list[int], count: int) -> Forecast:
 def fully_sharded(layers: list[int], root: int, count: int) -> Forecast:
     """fully_shard: about 2 all-gathers and 1 reduce-scatter of (N - 1)/N W each.
 
-    layers, root: bytes of a process's part of the weights of each layer, and of all others, which
-    stay gathered from forward to backward. A part is padded where N does not divide a weight.
+    layers, root: bytes of a process's part of each layer's weights, and of all other weights, which
+    stay gathered from forward to backward. A part is padded if N does not divide a weight.
     """
     forecast: Forecast = {}
     units = [*layers, root] if root else layers
@@ -175,12 +175,12 @@ def fully_sharded(layers: list[int], root: int, count: int) -> Forecast:
 def tensor_parallel(
     columns: list[tuple[int, int, bool]], rows: list[int], units: int, count: int, itemsize: int
 ) -> Forecast:
-    """All-reduces of activations: forward after every map cut along its fan-in (rows: their
-    fan-out), backward before every one cut along its fan-out (columns: its fan-in, its fan-out,
-    and whether it has a bias, whose fp32 gradient is summed too).
+    """All-reduces of activations: in forward after every map sharded along its fan-in (rows: their
+    fan-outs), in backward before every map sharded along its fan-out (columns: its fan-in, its
+    fan-out, and whether it has a bias, whose fp32 gradient is summed too).
 
-    units: rows of a map's input, e.g. tokens; itemsize: bytes of what a map gives. Its input, left
-    by a norm, is of fp32, and so is the sum of that one's gradient: autocast comes after it.
+    units: rows of a map's input, e.g. tokens; itemsize: bytes per number of a map's output. The
+    input comes from a norm in fp32, and its gradient is summed in fp32: autocast comes later.
     """
     sizes = [units * fan_out * itemsize for fan_out in rows]
     sizes += [units * fan_in * 4 for fan_in, _, _ in columns]
@@ -198,7 +198,7 @@ def tensor_parallel(
 def milliseconds(
     forecast: Forecast, latency: Callable[[str], float], bandwidth: Callable[[str], float]
 ) -> float:
-    """Calls x latency (s) + bytes / bandwidth (bytes/s), of the process that moves most."""
+    """Calls x latency (s) + bytes / bandwidth (bytes/s), for the process that moves most."""
     seconds = 0.0
     for kind, moved in forecast.items():
         most = max(max(moved.sent), max(moved.received))
@@ -207,12 +207,12 @@ def milliseconds(
 
 
 def sent_bytes(collectives: dict[str, dict[str, Any]]) -> int:
-    """Of all kinds together, counted or predicted."""
+    """Bytes over all kinds, counted or predicted."""
     return sum(kind["sent_bytes"] for kind in collectives.values())
 
 
 def of_process(forecast: Forecast, number: int) -> dict[str, dict[str, Any]]:
-    """As traffic.count says it of one process."""
+    """One process's part, in the form of traffic.count."""
     return {
         kind: {
             "calls": moved.calls,

@@ -1,4 +1,4 @@
-"""What many processes communicate, as tables: measured, predicted, and extrapolated."""
+"""The communication of many processes as tables: measured, predicted, and extrapolated."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ PARTS = ("communication", "orthogonalization")
 
 
 def show(record: dict[str, Any]) -> None:
-    """At the end of a step benchmark of many processes."""
+    """Print the tables at the end of a step benchmark of many processes."""
     found = measured({record["name"]: record})
     shown = Shown(title="communication of a process", title_justify="left")
     for head in found.heads[1:]:
@@ -30,8 +30,7 @@ def show(record: dict[str, Any]) -> None:
 
 
 def measured(records: dict[str, dict[str, Any]]) -> Table:
-    """A row for forward + backward of each step benchmark of many processes and one for each
-    optimizer's step."""
+    """By step benchmark of many processes: a row for forward + backward, one per optimizer's step."""
     heads = [Cell("processes"), Cell("what"), Cell("calls"), Cell("MB sent", "by a process")]
     heads += [Cell("predicted", "MB"), Cell("ms", "communication"), Cell("predicted")]
     heads += [Cell("ms", "orthogonalization"), Cell("predicted")]
@@ -49,7 +48,7 @@ def measured(records: dict[str, dict[str, Any]]) -> Table:
 
 
 def where_measured(record: dict[str, Any]) -> str:
-    """The model, and the kind of device where that is not the CPU."""
+    """The model, and the kind of device if it is not the CPU."""
     device = record.get("device") or "cpu"
     return record["model"] + f" on {device}" * (device != "cpu")
 
@@ -66,14 +65,14 @@ def moved(one: dict[str, Any]) -> list[Cell]:
 
 
 def sent(by_rank: list[dict[str, Any]]) -> Cell:
-    """Of the leading process, below it the range where they differ."""
+    """Bytes of the leading process, and below them the range if processes differ."""
     totals = [sent_bytes(rank) / MB for rank in by_rank]
     low, high = (f"{end:.4g}" for end in (min(totals), max(totals)))
     return Cell(f"{totals[0]:.4g}", "" if low == high else f"{low} to {high}")
 
 
 def times(step: dict[str, Any]) -> list[Cell]:
-    """Of each part milliseconds and what is predicted: of communication, with nothing hidden."""
+    """Milliseconds of each part with the prediction, which is for communication with no overlap."""
     found = []
     for part in PARTS:
         ms, predicted = step["ms"].get(part), step["predicted_ms"].get(part)
@@ -96,7 +95,7 @@ def times(step: dict[str, Any]) -> list[Cell]:
 
 
 def extrapolated(points: list[Point]) -> Table:
-    """From how many GPUs on the parts of a step cost 1 % and 5 % of it."""
+    """The number of GPUs from which the parts of a step cost 1 % and 5 % of it."""
     heads = [Cell("model"), Cell("tokens a step"), Cell("strategy")]
     heads += [Cell(f"{part} {level:.0%}", "from GPUs") for part in PARTS for level in LEVELS]
     cases = dict.fromkeys((point.model, point.tokens, point.strategy) for point in points)
