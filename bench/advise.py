@@ -1,4 +1,4 @@
-"""What to do for one model on one machine: Muon, AdamW or both, at what cost, from which records.
+"""Advice for one model on one machine: Muon, AdamW or both, at what cost, by which records.
 
 python bench/advise.py model=gpt2 train.batch_size=8 train.sequence_length=1024
 python bench/advise.py model=hub model.source=my/config.json train.steps=20000
@@ -30,7 +30,7 @@ def job(cfg: DictConfig) -> None:
     with sweep.job() as outcome:
         sweep.say(f"{sweep.overrides()}: reading the settings")
         case = settings.settle(cfg, HydraConfig.get())
-        from bench.advising import run  # imports torch: only once the settings are known to be good
+        from bench.advising import run  # imports torch, so only after the settings are checked
 
         outcome |= run.run(case, sweep.say)
 

@@ -45,7 +45,7 @@ def job(cfg: DictConfig) -> None:
         asked = [
             module for (flag, value), module in WORK.items() if getattr(settings, flag) == value
         ]
-        # imports torch: only once the settings are known to be good
+        # imports torch, so only after the settings are checked
         work = importlib.import_module(asked[0] if asked else "bench.laboratory.cases")
         work.run(settings, sweep.say)
         outcome["how"] = "finished"

@@ -1,12 +1,12 @@
-"""Read the records, judge the claims, and write tables, pictures and a page to look at.
+"""Read the records, judge the claims, and write tables, pictures and a page.
 
-python bench/report.py                    what is in results/, your own runs first
-python bench/report.py compare=[A,B]      two runs or groups against each other; writes nothing
-python bench/report.py merge=FOLDER       take in the runs of another machine's results folder
+python bench/report.py                    everything in results/, your own runs first
+python bench/report.py compare=[A,B]      compare two runs or groups of runs; writes nothing
+python bench/report.py merge=FOLDER       copy the runs of another machine's results folder here
 python bench/report.py --published        only what is committed: `make results`
 
-A and B are names of runs (folders of results/runs), what such names begin with, patterns such as
-'gpt2_nano-hybrid*', or experiment/arm. results_dir=FOLDER is another results folder.
+A and B are names of runs (folders of results/runs), beginnings of such names, patterns such as
+'gpt2_nano-hybrid*', or experiment/arm. results_dir=FOLDER selects another results folder.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from bench.verdicts.ages import Ages
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ("results_dir", "compare", "merge")
-DRAWS = {"altair": "altair", "vl_convert": "vl-convert-python"}  # what draws, by its package
+DRAWS = {"altair": "altair", "vl_convert": "vl-convert-python"}  # packages that charts need
 WRITTEN = ("README.md", "records.csv", "verdicts.json", "report.html")
 
 
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def asked(arguments: list[str]) -> argparse.Namespace:
-    """What was typed: the flags, and each setting by its name. Raises UserError."""
+    """The typed flags, and each setting by its name. Raises UserError."""
     parser = argparse.ArgumentParser(
         prog="bench/report.py",
         description=__doc__,
@@ -60,7 +60,7 @@ def asked(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--published", action="store_true", help="leave out results/runs")
     parser.add_argument("--check", action="store_true", help="write nothing; are they up to date?")
-    parser.add_argument("--results", help=argparse.SUPPRESS)  # as results_dir= was called
+    parser.add_argument("--results", help=argparse.SUPPRESS)  # the former name of results_dir=
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=", ".join(SETTINGS))
     setattr(parser, "error", command.refuse_option)  # noqa: B010, argparse's prints its usage
     found = parser.parse_intermixed_args(arguments)
@@ -73,7 +73,7 @@ def asked(arguments: list[str]) -> argparse.Namespace:
 
 
 def obey(given: argparse.Namespace) -> int:
-    """Compare, merge or report; the exit status. Raises UserError."""
+    """Compare, merge or report; returns the exit status. Raises UserError."""
     if given.merge is not None:
         return merge(Path(given.merge), Path(given.results_dir))
     if not given.results_dir or not Path(given.results_dir).is_dir():
@@ -85,7 +85,7 @@ def obey(given: argparse.Namespace) -> int:
 
 
 def merge(source: Path, results: Path) -> int:
-    """Take in another machine's runs; 1 where one of them could not be."""
+    """Copy another machine's runs here; returns 1 if one of them could not be copied."""
     outcomes = []
     for one in merging.merge(source, results):
         outcomes.append(one)
@@ -96,7 +96,7 @@ def merge(source: Path, results: Path) -> int:
 
 
 def compare(folder: Path, given: argparse.Namespace) -> int:
-    """Print two groups of runs against each other."""
+    """Print the comparison of two groups of runs."""
     found = versus.compare(archive.read(folder, given.published).runs, given.compare)
     for letter, name, runs in zip("AB", found.names, (found.ours, found.theirs), strict=True):
         terminal.show(screen.group(letter, name, runs))
@@ -108,7 +108,7 @@ def compare(folder: Path, given: argparse.Namespace) -> int:
 
 
 def report(folder: Path, given: argparse.Namespace) -> int:
-    """Write the report, or check it; the exit status. Raises UserError."""
+    """Write the report, or check it; returns the exit status. Raises UserError."""
     if mistake := refused(folder):
         raise UserError(f"results_dir={given.results_dir}: {mistake}")
     missing = [package for name, package in DRAWS.items() if find_spec(name) is None]
@@ -133,7 +133,7 @@ def report(folder: Path, given: argparse.Namespace) -> int:
 
 
 def tell(content: Content, missing: list[str]) -> None:
-    """One's own runs, how much else there is, what to type next, and where to look."""
+    """Print the user's own runs, the number of others, what to type next, and where to look."""
     folder = content.results.folder
     for file, reason in content.left_out:
         print(f"left out: {file}: {reason}", file=sys.stderr)
@@ -153,7 +153,7 @@ def tell(content: Content, missing: list[str]) -> None:
 
 
 def grown(rules: ledger.Entries) -> ledger.Entries:
-    """results/rules.json with what is new of claims and experiments; it is never changed else."""
+    """results/rules.json with the new claims and experiments; nothing else ever changes in it."""
     entries, loose = ledger.grown(rules, [*ledger.studies(), *claims.rules()])
     for file in loose:
         print(f"not in {ledger.FILE.name}: {short(file)}: not committed", file=sys.stderr)
@@ -162,7 +162,7 @@ def grown(rules: ledger.Entries) -> ledger.Entries:
 
 
 def charts_of(content: Content) -> dict[str, Any]:
-    """The charts by their place in results/."""
+    """The charts by their path in results/."""
     from bench.reporting import pictures
 
     return pictures.every(content)
@@ -180,18 +180,18 @@ def draw(content: Content, pictures: dict[str, Any]) -> None:
 
 
 def refused(folder: Path) -> str | None:
-    """Why a report cannot be written there: files of somebody else's are in its place."""
+    """Why a report cannot be written there: other people's files have its names."""
     readme = folder / "README.md"
     if readme.exists() and readme.read_bytes().startswith(markdown.BEGINNING.encode()):
-        return None  # a report stands there
+        return None  # a report exists there
     there = [name for name in WRITTEN if (folder / name).exists()]
     return f"{there[0]} is there and no report's; it would be replaced" if there else None
 
 
 def written(content: Content, pictures: Collection[str], published: bool) -> dict[Path, str]:
-    """The files of the report that are the same byte for byte whenever they are made.
+    """The files of the report that are byte for byte the same each time they are made.
 
-    README.md speaks of published records only.
+    README.md covers published records only.
     """
     folder = content.results.folder
     texts = {
@@ -206,7 +206,7 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
 
 
 def report_differences(texts: dict[Path, str]) -> int:
-    """Name the files that are not what the records say; the exit status."""
+    """Name the files that do not match the records; returns the exit status."""
     old = [f for f, text in texts.items() if not f.exists() or f.read_bytes() != text.encode()]
     for file in old:
         print(f"{short(file)} is not what the records say: make results", file=sys.stderr)

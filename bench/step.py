@@ -1,4 +1,4 @@
-"""What an optimizer's step costs on a model, without training it.
+"""Measure the cost of an optimizer's step on a model, without training the model.
 
 python bench/step.py model=gpt2 'optimizers=[adamw,hybrid]'
 python bench/step.py 'optimizers=[hybrid,"hybrid qkv=per_head","muon orthogonalizer=cubic5"]'
@@ -30,14 +30,14 @@ def job(cfg: DictConfig) -> None:
     with sweep.job() as outcome:
         benchmark = settings.settle(cfg, HydraConfig.get())
         from bench.stepping import (
-            run,  # imports torch: only once the settings are known to be good
+            run,  # imports torch, so only after the settings are checked
         )
 
         outcome |= run.run(benchmark, sweep.say)
 
 
 def refuse_lone_optimizer() -> None:
-    """End in one line for bench/train.py's optimizer=muon: Hydra's own advice would fail too."""
+    """End with one line for bench/train.py's optimizer=muon: Hydra's own advice would fail too."""
     for word in sys.argv[1:]:
         key, _, names = word.lstrip("+").partition("=")
         if key == "optimizer":

@@ -1,4 +1,4 @@
-"""Train one model with one optimizer, or sweep over many; leave one record a run.
+"""Train one model with one optimizer, or sweep over many; write one record per run.
 
 python bench/train.py optimizer=muon model=gpt2
 python bench/train.py -m optimizer=adamw,muon,hybrid model=gpt2_nano,vit_nano seed=0,1
@@ -35,7 +35,7 @@ def job(cfg: DictConfig) -> float | None:
         settings = config.settle(cfg)
         outcome["cell"] = cell.name(settings)
         sweep.check()
-        # imports torch: only once the settings are known to be good
+        # imports torch, so only after the settings are checked
         from bench.training import inspection, run
 
         swept = telling.pace if sweep.is_sweep() else None

@@ -1,4 +1,4 @@
-"""A configuration in the sizes of the data; what of it gives way where an image is too small."""
+"""A configuration with the data's sizes, and which settings are reduced for a small image."""
 
 import copy
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification, PreTrainedConfig
 
 Auto = type[AutoModelForCausalLM] | type[AutoModelForImageClassification]
-# What shrinks an image on its way through a model, beside patch_size.
+# Settings besides patch_size that shrink an image on its way through a model.
 SHRINKING = ("window_size", "strides", "stride")
 HALVINGS = 3
 
 
 def fitted(auto: Auto, config: PreTrainedConfig, sizes: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration in these sizes.
+    """The configuration with these sizes.
 
-    Hierarchies halve an image again and again behind their patches, and some read it by windows
-    of their own: where it does not pass, other settings are tried. Where none helps, the sizes
-    are as asked for.
+    Hierarchical models halve an image repeatedly after their patches, and some read it in windows.
+    If the image does not pass through the model, other settings are tried. If none works, the sizes
+    stay as requested.
     """
     if "patch_size" in sizes:
         tried: list[dict[str, Any]] = []
@@ -33,8 +33,8 @@ def fitted(auto: Auto, config: PreTrainedConfig, sizes: dict[str, Any]) -> PreTr
 
 
 def _gentler(config: PreTrainedConfig, sizes: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Sizes that shrink an image less and less: the patches asked for, the model's own, smaller
-    ones; then all of them again with smaller windows and strides, halved up to HALVINGS times."""
+    """Sizes that shrink an image less and less: the requested patches, the model's own, smaller
+    ones; then all of these with smaller windows and strides, halved up to HALVINGS times."""
     own = {name: size for name, size in sizes.items() if name != "patch_size"}
     patches = (sizes, own, sizes | {"patch_size": 2}, sizes | {"patch_size": 1})
     yield from patches
@@ -47,7 +47,7 @@ def _gentler(config: PreTrainedConfig, sizes: dict[str, Any]) -> Iterator[dict[s
 
 
 def _halved(value: Any, times: int) -> Any:
-    """A number, or the first above 1 of several, as the strides of a model's stages, so often."""
+    """A number halved `times` times; in a list (strides by stage) always the first above 1."""
     if not isinstance(value, list | tuple):
         return max(1, value >> times) if isinstance(value, int) else value
     stages = list(value)
@@ -59,13 +59,13 @@ def _halved(value: Any, times: int) -> Any:
 
 
 def _passes(auto: Auto, config: PreTrainedConfig, sizes: dict[str, Any]) -> bool:
-    """Whether an image passes through a model of these sizes; no memory for numbers is taken."""
+    """Whether an image passes through a model with these sizes; allocates no memory for numbers."""
     try:
         with torch.device("meta"), torch.no_grad():
             model = auto.from_config(sized(config, sizes)).eval()
             side = sizes["image_size"]
             model(pixel_values=torch.empty(1, sizes["num_channels"], side, side))
-    except Exception:  # whatever a model's own code raises
+    except Exception:  # the model may raise anything
         return False
     return True
 
@@ -84,7 +84,7 @@ def _parts(config: PreTrainedConfig) -> list[PreTrainedConfig]:
 
 
 def _fit(config: PreTrainedConfig, sizes: dict[str, Any]) -> None:
-    """Set the sizes a configuration has, no dropout, and token ids inside the vocabulary."""
+    """Set the sizes that a configuration has, no dropout, and token ids within the vocabulary."""
     for name, size in sizes.items():
         if hasattr(config, name):
             sides = getattr(config, name)
@@ -104,4 +104,4 @@ def _fit(config: PreTrainedConfig, sizes: dict[str, Any]) -> None:
             setattr(config, name, None if name == "pad_token_id" else vocabulary - 1)
     config.use_cache = False
     if hasattr(config, "is_decoder"):
-        config.is_decoder = True  # BERT and its kin would otherwise see the tokens they predict
+        config.is_decoder = True  # otherwise BERT and similar models see the tokens to predict

@@ -21,11 +21,11 @@ def build(
     It takes `input_ids` and `labels`, both (batch, sequence <= positions) int64, and shifts the
     labels itself. Weights follow torch's global random state.
     tied: the output head is the token table, as in the published GPT-2.
-    sparse_embedding: the token table's gradient lists the rows of the batch's tokens only.
-    initial_scale: standard deviation of new weights (of what ends a block, that over the root of
+    sparse_embedding: the token table's gradient has only the rows of the batch's tokens.
+    initial_scale: standard deviation of new weights (at the end of a block, divided by the root of
     twice the layers). GPT-2's own 0.02 is about 1/sqrt(width) at its width of 768 and above.
     Raises ValueError for a size below 1, for heads that do not divide the width, for a scale that
-    is not above 0, and for a table that is sparse and tied: the head's gradient has every row.
+    is not above 0, and for a sparse table that is tied: the head's gradient has every row.
     """
     check_positive("model", vocab_size=vocab_size, layers=layers, heads=heads)
     check_positive("model", width=width, positions=positions)
@@ -42,13 +42,13 @@ def build(
         n_head=heads,
         n_embd=width,
         n_positions=positions,
-        # The function GPT-2 calls gelu_new, as one fused kernel: it saves a quarter of a step.
+        # The function that GPT-2 calls gelu_new, as one fused kernel: saves a quarter of a step.
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
         summary_first_dropout=0.0,
-        # Both mark the end of a document: the last id, as in GPT-2's own vocabulary.
+        # Both mark the end of a document with the last id, as in GPT-2's own vocabulary.
         bos_token_id=vocab_size - 1,
         eos_token_id=vocab_size - 1,
         attn_implementation="sdpa",
@@ -58,5 +58,5 @@ def build(
     )
     model = GPT2LMHeadModel(config)
     model.transformer.wte.sparse = sparse_embedding
-    model.loss_type = "ForCausalLM"  # the class's name does not say so; a warning comes otherwise
+    model.loss_type = "ForCausalLM"  # the class's name does not tell; avoids a warning
     return model

@@ -1,6 +1,6 @@
 """Any causal language model or image classifier of transformers, with random weights.
 
-Only a configuration is read: weights are never downloaded and code from the hub never runs.
+Only a configuration is read: weights are never downloaded, and code from the hub never runs.
 """
 
 import json
@@ -37,7 +37,7 @@ CONFIG_NAMES = {
     "channels": ("num_channels", "stem_num_channels"),
     "classes": ("num_labels",),
 }
-# How a model was stored, run or scored, not what it is; at any depth of a configuration.
+# Keys for how a model was stored, run or scored, not for what it is; at any nesting level.
 NOT_ARCHITECTURE = {
     *("quantization_config", "compression_config", "dtype", "torch_dtype", "auto_map"),
     *("attn_implementation", "_attn_implementation", "experts_implementation"),
@@ -57,15 +57,15 @@ def build(
 ) -> PreTrainedModel:
     """The architecture that `source` names, sized for the data, without dropout, in fp32.
 
-    `source` is a folder with a config.json, that file, a model type transformers knows, or a
-    name on the hub; of a config.json the architecture alone is read. With `vocab_size` it
-    becomes a causal language model (`input_ids` (batch, sequence) int64), otherwise an image
-    classifier (`pixel_values` (batch, channels, image_size, image_size) fp32). A size that the
-    architecture does not have is passed over; patches, strides and windows that leave too little
-    of an image for it give way to smaller ones, and `fitted` of the model is a dict of these.
-    Weights follow torch's global random state.
-    Raises ValueError where the source is not found, needs code from the hub, has no head for
-    the task, or cannot be built with these sizes.
+    `source` is a folder with a config.json, that file, a model type that transformers knows, or a
+    name on the hub; only the architecture in a config.json is used. With `vocab_size` the result is
+    a causal language model (`input_ids` (batch, sequence) int64), otherwise an image classifier
+    (`pixel_values` (batch, channels, image_size, image_size) fp32). Sizes that the architecture
+    does not have are ignored. If patches, strides and windows shrink an image too much, smaller
+    ones replace them; the model's `fitted` is a dict of these. Weights follow torch's global random
+    state.
+    Raises ValueError if the source is not found, needs code from the hub, has no head for the task,
+    or cannot be built with these sizes.
     """
     given = {
         "vocab_size": vocab_size,
@@ -99,7 +99,7 @@ def build(
         asked = fitting.sized(config, sizes).to_dict()
         config = fitting.fitted(auto, config, sizes)
         _refuse_too_large(auto, config)
-        # A configuration may ask for bf16 weights; what is trained here is kept in fp32.
+        # A configuration may ask for bf16 weights; weights for training here are fp32.
         model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:
         raise ValueError(
@@ -107,7 +107,7 @@ def build(
         ) from error
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            module.padding_idx = None  # nothing is padded here, so every row has to learn
+            module.padding_idx = None  # nothing is padded here, so every row must learn
     shrinking = ("patch_size", *fitting.SHRINKING)
     chosen = {name: value for name, value in config.to_dict().items() if name in shrinking}
     model.fitted = {name: value for name, value in chosen.items() if value != asked[name]}
@@ -128,7 +128,7 @@ def _refuse_too_large(auto: fitting.Auto, config: PreTrainedConfig) -> None:
 
 
 def _read_config(source: str) -> PreTrainedConfig:
-    """The configuration of a source, by native code alone."""
+    """The configuration of a source, using only transformers' own code."""
     path = Path(source).expanduser()
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
@@ -152,7 +152,7 @@ def _read_config(source: str) -> PreTrainedConfig:
 
 
 def _architecture(content: Any) -> Any:
-    """A configuration without what does not say which model it is."""
+    """A configuration without the keys that do not identify the model."""
     if isinstance(content, list):
         return [_architecture(item) for item in content]
     if not isinstance(content, dict):
@@ -169,7 +169,7 @@ def _from_hub(name: str) -> Path:
     except Exception:
         pass  # not in the cache: ask the hub
     try:
-        # Without a network this fails at once; the download would try again for half a minute.
+        # Without a network this fails at once; the download would keep trying for half a minute.
         HfApi().model_info(name, timeout=REACH_SECONDS)
         return Path(hf_hub_download(name, "config.json"))
     except Exception as error:

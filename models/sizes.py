@@ -1,4 +1,4 @@
-"""Checks of the sizes a person types, each message naming the setting as it is typed."""
+"""Checks of the sizes that a user types; each message names the setting as it is typed."""
 
 import math
 
@@ -17,6 +17,6 @@ def check_divides(part: str, parts: int, whole: str, total: int) -> None:
 
 
 def check_scale(name: str, scale: float) -> None:
-    """Raise ValueError for what is no number above 0."""
+    """Raise ValueError unless the scale is a number above 0."""
     if type(scale) not in (int, float) or not 0 < scale < math.inf:
         raise ValueError(f"{name}={scale} is not a number above 0")

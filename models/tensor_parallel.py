@@ -1,8 +1,8 @@
-"""Tensor parallelism for transformers' models: which linear maps are cut, and how.
+"""Tensor parallelism for transformers' models: which linear maps are sharded, and how.
 
-The first map of a pair (Q, K, V; the MLP's first) is cut along its fan-out, the second along its
-fan-in, so that a pair needs one all-reduce forward and one backward (Megatron-LM, arXiv
-1909.08053). torch's own styles take nn.Linear only; GPT-2 has Conv1D, and its Q, K, V are one.
+The first map of a pair (Q, K, V; the MLP's first) is sharded along its fan-out, the second along
+its fan-in, so that a pair needs one all-reduce forward and one backward (Megatron-LM, arXiv
+1909.08053). torch's own styles accept nn.Linear only; GPT-2 has Conv1D, with Q, K and V in one.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 from transformers.pytorch_utils import Conv1D
 
-# By model type, where transformers has no plan (`config.base_model_tp_plan`) of its own.
+# By model type, for models without a plan in transformers (`config.base_model_tp_plan`).
 PLANS = {
     "gpt2": {
         "transformer.h.*.attn.c_attn": "colwise",
@@ -33,27 +33,27 @@ PLANS = {
     },
 }
 STYLES = ("colwise", "rowwise")
-JOINED = {"gpt2": {"*.attn.c_attn": 3}}  # maps whose fan-out is several maps side by side
+JOINED = {"gpt2": {"*.attn.c_attn": 3}}  # maps whose fan-out contains several maps side by side
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Cut the model's attention and MLP over the mesh's processes, in place.
+    """Shard the model's attention and MLP over the mesh's processes, in place.
 
-    Weights of the maps that are cut become DTensors; all else (norms, embeddings, the head, biases)
-    stays whole on every process. mesh: one dimension, called "tensor". Raises ValueError for a
-    model without a plan, and where heads or MLP units do not divide.
+    Weights of the sharded maps become DTensors; everything else (norms, embeddings, the head,
+    biases) stays whole on every process. mesh: one dimension, called "tensor". Raises ValueError
+    for a model without a plan, and if heads or MLP units do not divide evenly.
     """
     plan = styles(model)
     refuse_uneven(model, plan, mesh.size())
     parallelize_module(model, mesh, plan)
     module: Any
     for module in model.modules():
-        if hasattr(module, "split_size"):  # GPT-2 cuts the fan-out of its joined map by it
+        if hasattr(module, "split_size"):  # GPT-2 splits its joined map's fan-out by it
             module.split_size //= mesh.size()
 
 
 def styles(model: nn.Module) -> dict[str, ParallelStyle]:
-    """How each linear map that is cut is cut, by its name. Raises ValueError without a plan."""
+    """How each sharded linear map is sharded, by its name. Raises ValueError without a plan."""
     config = getattr(model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
@@ -95,7 +95,7 @@ def refuse_uneven(model: nn.Module, plan: dict[str, ParallelStyle], processes: i
 
 
 def fan_out(module: nn.Module) -> int:
-    """The dimension of the weight that is its fan-out."""
+    """The weight's fan-out dimension."""
     return 1 if isinstance(module, Conv1D) else 0
 
 
@@ -104,7 +104,7 @@ def fan_in(module: nn.Module) -> int:
 
 
 class Columns(ParallelStyle):
-    """Cut along the fan-out: whole input, own part of the output. parts: maps joined in one."""
+    """Shard along the fan-out: whole input, own part of the output. parts: maps joined in one."""
 
     def __init__(self, parts: int = 1) -> None:
         self.parts = parts
@@ -125,7 +125,7 @@ class Columns(ParallelStyle):
 
 
 class Rows(ParallelStyle):
-    """Cut along the fan-in: own part of the input, whole output."""
+    """Shard along the fan-in: own part of the input, whole output."""
 
     def _apply(self, module: nn.Module, mesh: DeviceMesh) -> nn.Module:
         place(module, mesh, Shard(fan_in(module)))
@@ -139,7 +139,7 @@ class Rows(ParallelStyle):
 
 
 def place(module: nn.Module, mesh: DeviceMesh, placement: Placement) -> None:
-    """Make the weight a DTensor: each process keeps its part of what all of them have."""
+    """Make the weight a DTensor: each process keeps its part of the common weight."""
     whole = module.get_parameter("weight")
     part = distribute_tensor(whole.detach(), mesh, [placement], src_data_rank=None)
     module.weight = nn.Parameter(part, requires_grad=whole.requires_grad)

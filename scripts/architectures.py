@@ -1,9 +1,9 @@
-"""Every causal language model and image classifier of transformers: built tiny, read, trained.
+"""Build, read and train every causal language model and image classifier of transformers, tiny.
 
 python scripts/architectures.py [--types llama vit …] [--limit SECONDS] [--again]
 
-Each type runs in a process of its own, with a time limit; what is finished is kept in
-results/runs/architectures.jsonl and not done again. The table is docs/architectures.md.
+Each type runs in its own process, with a time limit; finished ones are stored in
+results/runs/architectures.jsonl and not repeated. The table is docs/architectures.md.
 """
 
 import argparse
@@ -65,10 +65,10 @@ def three_steps(kind: str, model: nn.Module, forward: Any, optimizer: str, qkv: 
 
 
 def heads_by_gradients(model: nn.Module, kind: str, found: list[Parameter]) -> dict[str, int]:
-    """How many heads have the rows that gradients at attention's inputs say, and how many not.
+    """How many heads have the rows that gradients at attention's inputs show, and how many do not.
 
-    Only where attention is scaled_dot_product_attention, and where a head's gradient is zero
-    somewhere: a normalisation over all heads mixes them.
+    Only for attention as scaled_dot_product_attention, and if a head's gradient is zero somewhere:
+    a normalisation over all heads mixes them.
     """
     calls: list[tuple[Tensor, ...]] = []
     attend = F.scaled_dot_product_attention
@@ -109,7 +109,7 @@ def _rows(p: Parameter, part: str, head: int) -> set[int]:
 
 
 def read(model: nn.Module, forward: Any = None) -> tuple[list[Parameter], str | None]:
-    """The parameters, and what is said of a model that could not be called."""
+    """The parameters, and the error text for a model that could not be called."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         found = describe(model, forward)
@@ -127,7 +127,7 @@ def examine(kind: str, task: str, name: str) -> dict[str, Any]:
     found, warning = read(model)
     forward = None if warning is None else lambda: model(**batch(model, kind))
     result["warning"] = warning
-    if forward is not None:  # what is not called like others
+    if forward is not None:  # models that need other inputs
         found, warning = read(model, forward)
         result["warning"] = warning or "read by `forward=`"
     kept = {
@@ -151,8 +151,8 @@ def examine(kind: str, task: str, name: str) -> dict[str, Any]:
 
 
 def in_child(kind: str, task: str, name: str, limit: float) -> dict[str, Any]:
-    """The examination in a process that is ended after `limit` seconds."""
-    getattr(transformers, name)  # imported here, so once for all
+    """The examination in a process that is killed after `limit` seconds."""
+    getattr(transformers, name)  # imported once, before the processes fork
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    build("llama", "LlamaForCausalLM")  # whatever is imported late is, before processes part
+    build("llama", "LlamaForCausalLM")  # imports everything lazy before the processes fork
     known = [json.loads(line) for line in _lines(options.done)]
     done = {(r["task"], r["type"]): r for r in known}
     for task, names in TASKS.items():

@@ -1,4 +1,4 @@
-"""What scripts/architectures.py found, as a page of Markdown."""
+"""The results of scripts/architectures.py as a page of Markdown."""
 
 from collections import Counter
 from typing import Any
@@ -45,7 +45,7 @@ STATUSES = ("read whole", "kept whole", "not built", "failed")
 
 
 def _rows_of(status: str, rows: list[dict[str, Any]]) -> list[str]:
-    """An item for each type: a table would be wider than a page."""
+    """One item per type: a table would be wider than a page."""
     lines = []
     for r in rows:
         begin = f"- **{r['type']}**, {r['task']}: "

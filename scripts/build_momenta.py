@@ -1,10 +1,10 @@
-"""Build the momenta that ship, results/ortho/momenta/: a matrix a kind of layer of trained runs.
+"""Build the shipped momenta, results/ortho/momenta/: a matrix per kind of layer of trained runs.
 
 python scripts/build_momenta.py results/runs/CELL …
 
-Of each run the hidden tensors of the middle layer at the last saved step, in fp16, each divided by
-its largest entry, as only directions count; where they take more than LIMIT bytes the largest are
-left out. `scripts/reproduce.sh momenta` trains the runs first.
+From each run it takes the hidden tensors of the middle layer at the last saved step, in fp16, each
+divided by its largest entry, because only directions count. If they exceed LIMIT bytes, the largest
+are left out. `scripts/reproduce.sh momenta` trains the runs first.
 """
 
 import json
@@ -46,7 +46,7 @@ def main(runs: list[str]) -> int:
 
 
 def sample(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors kept, and what the laboratory needs to read them: `routing` and `views`."""
+    """The selected tensors, and what the laboratory needs to read them: `routing` and `views`."""
     with momentum.opened(file) as saved:
         rows = momentum.routing(file, saved.metadata() or {})
         hidden = {row["name"]: row for row in rows if row["role"] == "hidden"}

@@ -1,9 +1,9 @@
-"""Run the tests about numbers (marker cpu) as on other processors, and while this one is busy.
+"""Run the tests about numbers (marker cpu) as on other processors, and on a busy one.
 
 python scripts/cpu_matrix.py
 
-A cell of the matrix is an instruction set that the processor allows, with one thread or two, and
-both answers of `auto`. Says one line a cell; exit status 1 where one failed.
+A cell of the matrix is an instruction set that the processor supports, one thread or two, and an
+answer of `auto`. Prints one line per cell; exit status 1 if one failed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from bench.records.origin import cpu_name
 from optimizers.precision import bf16_pays
 
 ROOT = Path(__file__).resolve().parent.parent
-# Of torch's own kernels, oneDNN's products and MKL's; the last is all that the processor has.
+# For torch's own kernels, oneDNN's products and MKL's; the last is everything the processor has.
 SETS = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "AVX-512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
@@ -41,7 +41,7 @@ def cells() -> list[tuple[str, int, str, bool]]:
 
 def run(name: str, threads: int, answer: str, busy: bool) -> subprocess.CompletedProcess:
     environment = os.environ | SETS[name] | {"OMP_NUM_THREADS": str(threads), "BF16": answer}
-    environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait leave the core to others
+    environment["OMP_WAIT_POLICY"] = "passive"  # waiting threads leave the core to others
     command = [sys.executable, "-m", "pytest", "-m", "cpu", "-n", str(max(1, 2 // threads))]
     with ExitStack() as others:
         for _ in range((os.cpu_count() or 1) if busy else 0):

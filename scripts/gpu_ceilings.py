@@ -1,10 +1,10 @@
-"""What a machine can do at best: copies, large products, and the products of Muon's step.
+"""Measure a machine's best rates: copies, large products, and the products of Muon's step.
 
 python scripts/gpu_ceilings.py [size=8192] [results_dir=results]
 
-Leaves ceilings/<GPU>.json: bytes copied a second (read and written), FLOP/s of a square product
+Writes ceilings/<GPU>.json: bytes copied per second (read and written), FLOP/s of a square product
 by dtype, and for the shapes of GPT-2 small's hidden matrices, in bf16, the FLOP/s of bmm and of
-baddbmm, which copies its first matrix, by the number of elements that are stacked.
+baddbmm, which copies its first matrix, by the number of stacked elements.
 """
 
 import os
@@ -55,14 +55,14 @@ def main() -> int:
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Of a call, the mean over CALLS that are handed over one after another."""
+    """Mean seconds of a call, over CALLS submitted one after another."""
     for _ in range(3):
         work()
     return meter.seconds(device, work, CALLS)
 
 
 def copied(elements: int, device: str) -> float:
-    """Bytes a second, read and written."""
+    """Bytes per second, read and written."""
     source = torch.empty(elements, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)
@@ -77,7 +77,7 @@ def squared(size: int, dtype: str, device: str) -> float:
 
 
 def stacked(shape: tuple[int, int], elements: int, device: str) -> dict[str, Any]:
-    """X X^T, and b A + c A A of its n x n result A, for a stack of so many elements."""
+    """X X^T, and b A + c A A of its n x n result A, for a stack with this many elements."""
     rows, columns = shape
     many = max(1, elements // (rows * columns))
     x = torch.randn(many, rows, columns, device=device, dtype=torch.bfloat16)

@@ -1,11 +1,11 @@
-"""Make what a machine with a GPU and without a network needs beside the checkout: carried/.
+"""Collect what a machine with a GPU but no network needs besides the checkout: carried/.
 
 python scripts/gpu_pack.py
 
 carried/wheels has the packages that such a machine lacks, in the versions of constraints.txt, as
-wheels for any Python and machine; carried/cache.tar.gz the prepared data. Ends with the list of
-both and the command to type there. Exit status 1 where the checkout has changes that no commit
-names, a wheel is of one machine's kind, or tracked files and carried/ are larger than may travel.
+wheels for any Python and machine; carried/cache.tar.gz has the prepared data. Ends with a list of
+both and the command to type there. Exit status 1 if the checkout has uncommitted changes, if a
+wheel fits only one kind of machine, or if tracked files and carried/ exceed the size limit.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CARRIED = ROOT / "carried"  # ignored by git
-MOST = 64 * 2**20  # bytes that travel
+MOST = 64 * 2**20  # size limit, bytes
 PACKAGES = (
     *("antlr4-python3-runtime", "omegaconf", "hydra-core"),
     *("gram-newton-schulz", "heavyball", "pytorch-optimizer", "optimuon"),  # peers
 )
-MODELS = ("gpt2", "gpt2_nano", "vit")  # whose data is prepared
+MODELS = ("gpt2", "gpt2_nano", "vit")  # their data is prepared
 PREPARE = """
 import sys
 from hydra import compose, initialize_config_dir
@@ -37,7 +37,7 @@ for model in sys.argv[1:]:
 
 
 class Refused(Exception):
-    """Why nothing is to be carried, in a line."""
+    """Why nothing can be carried, in one line."""
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def main() -> int:
         wheels(CARRIED / "wheels", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
         cache(CARRIED / "cache")
         shutil.make_archive(str(CARRIED / "cache"), "gztar", CARRIED / "cache")
-        shutil.rmtree(CARRIED / "cache")  # half as large, packed
+        shutil.rmtree(CARRIED / "cache")  # packed, it is half as large
         print("\n".join(listing(CARRIED, tracked())))
     except Refused as refused:
         print(f"error: {refused}", file=sys.stderr)
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def clean_commit() -> str:
-    """The commit that is checked out. Raises Refused where files are not as it has them."""
+    """The checked-out commit. Raises Refused if files differ from it."""
     if changed := git("status", "--porcelain").splitlines():
         raise Refused(f"{len(changed)} files are not as committed: the records would name no code")
     return git("rev-parse", "HEAD").strip()
@@ -75,7 +75,7 @@ def wheels(folder: Path, constraints: str) -> None:
 
 
 def refuse_bound(names: list[str]) -> None:
-    """Raises Refused for a wheel that other Pythons or machines cannot use."""
+    """Raises Refused for a wheel that does not fit other Pythons or machines."""
     bound = [name for name in names if not re.search(r"-(py2\.)?py3-none-any\.whl$", name)]
     if bound:
         raise Refused(f"{', '.join(bound)}: only for this Python or machine")
@@ -95,7 +95,7 @@ def tracked() -> int:
 
 
 def listing(folder: Path, beside: int, most: int = MOST) -> list[str]:
-    """What is carried, with sizes, a line each. Raises Refused where it is too much.
+    """The carried files with their sizes, one per line. Raises Refused if they are too large.
 
     beside: bytes of the tracked files.
     """

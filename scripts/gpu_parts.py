@@ -1,10 +1,10 @@
-"""The parts of a measurement on a GPU, one after another, each within its time: scripts/gpu.sh.
+"""Run the parts of a GPU measurement one after another, each with a time limit: scripts/gpu.sh.
 
 python scripts/gpu_parts.py first-light|run
 
-Leaves three files in $OUT, written as it goes: CALL.jsonl has a line a part, CALL.log what all
-parts said, CALL.tar the records. A part that fails or is out of time is noted, and the next one
-follows. Exit status 1 where one did not finish.
+Writes three files to $OUT as it runs: CALL.jsonl has one line per part, CALL.log the output of all
+parts, CALL.tar the records. A part that fails or exceeds its time is noted, and the next one
+follows. Exit status 1 if one did not finish.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from gpu_plan import LIMITS, PARTS, Part
 ROOT = Path(__file__).resolve().parent.parent
 CARRIED = ROOT / "carried"
 REHEARSAL, COMMIT = "MUONBENCH_REHEARSAL", "MUONBENCH_COMMIT"  # environment variables
-LAST_LINES = 12  # of what a part said, in its line of CALL.jsonl
-# Of what a part leaves in its results: whole files, which are moved into place when written.
+LAST_LINES = 12  # lines of a part's output in its line of CALL.jsonl
+# Results of a part to collect: complete files, which are moved into place after writing.
 FINISHED = ("steps/*.json", "steps/*.svg", "ortho/**/*.json", "ceilings/*.json")
 OF_A_RUN = ("record.json", "part_of.json", "config.yaml", "metrics.jsonl")
 
 
 class Out:
-    """What comes back, each line and file flushed as it is written."""
+    """The returned files; each line and file is flushed as it is written."""
 
     def __init__(self, folder: Path, call: str, results: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Out:
         self.tar = folder / f"{call}.tar"
         self.tar.unlink(missing_ok=True)
         self.results = results
-        self.taken: dict[Path, int] = {}  # when each was written
+        self.taken: dict[Path, int] = {}  # modification time of each
 
     def note(self, line: dict[str, Any]) -> None:
         self.lines.write(json.dumps(line) + "\n")
@@ -58,7 +58,7 @@ class Out:
         flush(self.log)
 
     def collect(self) -> list[str]:
-        """Append what has been finished since the last time to the tar; the names of it."""
+        """Append what has been finished since the last call to the tar; returns the names."""
         found = [file for pattern in FINISHED for file in sorted(self.results.glob(pattern))]
         for run in sorted(self.results.glob("runs/*/record.json")):
             found += [run.with_name(name) for name in OF_A_RUN]
@@ -66,12 +66,12 @@ class Out:
         for file in found:
             with contextlib.suppress(
                 FileNotFoundError
-            ):  # not every run has all, or a part moved it
+            ):  # not every run has all of them, or a part moved it
                 names += self.take(file)
         return names
 
     def take(self, file: Path) -> list[str]:
-        """Append a file that is new or has changed; its name. Raises FileNotFoundError."""
+        """Append a new or changed file; returns its name. Raises FileNotFoundError."""
         written, name = file.stat().st_mtime_ns, str(file.relative_to(self.results))
         if file.name.startswith(".") or self.taken.get(file) == written:
             return []
@@ -95,7 +95,7 @@ def main() -> int:
     if not os.environ.get("OUT"):
         print("error: OUT: not set; the folder for what comes back", file=sys.stderr)
         return 1
-    results = CARRIED / call  # below the checkout, so that no record names a folder of this machine
+    results = CARRIED / call  # in the checkout, so that no record has a path of this machine
     shutil.rmtree(results, ignore_errors=True)
     out = Out(Path(os.environ["OUT"]), call, results)
     rehearsal = bool(os.environ.get(REHEARSAL))
@@ -108,14 +108,14 @@ def main() -> int:
 
 
 def rehearsed(part: Part) -> Part:
-    """The same with tiny sizes."""
+    """The same part with tiny sizes."""
     return replace(part, command=f"{part.command} {part.tiny}".strip())
 
 
 def run(parts: list[Part], limit: float, out: Out) -> list[str]:
-    """All parts in turn; the names of those that did not finish.
+    """Run all parts in turn; returns the names of those that did not finish.
 
-    A part may also take what those before it have left of theirs, never of those after it.
+    A part may also use the time that earlier parts have left, but never that of later ones.
     """
     end, failed = time.monotonic() + limit, []
     for number, part in enumerate(parts):
@@ -132,7 +132,7 @@ def run(parts: list[Part], limit: float, out: Out) -> list[str]:
 
 
 def set_up(results: Path) -> list[str]:
-    """Install the carried wheels beside what the machine has."""
+    """Install the carried wheels beside the machine's own packages."""
     wheels = [str(wheel.relative_to(ROOT)) for wheel in sorted(CARRIED.glob("wheels/*.whl"))]
     if not wheels:
         return ["-c", "print('no carried/wheels (scripts/gpu_pack.py): as the machine is')"]
@@ -141,12 +141,12 @@ def set_up(results: Path) -> list[str]:
 
 
 def site(results: Path) -> Path:
-    """Where they are installed."""
+    """The folder that they are installed in."""
     return results / "site"
 
 
 def command(part: Part, results: Path) -> list[str]:
-    """The words after python; of a setting that is named twice the last."""
+    """The words after python; if a setting occurs twice, the last one counts."""
     words = re.findall(r'(?:[^\s"]|"[^"]*")+', part.command)
     if words[0] == "-m":
         return words
@@ -155,7 +155,7 @@ def command(part: Part, results: Path) -> list[str]:
 
 
 def attempt(name: str, words: list[str], seconds: float, out: Out) -> dict[str, Any]:
-    """Run a part and take what it leaves as it does so; its line of CALL.jsonl."""
+    """Run a part and collect its results meanwhile; returns its line of CALL.jsonl."""
     out.say(f"--- {name}: python {' '.join(words)}")
     began, files, said = time.monotonic(), list[str](), deque[str](maxlen=LAST_LINES)
     process = subprocess.Popen(
@@ -167,7 +167,7 @@ def attempt(name: str, words: list[str], seconds: float, out: Out) -> dict[str, 
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that its children can be ended with it
+        start_new_session=True,  # so that its children can be ended too
     )
     assert process.stdout is not None
     reader = threading.Thread(target=listen, args=(process.stdout, said, out), daemon=True)
@@ -179,7 +179,7 @@ def attempt(name: str, words: list[str], seconds: float, out: Out) -> dict[str, 
             if time.monotonic() - began > seconds:
                 status = "out of time"
             time.sleep(0.1)
-    finally:  # what a part leaves behind would disturb others, and outlive an interrupted call
+    finally:  # leftover processes would disturb others and outlive an interrupted call
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     code = process.wait()
@@ -197,7 +197,7 @@ def attempt(name: str, words: list[str], seconds: float, out: Out) -> dict[str, 
 
 
 def environment(results: Path) -> dict[str, str]:
-    """A part's: the carried packages and data, no network."""
+    """The environment of a part: the carried packages and data, no network."""
     given = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     unpack_cache()
     if (CARRIED / "cache").is_dir():
@@ -207,7 +207,7 @@ def environment(results: Path) -> dict[str, str]:
 
 
 def unpack_cache() -> None:
-    """The prepared data, once; whole or not at all."""
+    """Unpack the prepared data once, completely or not at all."""
     packed, folder = CARRIED / "cache.tar.gz", CARRIED / "cache"
     if packed.is_file() and not folder.is_dir():
         unpacked = folder.with_suffix(".part")
@@ -217,7 +217,7 @@ def unpack_cache() -> None:
 
 
 def listen(stream: TextIO, said: deque[str], out: Out) -> None:
-    """Log what a part says, line by line, without folders of this machine."""
+    """Log a part's output line by line, without paths of this machine."""
     for line in stream:
         text = re.sub(r"/\S*/(?=site-packages/|lib/python3)", "", line.rstrip())
         text = text.replace(f"{ROOT}/", "")

@@ -1,13 +1,13 @@
-"""What scripts/gpu.sh measures: the parts of each of its calls, the most decisive first."""
+"""The measurements of scripts/gpu.sh: the parts of each of its calls, the most decisive first."""
 
 from dataclasses import dataclass
 
-LIMITS = {"first-light": 120, "run": 400}  # seconds of a call
+LIMITS = {"first-light": 120, "run": 400}  # seconds per call
 
 
 @dataclass(frozen=True)
 class Part:
-    """What follows `python`, with the seconds it may take; tiny: more words, in a rehearsal."""
+    """The words after `python`, with a time limit in seconds; tiny: more words for a rehearsal."""
 
     name: str
     seconds: float

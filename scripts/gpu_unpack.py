@@ -1,11 +1,11 @@
-"""Put what scripts/gpu.sh run left into results/, where results are committed.
+"""Copy the output of scripts/gpu.sh run into results/, where results are committed.
 
 python scripts/gpu_unpack.py FOLDER --commit COMMIT
 
-FOLDER has run.jsonl and run.tar, which may have been cut off. Ended runs go to results/records as
-scripts/publish.py puts them, step benchmarks to results/steps, and so on; a run of no experiment
-stays where it is. What another commit made, and a rehearsal, is refused. A step benchmark that
-another GPU left under the same name stays: the new one gets its GPU's name. Exit status 1 where
+FOLDER has run.jsonl and run.tar, which may be truncated. Ended runs go to results/records as with
+scripts/publish.py, step benchmarks to results/steps, and so on; a run outside experiments stays
+where it is. Results of another commit or of a rehearsal are refused. If another GPU's step
+benchmark has the same name, it stays, and the new one gets its GPU's name. Exit status 1 if
 anything was refused.
 """
 
@@ -23,7 +23,7 @@ from bench.records import archive, files, record
 from bench.records.origin import slug
 
 PICTURES = (".svg", "-timeline.svg")  # of a record, after its name
-ALONE = ("steps", "ortho", "ceilings")  # folders of files that are whole in themselves
+ALONE = ("steps", "ortho", "ceilings")  # folders of files that are complete in themselves
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def unfit(folder: Path) -> str | None:
-    """Why nothing of a folder is to be published."""
+    """Why nothing in a folder can be published."""
     try:
         first = (folder / "run.jsonl").read_text(encoding="utf-8").splitlines()[0]
         rehearsal = json.loads(first)["rehearsal"]
@@ -59,7 +59,7 @@ def unfit(folder: Path) -> str | None:
 
 
 def extract(file: Path, target: Path) -> None:
-    """All whole members; of those that are there twice the later."""
+    """Extract all complete members; the later one if a name occurs twice."""
     try:
         with tarfile.open(file) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # from 3.11.4 on
@@ -70,7 +70,7 @@ def extract(file: Path, target: Path) -> None:
 
 
 def place(unpacked: Path, commit: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Move files into results/: where they went, and what was refused why. Pictures follow."""
+    """Move files into results/, with pictures; returns where they went, what was refused and why."""
     results, placed, refused = publish.ROOT / "results", [], []
     for file in sorted(f for folder in ALONE for f in unpacked.glob(f"{folder}/**/*.json")):
         name = file.relative_to(unpacked)
@@ -90,7 +90,7 @@ def place(unpacked: Path, commit: str) -> tuple[list[str], list[tuple[str, str]]
 
 
 def beside(target: Path, found: dict[str, Any]) -> Path:
-    """The place of a record, beside one that another GPU left there."""
+    """The path of a record, beside one that another GPU left there."""
     gpu = found["environment"].get("gpu")
     there = whole(target)
     other = there and (there.get("environment") or {}).get("gpu")
@@ -100,7 +100,7 @@ def beside(target: Path, found: dict[str, Any]) -> Path:
 
 
 def whole(file: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none."""
+    """A JSON object; an empty one if there is none."""
     try:
         found = files.read_json(file)
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def whole(file: Path) -> dict[str, Any]:
 
 
 def fault(found: dict[str, Any], commit: str) -> str | None:
-    """Why a record is not to be published."""
+    """Why a record cannot be published."""
     made = found.get("environment")
     if not isinstance(made, dict):
         return "broken"
@@ -119,7 +119,7 @@ def fault(found: dict[str, Any], commit: str) -> str | None:
 
 
 def publish_runs(unpacked: Path, commit: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Publish ended runs, each in its experiments: how many in which, and what was refused why."""
+    """Publish ended runs in their experiments; returns how many in which, and what was refused."""
     by_experiment: dict[str, list[dict[str, Any]]] = {}
     refused = []
     for folder in sorted(unpacked.glob("runs/*/")):

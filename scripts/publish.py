@@ -2,11 +2,11 @@
 
 python scripts/publish.py EXPERIMENT [results_dir=results]
 
-A cell that has ended (finished or diverged) and is a part of EXPERIMENT is copied to
-results/records/EXPERIMENT/<cell>.json, with the stage, condition and arm it stands for; records
-made from uncommitted code, or where no commit is known, are refused. Older records of the same
-kind of device give way. results/rules.json notes how old the experiment's declaration is. The
-reference lines of these runs are copied to results/lines/.
+A cell that has ended (finished or diverged) and is part of EXPERIMENT is copied to
+results/records/EXPERIMENT/<cell>.json, with its stage, condition and arm. Records from uncommitted
+code or an unknown commit are refused. Older records of the same kind of device are replaced. The
+age of the experiment's declaration is added to results/rules.json. The reference lines of these
+runs are copied to results/lines/.
 """
 
 import argparse
@@ -19,25 +19,25 @@ from bench.settings.errors import UserError
 from bench.studies import lines
 
 ROOT = Path(__file__).resolve().parent.parent
-POINTS = 40  # training points of a curve: hundreds of records are committed
+POINTS = 40  # training points per curve: hundreds of records are committed
 
 
 def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]:
-    """The parts of experiments that a cell is, whichever it was first trained for."""
+    """The experiment parts that a cell belongs to, whichever it was first trained for."""
     known = record.parts(results / "runs" / one["cell"])
     return [part for part in known if experiment in (None, part["experiment"])]
 
 
 def committed(one: dict) -> bool:
-    """Whether a record names the code it was made from; of a tree without .git that is the commit
-    that was named to it (bench/records/origin.py)."""
+    """Whether a record names the code that made it; for a tree without .git that is the commit
+    given to it (bench/records/origin.py)."""
     return bool(one["environment"]["commit"]) and not one["environment"]["dirty"]
 
 
 def put(ended: list[dict], results: Path, experiment: str) -> Path:
-    """Write an experiment's records from what its runs left in `results`; the folder.
+    """Write an experiment's records from its runs in `results`; returns the folder.
 
-    Older records of the same kinds of device that are not among them go; others' stay.
+    Older records of the same kinds of device that are not among them are removed; others stay.
     """
     target = ROOT / "results" / "records" / experiment
     target.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def put(ended: list[dict], results: Path, experiment: str) -> Path:
         record.write_json(target / f"{one['cell']}.json", one | one["part_of"][0], indent=None)
     kept = {f"{one['cell']}.json" for one in ended}
     devices = {archive.setup(one).device for one in ended}
-    for old in target.glob("*.json"):  # once the new ones are there: a full disk loses none
+    for old in target.glob("*.json"):  # after writing the new ones: a full disk loses none
         found = archive.load(old) if old.name not in kept else None
         if isinstance(found, str) or (found and archive.setup(found).device in devices):
             old.unlink()
@@ -55,7 +55,7 @@ def put(ended: list[dict], results: Path, experiment: str) -> Path:
 
 
 def note_age(experiment: str) -> None:
-    """Add the experiment's declaration to results/rules.json, or say why not."""
+    """Add the experiment's declaration to results/rules.json, or say why it cannot be added."""
     rules = ROOT / "results" / ledger.FILE.name
     entries, loose = ledger.grown(ledger.read(rules), [ledger.study(experiment)])
     record.write_json(rules, entries)
@@ -64,8 +64,8 @@ def note_age(experiment: str) -> None:
 
 
 def put_lines(ended: list[dict], results: Path) -> list[str]:
-    """Write the reference lines of published runs to results/lines/; the names of those that were
-    made from uncommitted code, which are not."""
+    """Write the reference lines of published runs to results/lines/; returns the names of those
+    left out because they come from uncommitted code."""
     known, _ = lines.read(results)
     found = [one for one in known if any(lines.of_run(r, [one]) for r in ended)]
     target = ROOT / "results" / "lines"

@@ -1,5 +1,6 @@
-"""The protocol simulated on made-up optimizers whose truth is known; writes results/protocol.json
-and the table in docs/protocol.md.
+"""Simulate the protocol on made-up optimizers with a known truth.
+
+Writes results/protocol.json and the table in docs/protocol.md.
 
 python scripts/simulate_protocol.py [--repetitions 2000]
 """
@@ -21,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
 BEGIN, END = "<!-- simulated: by scripts/simulate_protocol.py -->", "<!-- end -->"
 APART = {"rate": 0.7, "relative": 0.7, "averaging": 0.3, "decay": 0.7, "warmup": 0.7}
-OCTAVE = dict.fromkeys(APART, 2 / 3)  # the second arm's optima off by that, the first's by half
-# What is simulated: a name, the protocol, the two arms, and changes of what is declared.
+OCTAVE = dict.fromkeys(APART, 2 / 3)  # offset of the second arm's optima; the first's is half of it
+# The simulations: a name, the protocol, the two arms, and changes to the declaration.
 CASES: list[tuple[str, Callable, World, dict[str, Any]]] = [
     ("two equal optimizers", independent, World(), {}),
     ("equal, their optima apart", independent, World(offsets=APART), {}),

@@ -1,4 +1,4 @@
-"""The architectures of transformers, built tiny and random: for scripts/architectures.py."""
+"""transformers' architectures, tiny and with random weights, for scripts/architectures.py."""
 
 import copy
 import inspect
@@ -15,9 +15,9 @@ TASKS: dict[str, Any] = {
     "text": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 }
-LARGEST = 60_000_000  # parameters of a model that is still tried
+LARGEST = 60_000_000  # parameters of the largest model that is tried
 SIDE, LABELS = 64, 5
-# The first pattern that the name of a setting of a configuration matches gives its tiny value.
+# The first pattern that matches the name of a configuration's setting gives its tiny value.
 TINY: list[tuple[str, Any]] = [
     (r"(bos|eos|pad|sep|cls|unk|mask|start|end|image|audio|video)\w*_token_id", 0),
     (r"vocab_size|\w+_vocab_size|vocab_size_\w+", 64),
@@ -43,13 +43,13 @@ TINY: list[tuple[str, Any]] = [
     (r"depths|layers", lambda values: [min(v, 1) for v in values]),
 ]
 EQUAL = {"num_key_value_heads": 4}
-# What is tried in turn: how many patterns after the first three are left out, and what is said
-# apart from them (latent attention wants as many heads of k, and rotated ones of their own size).
+# Tried in turn: how many patterns after the first three are left out, and additional settings
+# (latent attention needs equally many heads of k, and rotated ones with their own size).
 WAYS: list[tuple[int, dict[str, int]]] = [
     *((0, {}), (0, EQUAL), (0, EQUAL | {"head_dim": 4}), (0, EQUAL | {"pad_token_id": 0})),
     *((5, {}), (9, {}), (9, EQUAL), (15, {})),
 ]
-# What types want of their own.
+# What some types need in addition.
 SIZES = {"n_heads": 4, "kv_heads": 1, "head_dim": 8, "budget": 8, "compress_ratio": 2}
 INDEXER: dict[str, Any] = {f"indexer_{name}": size for name, size in SIZES.items()}
 SLIDING: dict[str, Any] = {
@@ -111,14 +111,14 @@ REFUSED = {
 
 
 def tiny_config(kind: str, name: str, left_out: int, more: dict[str, Any]) -> Any:
-    """A small configuration of what the class `name` is made of: of a tower, where it is one."""
+    """A small configuration for the class `name`, or of the tower that it is."""
     cls, own = CONFIG_MAPPING[kind], getattr(transformers, name).config_class
     if own in getattr(cls, "sub_configs", {}).values():
         cls = own
     said = OWN.get(kind, {})
     default = vars(cls())
     if kind in TASKS["text"] and default.get("is_decoder") is False:
-        said = said | {"is_decoder": True}  # an encoder unless told so
+        said = said | {"is_decoder": True}  # an encoder by default
     return cls(**_shrunk(default, left_out) | more | said)
 
 
@@ -140,7 +140,7 @@ def _shrunk(settings: dict[str, Any], left_out: int) -> dict[str, Any]:
 
 
 def _layers_of_each_kind(settings: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
-    """Lists with an entry a layer, cut to one layer of each kind, and how many these are."""
+    """Lists with one entry per layer, cut to one layer of each kind, and the number of these."""
     names = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
     counts = {n: settings[n] for n in names if isinstance(settings.get(n), int)}
     if not counts or "depths" in settings:
@@ -168,7 +168,7 @@ def _layers_of_each_kind(settings: dict[str, Any], small: dict[str, Any]) -> dic
 
 
 def build(kind: str, name: str) -> nn.Module:
-    """The smallest of the ways that gives a model which runs. Raises the first way's error."""
+    """The first of the ways that gives a model which runs. Raises the first way's error."""
     cls, first = getattr(transformers, name), None
     if kind in REFUSED:
         raise ValueError(REFUSED[kind])
@@ -199,7 +199,7 @@ def batch(model: Any, kind: str) -> dict[str, Any]:
     side = next((s for s in sizes if s), SIDE)
     side = side if isinstance(side, int) else side[0]
     channels = getattr(model.config, "num_channels", 3)
-    if "spatial_shapes" in wanted:  # patches, of images of any size
+    if "spatial_shapes" in wanted:  # patches, for images of any size
         width = channels * model.config.vision_config.patch_size**2
         return {
             "pixel_values": torch.rand(2, 16, width, generator=generator),

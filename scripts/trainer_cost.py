@@ -1,13 +1,13 @@
-"""What a step costs: in the trainer, in a bare loop of the same parts, and of a plain model.
+"""Time a step in the trainer, in a bare loop of the same parts, and of a plain model.
 
 python scripts/trainer_cost.py [--rounds 20] [--threads 1] [--precision bf16] [override …]
 
-All take turns in one process, a step each: the trainer's own loop as it is (schedule, metrics,
-progress bar; no evaluation), a loop of the same model class, batches, clipping and optimizers and
-nothing else, and a GPT-2 of the same shape written down plainly in torch, in a loop with fused
-AdamW. Medians with the 10th and 90th percentile, by the clock and in processor time, which other
-work on the machine hardly touches; ratios are medians over the rounds. The time of a checkpoint is
-printed apart.
+All take turns in one process, one step each: the trainer's own loop unchanged (schedule, metrics,
+progress bar; no evaluation); a loop with only the same model class, batches, clipping and
+optimizers; and a GPT-2 of the same shape written plainly in torch, in a loop with fused AdamW. It
+prints medians with the 10th and 90th percentile, in clock time and in processor time, which other
+work on the machine hardly affects; ratios are medians over the rounds. The time of a checkpoint is
+printed separately.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FIXED = (
     *("train.checkpoint_every=null", "train.eval_every=1000000"),
     *("train.reference_steps=0", "data.eval_sequences=1", "data.final_eval_sequences=null"),
 )
-RATIOS = {  # name: what is divided, and by what
+RATIOS = {  # name: numerator and denominator
     "trainer / bare loop": ("trainer", "bare loop"),
     "forward + backward, ours / plain": ("ours, forward + backward", "plain, forward + backward"),
     "trainer / plain": ("trainer", "plain"),
@@ -61,7 +61,7 @@ class Block(nn.Module):
 
 
 class Plain(nn.Module):
-    """GPT-2 as a person would write it: what the suite's model is held against."""
+    """GPT-2 written plainly, for comparison with the suite's model."""
 
     def __init__(self, vocabulary: int, layers: int, heads: int, width: int, positions: int):
         super().__init__()
@@ -72,7 +72,7 @@ class Plain(nn.Module):
         nn.init.normal_(self.token.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """The mean loss of predicting each next token of ids (B, T)."""
+        """The mean loss for predicting each next token of ids (B, T)."""
         x = self.token(ids) + self.position.weight[: ids.shape[1]]
         logits = self.head(self.norm(self.blocks(x))).flatten(0, 1)
         labels = F.pad(ids[:, 1:], (0, 1), value=loss.IGNORED).flatten()
@@ -80,7 +80,7 @@ class Plain(nn.Module):
 
 
 class Watch:
-    """Seconds from a start, by the clock and in processor time: pairs under a name."""
+    """Seconds since a start, in clock time and in processor time: pairs by name."""
 
     def __init__(self, device: str) -> None:
         self.device, self.spent = device, dict[str, list[tuple[float, float]]]()
@@ -100,7 +100,7 @@ Loss = Callable[[dict[str, Tensor]], Tensor]
 def a_step(
     name: str, part: str, data, model: nn.Module, of: Loss, optimizer, train: Train, watch: Watch
 ) -> Callable[[], None]:
-    """A function that does the next step of a bare loop; `part` is its forward and backward."""
+    """A function that makes the next step of a bare loop; `part` is its forward and backward."""
     weights, numbers, most = list(model.parameters()), itertools.count(), train.clip_norm
     assert most is not None
 
@@ -122,7 +122,7 @@ def a_step(
 
 
 def bare(settings: Settings, watch: Watch) -> Callable[[], None]:
-    """The same model, batches and optimizers as the trainer's, at the rates they begin with."""
+    """The same model, batches and optimizers as the trainer's, at their initial rates."""
     read = prepare.data(settings)
     model = prepare.model(settings, read)
     routing = prepare.routing(settings, model)
@@ -140,14 +140,14 @@ def plain(settings: Settings, watch: Watch) -> Callable[[], None]:
 
 
 def measure(settings: Settings, folder: Path) -> tuple[Watch, float]:
-    """Every step of a run, and of what takes turns with it; seconds of a checkpoint."""
+    """Every step of a run and of what takes turns with it, and the seconds of a checkpoint."""
     watch = Watch(settings.train.device)
     others = {"bare": bare(settings, watch)}
     if settings.model["_target_"] == "models.gpt2.build":
         others["plain"] = plain(settings, watch)
 
     def between() -> None:
-        """The trainer calls this once a step, and once more at the end."""
+        """The trainer calls this once per step, and once more at the end."""
         watch.note("trainer")
         number = len(watch.spent["trainer"])
         if number <= (settings.train.steps or 0):
@@ -166,7 +166,7 @@ def measure(settings: Settings, folder: Path) -> tuple[Watch, float]:
 
 
 def told(watch: Watch) -> list[str]:
-    """A line for each loop and each ratio; the first rounds warm up."""
+    """One line for each loop and each ratio; the first rounds warm up."""
     kept = {name: pairs[meter.WARM_UP :] for name, pairs in watch.spent.items()}
     lines = [f"{'':34}{'clock':>26}{'processor':>26}"]
 

@@ -1,9 +1,10 @@
-"""Build the W&B dashboard of a project: a workspace and a report on the runs in it.
+"""Build a project's W&B dashboard: a workspace and a report on its runs.
 
 python scripts/wandb_dashboard.py ENTITY PROJECT [--dry-run]
 
 Each call makes a new workspace and a new report and prints their addresses. With --dry-run it
-prints the workspace's specification and the report's outline as JSON, without account or network.
+prints the workspace's specification and the report's outline as JSON, without an account or
+network.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from bench.settings.errors import UserError
 
 
 def refuse_unknown(entity: str, project: str) -> None:
-    """Raise UserError where there is no such project, which saving a report would make."""
+    """Raise UserError if the project does not exist, because saving a report would create it."""
     names = [one.name for one in wandb.Api().projects(entity)]
     if project not in names:
         known = ", ".join(names[:10]) or "none"
@@ -56,7 +57,7 @@ def main() -> int:
     except wandb.errors.UsageError:
         print("not logged in to W&B: .venv/bin/wandb login", file=sys.stderr)
         return 1
-    except Exception as error:  # whatever the service or the way to it had
+    except Exception as error:  # any error of the service or the network
         reason = " ".join(str(error).split())[:300]
         print(f"W&B did not make the dashboard: {reason}", file=sys.stderr)
         print("Check ENTITY, the network and .venv/bin/wandb login", file=sys.stderr)

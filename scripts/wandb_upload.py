@@ -3,9 +3,10 @@
 python scripts/wandb_upload.py [results_dir=results] [--records FOLDER] [--mode offline|online]
                                [--project muonbench] [--entity NAME]
 
-Each finished or diverged record becomes the W&B run that it would have had live: every line of its
-metrics.jsonl or, where there is none, of the record's curve. Only W&B's own clock shows the upload.
-wandb/logged.jsonl there lists what W&B has, also from live runs; those are not logged again.
+Each finished or diverged record becomes the W&B run that it would have been live: with every line
+of its metrics.jsonl or, if it is missing, of the record's curve. Only W&B's own clock shows the
+upload. wandb/logged.jsonl there lists what W&B has, including live runs; these are not logged
+again.
 """
 
 import argparse
@@ -24,13 +25,13 @@ from bench.tracking import weights_and_biases
 
 
 def lines(file: Path, one: dict) -> list[dict]:
-    """All lines of the run's metrics where they are beside the record, else its curve."""
+    """All lines of the run's metrics if they are beside the record, otherwise its curve."""
     found = record.lines(file.with_name("metrics.jsonl"))
     return found if found and found[-1]["step"] == one["steps"] else one["curve"]
 
 
 def upload(file: Path, one: dict, block: dict, results: Path) -> None:
-    """Make one W&B run of a record. Raises UserError where W&B does not take it whole."""
+    """Make one W&B run of a record. Raises UserError if W&B does not accept it completely."""
     trouble: list[str] = []
     tracker = tracking.start(block, one, results, trouble.append)
     for line in lines(file, one):
@@ -41,7 +42,7 @@ def upload(file: Path, one: dict, block: dict, results: Path) -> None:
 
 
 def upload_all(files: list[Path], block: dict, results: Path) -> Counter:
-    """Upload what is not in W&B yet, and say what happens to each; how many of each kind."""
+    """Upload what W&B does not have yet and say what happens to each; returns counts by kind."""
     count: Counter = Counter()
     done = weights_and_biases.logged(results, block["project"], block["entity"])
     for file in files:
@@ -65,7 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("settings", nargs="*", metavar="results_dir=FOLDER", help="has runs/ and wandb/")
-    add("--results", default="results", help=argparse.SUPPRESS)  # as results_dir= was called
+    add("--results", default="results", help=argparse.SUPPRESS)  # the former name of results_dir=
     add("--records", type=Path, metavar="FOLDER", help="take its *.json in the place of runs/")
     add("--mode", choices=("offline", "online"), default=block["mode"])
     add("--project", default=block["project"])

@@ -102,7 +102,7 @@ def settle(cfg: DictConfig, hydra: HydraConf) -> Case:
 
 
 def refuse_choices(words: list[str]) -> None:
-    """Raise UserError for a named optimizer or treatment of Q, K and V: Hydra's words do not help."""
+    """Raise UserError for an optimizer or qkv override: Hydra's own message would not help."""
     for word in words:
         if key_of(word).split(".")[0] in ("optimizer", "optimizers", "qkv"):
             raise UserError(f"{word}: advice is on all of {', '.join(ARMS)}; leave it out")

@@ -30,7 +30,7 @@ def show(record: dict[str, Any]) -> None:
 
 
 def measured(records: dict[str, dict[str, Any]]) -> Table:
-    """By step benchmark of many processes: a row for forward + backward, one per optimizer's step."""
+    """One row for forward + backward of each step benchmark, and one for each optimizer's step."""
     heads = [Cell("processes"), Cell("what"), Cell("calls"), Cell("MB sent", "by a process")]
     heads += [Cell("predicted", "MB"), Cell("ms", "communication"), Cell("predicted")]
     heads += [Cell("ms", "orthogonalization"), Cell("predicted")]
