@@ -70,7 +70,7 @@ def extract(file: Path, target: Path) -> None:
 
 
 def place(unpacked: Path, commit: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Move files into results/, with pictures; returns where they went, what was refused and why."""
+    """Move files and pictures to results/; returns their places, and refusals with reasons."""
     results, placed, refused = publish.ROOT / "results", [], []
     for file in sorted(f for folder in ALONE for f in unpacked.glob(f"{folder}/**/*.json")):
         name = file.relative_to(unpacked)

@@ -2,18 +2,18 @@
 # Run and publish the experiments, the most important first; then `make results`.
 #
 #   scripts/reproduce.sh communication        what a step communicates, one to four processes
-#   scripts/reproduce.sh momenta              momenta of two runs: their spectra, checks on them
+#   scripts/reproduce.sh momenta              momenta of two runs, their spectra, checks on these
 #   scripts/reproduce.sh                      all of them, many hours on two cores
 #   scripts/reproduce.sh optimizers qkv       some of them
 #
 # Each piece (a stage of an experiment under one condition) takes less than two hours on two
-# cores. Killed at any time and started again it goes on from the last checkpoint.
+# cores. After a kill at any time it resumes from the last checkpoint when started again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 
-# The step benchmark over processes of this machine. It wants to be quiet: times are of processes
-# that wait for each other. One thread each, so that those of one machine do not take each other's.
+# The step benchmark over processes of this machine, which should be idle otherwise: processes wait
+# for each other. Each has one thread, so that they do not compete for cores.
 communication() {
     local nano='model=gpt2_nano train.device=cpu'
     local whole='"hybrid qkv=per_head","hybrid parallel.muon=blockwise",muon'
@@ -36,8 +36,8 @@ if [ "${1:-}" = communication ]; then
     exit
 fi
 
-# Momenta of two runs, minutes each: their spectra, what ships of them (results/ortho/momenta/), and
-# the coefficients measured and fitted on both.
+# Momenta of two runs, minutes each: their spectra, the shipped ones (results/ortho/momenta/), and
+# coefficients measured on and fitted to both.
 momenta() {
     local kept='optimizer=hybrid train.steps=300 train.precision=fp32 train.save_momentum_every=50'
     "$python" bench/train.py model=gpt2_nano $kept optimizer.lr_scale=4 \
@@ -60,7 +60,7 @@ if [ ${#experiments[@]} -eq 0 ]; then
     experiments=(pilot language controls large_batch equal_time optimizers qkv orthogonalizer routing scale_rule aux_lr batch_size gpt2_small cost)
 fi
 for name in "${experiments[@]}"; do
-    if [ "$name" = equal_time ]; then  # on a machine that does nothing else
+    if [ "$name" = equal_time ]; then  # on an otherwise idle machine
         OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-cpu model=gpt2_pico \
             train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=bf16 'batches=[2,4,8,32]'
     fi
