@@ -192,8 +192,7 @@ def _(Us, params, fields, owners, tiles, scales, lr, decay, cautious) -> None:
 def _addressed(
     fields: Tensor, owners: Tensor, kinds: Sequence[Sequence[Tensor]], device: torch.device
 ) -> Tensor:
-    """The table on the device, offsets turned into addresses: gradients are new tensors each
-    step."""
+    """The table on the device, offsets turned into addresses: gradients are new each step."""
     table = fields.clone()
     for column, tensors in enumerate(kinds):
         table[:, column] += torch.tensor([t.data_ptr() for t in tensors])[owners[:, column]]

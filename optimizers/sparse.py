@@ -7,8 +7,7 @@ TAKE_SPARSE = (torch.optim.SparseAdam, torch.optim.SGD, torch.optim.Adagrad)
 
 
 def sparse_parameters(model: nn.Module) -> set[int]:
-    """The ids of parameters that only sparse embeddings use; tied to a head, gradients are
-    dense."""
+    """The ids of parameters that only sparse embeddings use; a tied head has a dense gradient."""
     sparse: set[int] = set()
     dense: set[int] = set()
     for module in model.modules():
@@ -20,8 +19,7 @@ def sparse_parameters(model: nn.Module) -> set[int]:
 def refuse_other_gradients(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
     """Raise ValueError, naming the parameter, if an optimizer would fail at its first step.
 
-    SparseAdam accepts only sparse gradients; among all others only torch's SGD and Adagrad do so
-    too.
+    SparseAdam accepts only sparse gradients; of all others torch's SGD and Adagrad accept them too.
     """
     sparse = sparse_parameters(model)
     names = {id(p): name for name, p in model.named_parameters()}

@@ -165,7 +165,7 @@ def _few(shares: dict[int, float | None]) -> list[str]:
     return [f"fewer than {SEEDS} seeds"] if len(shares) < SEEDS else []
 
 
-# runs of one's own -------------------------------------------------------------------------------
+# the user's own runs -----------------------------------------------------------------------------
 
 
 def _own(results: Results) -> Iterator[Evidence]:

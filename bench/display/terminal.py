@@ -70,8 +70,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def plain_table(*heads: str, words: Collection[int] = (0,)) -> Table:
-    """Without lines; columns of words wrap and numbers stay whole, so that all fit a narrow
-    terminal.
+    """Without lines; columns of words wrap and numbers stay whole, to fit a narrow terminal.
 
     words: the columns that hold text.
     """

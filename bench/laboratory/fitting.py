@@ -108,7 +108,7 @@ def fitted(asked: Asked, seen: Problem, seed: int, known: list[Triple]) -> dict[
     }
 
 
-# files: nothing that lay there before is replaced unasked ---------------------------------------
+# files: existing ones are replaced only on request ----------------------------------------------
 
 
 def write(

@@ -134,7 +134,7 @@ def spectrum(name: str, step: int, one: Member) -> Spectrum:
     return Spectrum(name, step, one.kind, one.layer, (n, m), values / np.linalg.norm(values))
 
 
-# what is said of them --------------------------------------------------------------------------
+# summaries -------------------------------------------------------------------------------------
 
 
 def summaries(found: list[Spectrum]) -> list[dict[str, Any]]:
@@ -223,8 +223,7 @@ def written(one: Spectrum) -> dict[str, Any]:
 
 
 def load(results_dir: str) -> list[Spectrum]:
-    """The representative spectra of results_dir's record; without them, those of the shipped
-    record.
+    """The representative spectra of results_dir's record; else those of the shipped one.
 
     Raises UserError if neither can be read.
     """

@@ -108,7 +108,7 @@ class World:
             return {}
         return {"parallel": self.strategy, "world_size": self.size, "mesh": dict(self.shape)}
 
-    # what they agree on -----------------------------------------------------------------------
+    # agreement between processes --------------------------------------------------------------
 
     def agreed(self, work: Callable[[], T]) -> T:
         """The leading process's result, on all processes; also its UserError or OSError."""

@@ -11,7 +11,7 @@ from bench.studies.versus import Loss, Reached, Versus
 MOST = 20  # rows of own runs; the report has all of them
 
 
-# one's own runs -----------------------------------------------------------------------------------
+# the user's own runs ------------------------------------------------------------------------------
 
 
 def own(found: OwnRuns) -> list[Table]:

@@ -73,8 +73,7 @@ def shown(value: Any) -> str:
 def table(ours: Iterable[Run], theirs: Iterable[Run]) -> list[tuple[str, str, str]]:
     """The settings in which two groups differ: name, value here, value there ("–" if none).
 
-    If values vary within a group, all are listed. A part that one side lacks entirely takes one
-    line.
+    If values vary within a group, all are listed. A part that one side lacks takes one line.
     """
     here, there = _values(ours), _values(theirs)
     keys = [key for key in here | there if here.get(key) != there.get(key)]

@@ -127,7 +127,7 @@ class Campaign:
                     f"{word}: the arms of this study set it; choose one by arm= ({arms})"
                 )
 
-    # what there is to do ----------------------------------------------------------------------
+    # planning ---------------------------------------------------------------------------------
 
     def ready(self) -> list[Planned]:
         """The requested sweeps that can be trained now; some depend on the results of others."""
@@ -262,7 +262,7 @@ class Campaign:
             times.append(1 + at[0]["value"])
         return times[0] / times[1]
 
-    # doing it ---------------------------------------------------------------------------------
+    # training ---------------------------------------------------------------------------------
 
     def ended(self, name: str) -> dict[str, Any] | None:
         """The record of an ended cell, made here or published with the study."""

@@ -84,7 +84,7 @@ def job(told: bool = False) -> Iterator[Outcome]:
         telling.end(outcome)
 
 
-# jobs in processes of their own ---------------------------------------------------------------
+# jobs in separate processes -------------------------------------------------------------------
 
 
 def settle_in() -> None:
@@ -140,7 +140,7 @@ def refuse_missing_plugin() -> None:
                 sys.exit(1)
 
 
-# what is noted and said -----------------------------------------------------------------------
+# notes and messages ---------------------------------------------------------------------------
 
 
 def note(outcome: Outcome) -> None:

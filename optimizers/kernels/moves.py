@@ -17,8 +17,7 @@ _FIELDS = tl.constexpr(FIELDS)
 
 @triton.jit
 def _place(table, tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The move's row in the table, its number, strip, rows, columns, and the mask of valid
-    entries."""
+    """The move's row in the table, its number, strip, rows, columns, and mask of valid entries."""
     tile = tiles + 4 * tl.program_id(0)
     move = tl.load(tile).to(tl.int64)
     at = table + _FIELDS * move

@@ -81,8 +81,7 @@ def launch(
     out_bnn: Tensor,
     shape: Sequence[int],
 ) -> None:
-    """Write the result to `out`, which must not be an operand. Rows of `added`, `out` are
-    contiguous."""
+    """Write to `out`, which must not be an operand. Rows of `added` and `out` are contiguous."""
     b, n, k = A_bnk.shape
     side, depth, warps, stages = shape
     tiles = -(-n // side)

@@ -151,7 +151,7 @@ def _size() -> str:
     return "x".join(map(str, SHAPE))
 
 
-# a problem, trained ----------------------------------------------------------------------------
+# training on a problem -------------------------------------------------------------------------
 
 OUTPUTS, INPUTS, BATCH = 16, 24, 32
 CONDITION = 1e4  # condition number of the inputs' covariance

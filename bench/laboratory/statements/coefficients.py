@@ -147,7 +147,7 @@ def _agrees(found: Estimate, figure: float, samples: int) -> bool:
     return abs(found.mean - figure) <= half + 0.5e-5
 
 
-# what the official set makes of singular values ------------------------------------------------
+# results of the official set for singular values -----------------------------------------------
 
 
 def uniform(by_shape: Spectra) -> Check:

@@ -24,7 +24,7 @@ def checks(seed: int) -> Iterator[Check]:
     yield trace_is_sum_of_eigenvalues(seed)
 
 
-# what else comes near --------------------------------------------------------------------------
+# element-wise maps -----------------------------------------------------------------------------
 
 
 def elementwise_reaches(found: list[Case]) -> Check:

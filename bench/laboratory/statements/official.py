@@ -110,7 +110,7 @@ def official_does_not_converge(rows: Array) -> Check:
     )
 
 
-# beside the theoretical ones -------------------------------------------------------------------
+# comparison with the theoretical ones ----------------------------------------------------------
 
 
 def official_beats_taylor(by_shape: Spectra) -> Check:
@@ -162,7 +162,7 @@ def taylor_steps(rows: Array, error: float) -> int:
     return next(t for t, x in enumerate(endless, start=1) if np.mean((x - 1) ** 2) <= error)
 
 
-# what better ones would gain -------------------------------------------------------------------
+# the gain of better ones -----------------------------------------------------------------------
 
 
 def little_to_gain(unseen: Array, single: Fit) -> Check:

@@ -47,7 +47,7 @@ def checks(by_shape: Spectra, seed: int) -> Iterator[Check]:
     yield hardware()
 
 
-# of singular values ----------------------------------------------------------------------------
+# results for singular values -------------------------------------------------------------------
 
 
 def sprime_range(cases: Cases) -> Check:
@@ -116,7 +116,7 @@ def _over_cases(
     )
 
 
-# in few digits ---------------------------------------------------------------------------------
+# low precision ---------------------------------------------------------------------------------
 
 
 def works_in_bf16(stacks: dict[str, Matrices]) -> Check:
