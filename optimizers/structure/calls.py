@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 # exp is one too: models divide it by its sum later, or subtract the sum's logarithm before.
 SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax, torch.exp, Tensor.exp}
-PASS_ON = {F.layer_norm, F.rms_norm, F.normalize, torch.clamp, Tensor.clamp}  # the input
+PASS_ON = {F.layer_norm, F.rms_norm, F.normalize, torch.clamp, Tensor.clamp}  # return the input
 GATES = {
     *(F.sigmoid, torch.sigmoid, Tensor.sigmoid, F.silu, F.gelu, F.mish, F.hardswish),
     *(F.relu, torch.relu, Tensor.relu, F.relu6, F.tanh, torch.tanh, Tensor.tanh),
