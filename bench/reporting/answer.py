@@ -47,8 +47,7 @@ def answer(comparisons: dict[str, list[Comparison]]) -> Answer:
     for equal, found, known in (("at equal steps", steps, common), ("in equal time", times, [])):
         clauses = [clause(one, every, known) for one in found]
         said.append(f"{equal} " + ("; ".join(clauses) or "nothing has been compared yet"))
-        said[-1] += f" – all of it {', '.join(known)}" * bool(known)
-    finding = "; ".join(said)
+    finding = f"preliminary, {' and '.join(common)}: " * bool(common) + "; ".join(said)
     return Answer(f"{finding[0].upper()}{finding[1:]}.", limits(steps + times))
 
 
@@ -181,7 +180,7 @@ def weaknesses(one: Comparison) -> list[str]:
 def early_open(study: Study) -> str:
     """What the experiment says of early training, if no reference lines show it."""
     said = "early training" in (study.limits or "")
-    return "in early training, as its design says" if said else "early training not ruled out"
+    return "in early training by design" if said else "early training not ruled out"
 
 
 def limits(found: list[Comparison]) -> str:

@@ -32,7 +32,7 @@ def table(content: Content) -> Table:
 def losses(one: Comparison, words: str) -> list[Cell]:
     """AdamW's test loss, and the differences from it."""
     early = "; early training, not judged" if standing.early(one) else ""
-    head = Cell(f"{TASKS[unit_of(one)]}, {words}{early}", about(one))
+    head = Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{early}", about(one))
     arms = {name: one.arm(name) for name in (ADAMW, *CHOICES)}
     base = arms.pop(ADAMW)
     cells = [Cell(*span(base.test_loss)) if base and base.test_loss.n else NONE]
@@ -44,7 +44,8 @@ def losses(one: Comparison, words: str) -> list[Cell]:
 
 def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
     """The state, which is the same on all devices, and a step's extra time over AdamW's."""
-    device = record["environment"]["gpu"] or record["environment"]["cpu"]
+    environment = record["environment"]
+    device = environment["gpu"] or f"{environment['cpu']}, a CPU"
     base = record["optimizers"][record["reference"]]["state_bytes"]["total"]
     columns = [cost(record, name, base) for name in CHOICES]
     held, extra, under = (list(row) for row in zip(*columns, strict=True))
@@ -52,8 +53,8 @@ def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
     unit = record["unit"]
     return [
         *rows,
-        [Cell(f"its extra time a step of {AT:,} {unit}", device), NONE, *extra],
-        [Cell(f"under 5 % from so many {unit} on", device), NONE, *under],
+        [Cell(f"GPT-2 small: longer step at {AT:,} {unit}", device), NONE, *extra],
+        [Cell(f"GPT-2 small: {unit} a step above which that is under 5 %", device), NONE, *under],
     ]
 
 
@@ -76,8 +77,11 @@ def minus(text: str) -> Cell:
     return Cell(main, small.removesuffix(")"))
 
 
+LEAD = (
+    "*hybrid* is what most people call Muon: Muon on the hidden matrices, AdamW on embeddings, "
+    "head, biases and norms. *muon* is Muon on every parameter."
+)
 NOTE = (
-    "Test losses in nats; differences to AdamW with 95 % intervals, paired by seed, below 0 is "
-    "better. ~: fitted beyond the batches that were measured. hybrid: Muon on hidden matrices, "
-    "AdamW on all else, what most people call Muon; muon: Muon on everything."
+    "Test losses in nats. Of hybrid and muon the differences to AdamW, with 95 % intervals over n "
+    "paired seeds; below 0 is better. ~: extrapolated beyond the batches that were measured."
 )

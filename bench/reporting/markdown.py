@@ -103,7 +103,8 @@ def picture(*names: str) -> str:
 def opening(content: Content, shown: Collection[str], below: str = "") -> str:
     """The answer, its table and its picture; below: the path to the results folder."""
     found = answer.answer(content.comparisons)
-    parts = [f"{escaped(found.finding)} {escaped(found.limits)}", table(front.table(content))]
+    parts = [f"{escaped(found.finding)} {escaped(found.limits)}", front.LEAD]
+    parts.append(table(front.table(content)))
     parts.append(front.NOTE)
     every = answer.of_optimizers(content.comparisons)
     if picture(FOREST) in shown:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,9 +54,21 @@ def at_home(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.stem)
-def test_its_commands_are_accepted(page, at_home, tmp_path):
-    searched = f"hydra.searchpath=[file://{written(tmp_path)}]"
+OTHERS = [page for page in pages.PAGES if page.stem != "README"]
+
+
+def test_its_commands_are_accepted(at_home, tmp_path):
+    accept_all(ROOT / "README.md", tmp_path)
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_are_accepted(page, at_home, tmp_path):
+    accept_all(page, tmp_path)
+
+
+def accept_all(page: Path, folder: Path) -> None:
+    searched = f"hydra.searchpath=[file://{written(folder)}]"
     for one in dict.fromkeys(pages.commands(page)):
         accept(one, searched)
 

@@ -86,6 +86,7 @@ def typed(tmp_path, monkeypatch):
     return found
 
 
+@pytest.mark.more
 def test_its_commands_are_accepted(typed):
     assert set(typed) == {"advise", "train", "report"} and len(typed["advise"]) == 2
     for words in typed["advise"]:
@@ -96,6 +97,7 @@ def test_its_commands_are_accepted(typed):
         assert report.asked(words).results_dir == "results"
 
 
+@pytest.mark.more
 def test_what_its_text_says_to_type_is_accepted_too(typed):
     case = command.in_full([w for w in typed["advise"][0] if w.startswith(("model", "train"))])
     texts = " ".join(map(notebook.text, notebook.cells("markdown")))

@@ -78,7 +78,7 @@ def test_early_training_is_not_judged(tmp_path, bigram, judged):
     found = said(tmp_path, "optimizers").finding
     assert ("nats lower than AdamW" in found) == judged
     assert ("which one is better is not judged: early training" in found) != judged
-    assert "as its design says" not in found
+    assert "by design" not in found
 
 
 def test_what_weakens_a_comparison_stands_beside_it(tmp_path):
@@ -88,7 +88,7 @@ def test_what_weakens_a_comparison_stands_beside_it(tmp_path):
     found = said(tmp_path, "optimizers").finding
     for words in ("an earlier protocol that tuned each arm once", "2 seeds only", "runs missing"):
         assert words in found, words
-    assert "in early training, as its design says" in found
+    assert "in early training by design" in found
 
 
 def test_without_reference_lines_early_training_is_not_ruled_out(tmp_path):
