@@ -12,7 +12,6 @@ from bench.studies import standing
 from bench.studies.comparison import Comparison
 from bench.studies.words import about, span, unit_of
 
-NAMES = {ADAMW: "AdamW", "hybrid": "hybrid", "muon": "muon"}
 STEP = "gpt2-"  # the names of GPT-2 small's step benchmarks begin with it
 AT = 8192  # tokens of the step whose extra time is shown
 
@@ -26,20 +25,21 @@ def table(content: Content) -> Table:
         rows += [losses(one, words) for one in answer.strongest(found)]
     shown = [one for name, one in content.steps.items() if name.startswith(STEP)]
     rows += [row for number, one in enumerate(shown) for row in costs(one, state=number == 0)]
-    return Table([Cell(""), *map(Cell, NAMES.values())], rows)
+    return Table([Cell("against AdamW"), *map(Cell, CHOICES)], rows)
 
 
 def losses(one: Comparison, words: str) -> list[Cell]:
-    """AdamW's test loss, and the differences from it."""
+    """AdamW's test loss in the first cell, then the differences from it."""
     early = "; early training, not judged" if standing.early(one) else ""
-    head = Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{early}", about(one))
-    arms = {name: one.arm(name) for name in (ADAMW, *CHOICES)}
-    base = arms.pop(ADAMW)
-    cells = [Cell(*span(base.test_loss)) if base and base.test_loss.n else NONE]
-    for arm in arms.values():
+    base = one.arm(ADAMW)
+    known = base is not None and base.test_loss.n > 0
+    loss = f" (AdamW {span(base.test_loss)[0]})" if base is not None and known else ""
+    cells = [Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", about(one))]
+    for name in CHOICES:
+        arm = one.arm(name)
         found = arm.difference if arm else None
         cells.append(Cell(*findings.size(found.estimate)) if found else NONE)
-    return [head, *cells]
+    return cells
 
 
 def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
@@ -49,12 +49,12 @@ def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
     base = record["optimizers"][record["reference"]]["state_bytes"]["total"]
     columns = [cost(record, name, base) for name in CHOICES]
     held, extra, under = (list(row) for row in zip(*columns, strict=True))
-    rows = [[Cell("GPT-2 small: optimizer state"), Cell(megabytes(base)), *held]] if state else []
+    head = Cell(f"GPT-2 small: optimizer state (AdamW {megabytes(base)})")
     unit = record["unit"]
     return [
-        *rows,
-        [Cell(f"GPT-2 small: longer step at {AT:,} {unit}", device), NONE, *extra],
-        [Cell(f"GPT-2 small: {unit} a step above which that is under 5 %", device), NONE, *under],
+        *([[head, *held]] if state else []),
+        [Cell(f"GPT-2 small: longer step at {AT:,} {unit}", device), *extra],
+        [Cell(f"GPT-2 small: {unit} a step above which that is under 5 %", device), *under],
     ]
 
 
@@ -74,7 +74,7 @@ def cost(record: dict[str, Any], name: str, base: float) -> list[Cell]:
 def minus(text: str) -> Cell:
     """Put text in brackets on the smaller line, with typographic signs."""
     main, _, small = text.replace("-", "−").replace("%", " %").partition(" (")
-    return Cell(main, small.removesuffix(")"))
+    return Cell(main, small.removesuffix(")").replace("–", " to "))
 
 
 LEAD = (
@@ -82,6 +82,6 @@ LEAD = (
     "head, biases and norms. *muon* is Muon on every parameter."
 )
 NOTE = (
-    "Test losses in nats. Of hybrid and muon the differences to AdamW, with 95 % intervals over n "
-    "paired seeds; below 0 is better. ~: extrapolated beyond the batches that were measured."
+    "Test losses in nats: differences to AdamW with 95 % intervals over n paired seeds; below 0 is "
+    "better. ~: extrapolated beyond the batches that were measured."
 )

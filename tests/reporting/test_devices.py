@@ -104,7 +104,7 @@ def test_the_front_has_the_time_of_a_step_on_both(both):
     rows = front.table(gather(both)).rows
     longer = [row for row in rows if "longer step" in row[0].text]
     assert {row[0].small for row in longer} == {GPU, f"{fake_results.ENVIRONMENT['cpu']}, a CPU"}
-    assert all(row[2].text.lstrip("~").startswith(("+", "−", "none")) for row in longer)
+    assert all(row[1].text.lstrip("~").startswith(("+", "−", "none")) for row in longer)
     assert sum("optimizer state" in row[0].text for row in rows) == 1
 
 
