@@ -12,7 +12,6 @@ from bench.advising.evidence import Evidence, Setting
 from bench.advising.settings import Case
 from bench.records import files, origin, record
 from bench.settings import targets
-from bench.settings.errors import UserError
 from bench.stepping.arms import Subject
 from bench.stepping.settings import REFERENCE
 from bench.studies.results import Results
@@ -45,14 +44,7 @@ def run(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
 
 def advice_folder(case: Case) -> Path:
     """The path of the advice; creates its folder at once, so that no measurement is lost."""
-    folder = Path(case.results_dir) / "advice"
-    try:
-        (folder / "experiment").mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"results_dir={case.results_dir}: is a file or lies below one; a folder is needed"
-        ) from None
-    return folder
+    return files.folder(case.results_dir, "advice", "experiment").parent
 
 
 def takes(measured: measure.Measured, subject: Subject, case: Case) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.settings.errors import UserError
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -16,6 +18,20 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def folder(results_dir: str, *names: str) -> Path:
+    """A folder below results_dir, made if missing. Raises UserError if it cannot be made."""
+    found = Path(results_dir, *names)
+    try:
+        found.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"results_dir={results_dir}: is a file or lies below one; a folder is needed"
+        ) from None
+    except OSError as error:
+        raise UserError(f"results_dir={results_dir}: {error.strerror}") from None
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from bench.verdicts.judging import Verdict
 
 # In order of importance; others follow by name. `smoke` is omitted.
 FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
+COST = "cost"  # the experiment on time and memory
 
 
 @dataclass(frozen=True)

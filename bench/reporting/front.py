@@ -66,7 +66,7 @@ def cost(record: dict[str, Any], name: str, base: float) -> list[Cell]:
     least = record["batches"][0] * record["units_per_example"]
     point = next((p for p in one["overhead"] if p["units"] == AT), None)
     extra = f"{'' if point['measured'] else '~'}{point['value']:+.0%}" if point else "–"
-    texts = [extra, tables.reached(one["units_at"]["0.05"], least)]
+    texts = [extra, tables.reached(one["units_at"][tables.LOWEST], least)]
     state = f"{one['state_bytes']['total'] / base - 1:+.0%}"
     return [minus(text) for text in (state, *tables.compared(record, name, texts))]
 

@@ -11,7 +11,7 @@ from bench.display.cells import Table
 from bench.reporting import answer, findings, front, own_markdown
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
-from bench.reporting.content import Content
+from bench.reporting.content import COST, Content
 from bench.reporting.marked import cells, escaped, folded, table
 from bench.studies import words
 from bench.studies.comparison import Comparison
@@ -20,7 +20,6 @@ from bench.verdicts.claims import TOPICS
 from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED, Verdict
 
 FOREST = "forest"  # a picture
-COST = "cost"  # the experiment on time and memory
 EXTRAPOLATED = "communication-extrapolated"  # a picture
 KINDS = ("loss", "tuning")  # pictures of one condition
 

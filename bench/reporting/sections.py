@@ -1,6 +1,5 @@
 """The page's sections as plain values; each is a function of a report's content."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
@@ -21,14 +20,13 @@ from bench.reporting import (
 )
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
-from bench.reporting.content import Content
+from bench.reporting.content import COST, Content
 from bench.studies import groups, words
 from bench.studies.comparison import Comparison
 from bench.verdicts import judging
 from bench.verdicts.finding import Finding
 from bench.verdicts.judging import Verdict
 
-COST = "cost"  # the experiment on time and memory
 VARIANTS = {"qkv": "Q, K and V", "orthogonalizer": "Coefficients", "routing": "Routing"}
 BY_THEOREM = "true by a theorem; checked numerically"
 
@@ -226,13 +224,9 @@ def provenance(content: Content) -> list[dict[str, Any]]:
         ]
         made = words.environment(run.record for run in runs)
         found.append({"name": name, "made": made, "sources": sources})
-    return found + [
-        benchmark(name, [one]) for name, one in (content.steps | content.shared).items()
-    ]
+    return found + [benchmark(name, one) for name, one in (content.steps | content.shared).items()]
 
 
-def benchmark(name: str, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    every = list(records)
-    commands = [one["command"] for one in every]
-    source = {"arm": "all", "commands": commands, "records": [f"steps/{name}.json"]}
-    return {"name": name, "made": words.environment(every), "sources": [source]}
+def benchmark(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    source = {"arm": "all", "commands": [record["command"]], "records": [f"steps/{name}.json"]}
+    return {"name": name, "made": words.environment([record]), "sources": [source]}

@@ -12,9 +12,8 @@ from bench.communication import tables as communication_tables
 from bench.display import progress
 from bench.measuring import flops, link, meter, turns
 from bench.processes import parallel
-from bench.records import origin, record
+from bench.records import files, origin, record
 from bench.settings import targets
-from bench.settings.errors import UserError
 from bench.stepping import chart, communication, streams, summary, timeline, timeline_chart
 from bench.stepping import tables as step_tables
 from bench.stepping.arms import Arm, Subject
@@ -63,14 +62,7 @@ def write(path: Path, content: dict[str, Any], failed: list[str], say) -> None:
 
 def results_file(benchmark: Benchmark) -> Path:
     """The path of the record; creates its folder at once, so that no measurement is lost."""
-    folder = Path(benchmark.results_dir) / "steps"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"results_dir={benchmark.results_dir}: is a file or lies below one; a folder is needed"
-        ) from None
-    return folder / f"{benchmark.name}.json"
+    return files.folder(benchmark.results_dir, "steps") / f"{benchmark.name}.json"
 
 
 def remarks(benchmark: Benchmark, say: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from bench.data.batches import final_eval_sequences
 from bench.display import progress
 from bench.display.numbers import duration, short
 from bench.processes import parallel
-from bench.records import cell
+from bench.records import cell, files
 from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 
@@ -80,7 +80,7 @@ class Forecast:
 def cost(settings: Settings) -> Cost:
     """The cost of one run with these settings."""
     from bench.records import record  # imports torch
-    from bench.training import claiming, prepare, run
+    from bench.training import prepare, run
 
     train = settings.train
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -106,7 +106,7 @@ def cost(settings: Settings) -> Cost:
         stack.enter_context(contextlib.redirect_stderr(null))
         outcome = run.run(brief, name, lambda line: None)
         world = parallel.start(settings)
-        left = world.agreed(lambda: claiming.run_folder(brief, name))
+        left = world.agreed(lambda: files.folder(brief.results_dir, "runs", name))
         one = world.agreed(lambda: record.read(left))
         size = world.agreed(lambda: sum(f.stat().st_size for f in left.iterdir() if f.is_file()))
     if outcome["how"] == "failed":

@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.records import archive, origin, record
 from bench.records.owner import Held, Ownership
-from bench.settings.errors import UserError
 from bench.settings.schema import Settings
 from bench.training import tables
 from bench.training.launching import Outcome
@@ -73,19 +72,6 @@ def skip(settings: Settings, cell: str, folder: Path, say: Say) -> Outcome | Non
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     say(f"{cell}: {skipped(done)}")
     return {"how": "skipped", "record": brief(done), "loss": searched(done)}
-
-
-def run_folder(settings: Settings, cell: str) -> Path:
-    folder = Path(settings.results_dir) / "runs" / cell
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"results_dir={settings.results_dir}: is a file or lies below one; a folder is needed"
-        ) from None
-    except OSError as error:
-        raise UserError(f"results_dir={settings.results_dir}: {error.strerror}") from None
-    return folder
 
 
 def remove(path: Path) -> None:

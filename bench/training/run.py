@@ -12,12 +12,12 @@ from bench.display import terminal
 from bench.measuring import meter, reference, utilization
 from bench.processes import parallel
 from bench.processes.world import World
-from bench.records import record
+from bench.records import files, record
 from bench.records.owner import Lost, Ownership
 from bench.settings.schema import Settings
 from bench.tracking import tracker as tracking
 from bench.training import prepare, tables
-from bench.training.claiming import Say, brief, claim, remove, run_folder, searched, silent
+from bench.training.claiming import Say, brief, claim, remove, searched, silent
 from bench.training.launching import Outcome
 from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
@@ -38,7 +38,7 @@ def run(
     world = parallel.start(settings)
     # Processes may decide differently by their machines, for example on the fastest precision.
     settings, cell = world.agreed(lambda: (settings, cell))
-    owner = Ownership(run_folder(settings, cell))
+    owner = Ownership(files.folder(settings.results_dir, "runs", cell))
     try:
         with ExitStack() as held:
             tell = say if swept is None else silent

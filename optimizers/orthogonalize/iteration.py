@@ -125,12 +125,9 @@ class Orthogonalizer:
         if self.method == "exact":
             return msign(X_bnm, self.singular_values).to(dtype)
         triples = per_step(self.coefficients, self.steps)
-        if self.rounding is not None:
-            X = normed_(X_bnm.clone(memory_format=torch.contiguous_format)).to(dtype)
-            return (
-                X if min(X.shape[-2:]) == 1 else rounding.newton_schulz(X, triples, self.rounding)
-            )
-        return orthogonalize(X_bnm, triples, self.method, dtype, workspace, self.norm)
+        return orthogonalize(
+            X_bnm, triples, self.method, dtype, workspace, self.norm, self.rounding
+        )
 
 
 def _is_range(pair: Any) -> bool:
@@ -169,12 +166,13 @@ def orthogonalize(
     dtype: torch.dtype | None = None,
     workspace: Workspace | None = None,
     norm: str = "frobenius",
+    rounded_to: str | None = None,
 ) -> Tensor:
     """Newton-Schulz iteration on a stack of matrices (b, n, m), in `dtype` (default: X's own).
 
     A single row or column needs no iteration: msign is x / |x|. A zero matrix gives zero; NaN or
     infinity gives NaN, only in its own matrix. With a workspace, X is overwritten and the result
-    lies in X or the workspace until the next call with that workspace.
+    lies in X or the workspace until the next call with that workspace. rounded_to: see rounding.py.
     """
     X = X_bnm
     if workspace is None:
@@ -183,6 +181,8 @@ def orthogonalize(
     X = normed_(X).to(dtype or X.dtype)
     if min(X.shape[-2:]) == 1:
         return X
+    if rounded_to is not None:
+        return rounding.newton_schulz(X, triples, rounded_to)
     if norm == "schatten4":
         schatten4_normed_(X, workspace)
     return iterate(X, triples, method, workspace)

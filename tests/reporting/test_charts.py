@@ -13,18 +13,8 @@ from bench.reporting import page as report_page
 from bench.reporting.style import styles
 from bench.studies import study
 from bench.studies import words as report_words
-from tests.helpers import fake_results, report_pages
+from tests.helpers import fake_results
 from tests.helpers.report_pages import Parsed, gather
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory):
-    return gather(report_pages.fill(tmp_path_factory.mktemp("results")))
-
-
-@pytest.fixture(scope="module")
-def page(content):
-    return report_page.page(content)
 
 
 def test_every_chart_is_valid_and_finite(page):

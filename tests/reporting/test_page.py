@@ -13,20 +13,10 @@ from bench.reporting import page as report_page
 from bench.verdicts.claims import Claim
 from bench.verdicts.finding import Finding
 from bench.verdicts.judging import Verdict
-from tests.helpers import fake_results, report_pages
+from tests.helpers import fake_results
 from tests.helpers.report_pages import Parsed, gather
 
 HOSTILE = "</script><script>alert('&amp;')</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory):
-    return gather(report_pages.fill(tmp_path_factory.mktemp("results")))
-
-
-@pytest.fixture(scope="module")
-def page(content):
-    return report_page.page(content)
 
 
 def test_the_page_says_what_was_found_and_what_is_missing(page, content):
