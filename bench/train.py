@@ -59,7 +59,7 @@ def main() -> int:
         world.tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        world.tell("interrupted; the same command goes on from the last checkpoint")
+        world.tell("interrupted; run the same command again to resume from the last checkpoint")
         return foreground.INTERRUPTED
     return sweep.exit_status()
 

@@ -73,7 +73,7 @@ def check_orthogonalizer(settings: object) -> None:
     for name, value in settings.items():
         if name not in known:
             raise ValueError(
-                f"optimizer orthogonalizer.{name}={value}: no such setting; there is "
+                f"optimizer orthogonalizer.{name}={value}: no such setting; accepted: "
                 f"{', '.join(known)}"
             )
     Orthogonalizer(**settings)

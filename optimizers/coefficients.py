@@ -164,7 +164,7 @@ def per_step(coefficients: str | Sequence[Triple], steps: int) -> list[Triple]:
     else:
         names = ", ".join([*SETS, "polar_express"])
         raise ValueError(
-            f"orthogonalizer.coefficients={coefficients}: no such set; there is {names}"
+            f"orthogonalizer.coefficients={coefficients}: no such set; accepted: {names}"
         )
     return [triples[min(step, len(triples) - 1)] for step in range(steps)]
 

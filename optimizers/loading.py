@@ -73,7 +73,7 @@ def settings(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         foreign = sorted(set(saved) - set(own))
         raise ValueError(
             f"optimizer state: it is another optimizer's, whose groups have {', '.join(foreign)}; "
-            "Muon goes on from its own state or torch.optim.Muon's"
+            "Muon resumes from its own state or torch.optim.Muon's"
         )
     kept = {name: value for name, value in saved.items() if name not in THEIRS}
     rule = saved["adjust_lr_fn"] or "original"

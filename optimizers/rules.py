@@ -24,7 +24,7 @@ def read_rules(rules: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for role, rule in rules.items():
         if role not in (*ROLES, "default"):
-            raise ValueError(f"optimizer.roles.{role}: no such role; there is {', '.join(ROLES)}")
+            raise ValueError(f"optimizer.roles.{role}: no such role; accepted: {', '.join(ROLES)}")
         if not isinstance(rule, Mapping) or "_target_" not in rule:
             raise ValueError(
                 f"optimizer.roles.{role}={rule}: must have a _target_, as torch.optim.AdamW"

@@ -95,7 +95,7 @@ def main() -> int:
     ended = [r for r in found if parts(results, r, asked.experiment)]
     if not ended:
         known = sorted({p["experiment"] for r in found for p in parts(results, r)})
-        print(f"{asked.experiment}: no ended run of it in {results}/runs; there is {known}")
+        print(f"{asked.experiment}: no ended run of it in {results}/runs; found: {known}")
         return 1
     clean = [r for r in ended if committed(r)]
     dirty = [r["cell"] for r in ended if not committed(r)] + put_lines(clean, results)

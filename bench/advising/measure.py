@@ -78,7 +78,7 @@ def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
     seconds |= {units: 1e-3 * subject.time(units) for units in subject.batches}
     rounds = plan.rounds(sum(seconds.values()))
     lasts = duration((rounds + 1) * sum(seconds.values()))
-    say(f"{case.name}: {rounds} rounds of all of them by turns, about {lasts}")
+    say(f"{case.name}: {rounds} interleaved rounds of all, about {lasts}")
     each: dict[Any, turns.Turn] = {u: partial(subject.time, u) for u in subject.batches}
     each |= {label: partial(step, arm, keeps) for label, arm in arms.items()}
     with progress.ticks((rounds + 1) * len(each)) as tick:

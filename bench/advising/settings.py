@@ -122,7 +122,7 @@ def refuse_unused(cfg: DictConfig, words: list[str]) -> None:
         group, _, rest = key.partition(".")
         if group == "schedule" or (group == "train" and rest not in TRAIN):
             accepted = ", ".join(f"train.{name}" for name in TRAIN)
-            raise UserError(f"{key}: has no use here, nothing is trained; there is {accepted}")
+            raise UserError(f"{key}: has no effect here, nothing is trained; accepted: {accepted}")
     for name in ("steps", "batch_size", "sequence_length"):
         value = cfg.train[name]
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0

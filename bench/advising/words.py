@@ -117,7 +117,7 @@ def costs(said: Said) -> Section:
     after = [f"Over torch.optim.Muon, a step: {'; '.join(against)}."] if against else []
     after += failed
     after.append(
-        f"By turns, n={said['measured']['rounds']}, at {sizes} {case['unit']} a step; 95 %. "
+        f"Interleaved, n={said['measured']['rounds']}, at {sizes} {case['unit']} a step; 95 %. "
         "~: fitted beyond them. none: within the noise of AdamW against itself. "
         "State and peak memory: against AdamW's."
     )

@@ -201,7 +201,7 @@ def momenta(shape: tuple[int, int] | None, settings: Settings) -> Problem:
     if shape and not same:
         n, m = shape
         shapes = ", ".join(sorted({"x".join(map(str, problem.shape)) for problem in there}))
-        raise UserError(f"fitting.shape={n}x{m}: no momentum matrix has it; there is {shapes}")
+        raise UserError(f"fitting.shape={n}x{m}: no momentum matrix has it; accepted: {shapes}")
 
     def form() -> Matrices:
         X, Q, s = zip(*(problem.matrices() for problem in same), strict=True)

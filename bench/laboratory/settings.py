@@ -152,7 +152,7 @@ def _named(name: str) -> str | tuple[Triple, ...]:
     if not isinstance(block, dict) or "coefficients" not in block:
         hint = "; exact is a form: forms=exact" if name == "exact" else ""
         raise UserError(
-            f"methods={name}: no such set; there is {', '.join(_names())}, or a triple [a, b, c]"
+            f"methods={name}: no such set; accepted: {', '.join(_names())}, or a triple [a, b, c]"
             + hint
         )
     coefficients = block["coefficients"]

@@ -89,7 +89,7 @@ def prescribed(kind: str, n: int, value: float, samples: int, seed: int) -> NDAr
         spectra = np.zeros((samples, n))
         spectra[:, :rank] = gaussian(rank, n, samples, seed)
     else:
-        raise ValueError(f"{kind}: no such spectrum; there is gaussian, {', '.join(PRESCRIBED)}")
+        raise ValueError(f"{kind}: no such spectrum; accepted: gaussian, {', '.join(PRESCRIBED)}")
     return _normed(spectra)
 
 

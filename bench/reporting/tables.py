@@ -173,7 +173,7 @@ def steps(record: dict[str, Any]) -> Table:
     sizes = [size * record["units_per_example"] for size in record["batches"]]
     marginal = any(one.get("marginal_ms") for one in record["optimizers"].values())
     heads = [Cell("optimizer"), Cell("ms of a step", "p10–p90")]
-    heads += [Cell("marginal ms", "in a streak of steps")] * marginal
+    heads += [Cell("marginal ms", "in consecutive steps")] * marginal
     heads += [Cell("overhead", f"at {size:,} {unit}") for size in sizes]
     heads += [Cell(f"{level} from", unit) for level in tables.LEVELS.values()]
     heads += [Cell("state"), Cell("temporary", "memory"), Cell("FLOP rate", "of the GEMM peak")]

@@ -142,7 +142,7 @@ def measure(benchmark: Benchmark, subject: Subject, say) -> dict[str, Any]:
         subject.clear()
         by_turns = world.agreed(lambda: not fits(facts, most, subject.device))
         if by_turns:
-            say("no room for the states of all optimizers: each is made anew for every turn")
+            say("no room for the states of all optimizers: each is rebuilt for every turn")
         every_turn = turns.take(turns_of(arms, subject, by_turns), benchmark.rounds, tick, failed)
     times = {name: [slowest(turn) for turn in rounds] for name, rounds in every_turn.items()}
     alone = {

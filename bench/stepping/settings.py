@@ -118,7 +118,7 @@ def refuse_unused(cfg: DictConfig, overrides: list[str]) -> None:
         group, _, rest = key.partition(".")
         if group == "schedule" or (group == "train" and rest not in TRAIN):
             accepted = ", ".join(f"train.{name}" for name in TRAIN)
-            raise UserError(f"{key}: has no use here, nothing is trained; there is {accepted}")
+            raise UserError(f"{key}: has no effect here, nothing is trained; accepted: {accepted}")
 
 
 def refuse_few(rounds: int, batches: list[int] | None) -> None:

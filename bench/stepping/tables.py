@@ -157,7 +157,7 @@ def roles(record: dict[str, Any]) -> Shown:
 
 def in_stream(record: dict[str, Any]) -> Shown:
     """The times of a step on a device that works while the host runs ahead."""
-    notes = ["alone: begun on a device with nothing to do; span: between two events around it;"]
+    notes = ["alone: started on an idle device; span: between two events around it;"]
     notes += ["marginal: what a streak of forward + backward takes longer for it"]
     table = plain_table("optimizer", "alone", "span", "marginal")
     for label, one in measured(record).items():

@@ -91,7 +91,7 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
     if running:
         ended = f"{running} runs are running elsewhere"
-        ended += f", {waiting} wait for them; the same command goes on" if waiting > running else ""
+        ended += f", {waiting} wait for them; then run the same command again" if waiting > running else ""
     else:
         ended = "all runs asked for have ended"
     say(f"experiment={request.experiment}: {ended}; next: bench/report.py")
@@ -329,7 +329,7 @@ class Campaign:
             if running and asked:
                 raise UserError(
                     f"{sweep.condition}, {sweep.arm}: {len(running)} of {len(cells)} tuning runs "
-                    f"are running elsewhere; the same command goes on when they have ended"
+                    f"are running elsewhere; run the same command again when they have ended"
                 )
             if missing and asked:
                 raise UserError(

@@ -20,7 +20,7 @@ from bench.settings.schema import GROUPS
 
 # cell, how, error, record (the part that a sweep's table shows), loss (the value for a search)
 Outcome = dict[str, Any]
-SILENT = "left no word of its end: its process was killed, or the disk is full"
+SILENT = "ended without a record: its process was killed, or the disk is full"
 
 
 @dataclass(frozen=True)

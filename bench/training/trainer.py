@@ -354,9 +354,9 @@ class Trainer:
             self.average.load(tree["average"])
         randomness.restore(tree["random"])
         self.memory.forget()
-        self.warn(f"going on from step {self.state['step']}")
+        self.warn(f"resuming from step {self.state['step']}")
         if self.world.leads and not record.has_metrics(self.folder, tree["metrics"]):
-            self.warn("metrics.jsonl was damaged: it is made again from the checkpoint")
+            self.warn("metrics.jsonl was damaged: rebuilt from the checkpoint")
         return tree["metrics"]
 
     def owners(self) -> dict[str, Tensor]:

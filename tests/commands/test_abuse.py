@@ -97,7 +97,7 @@ def test_a_dozen_runs_that_are_killed_at_any_moment(tmp_path, undisturbed):
         killed += sum(kill_at_random(begin(grid, tmp_path / "log"), grid) for _ in range(2))
         to_the_end(grid, tmp_path / "log")
         ends_as(undisturbed, grid)
-    resumed = (tmp_path / "log").read_text().count("going on from step")
+    resumed = (tmp_path / "log").read_text().count("resuming from step")
     print(f"{ROUNDS} runs, {killed} kills, {resumed} times from a checkpoint: all identical")
     assert killed
 

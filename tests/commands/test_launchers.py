@@ -95,7 +95,7 @@ def test_a_preempted_job_is_queued_again_and_goes_on_from_where_it_was(tmp_path)
     assert process.returncode == 0 and "2 finished" in said, said
     logs = [f.read_text() for f in tmp_path.glob("sweeps/*/.submitit/*/*.err")]
     assert sum("this job is preempted" in log for log in logs) == 1
-    assert sum("going on from step" in log for log in logs) == 1
+    assert sum("resuming from step" in log for log in logs) == 1
     assert all(one["steps"] == 400 for one in records(tmp_path).values())
 
 

@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(tmp_path, sign):
     assert killed.returncode == (-9 if sign == signal.SIGKILL else 130), said
     assert list(tmp_path.glob("killed/runs/*/checkpoint/step-*"))
     resumed = command(*arguments, f"results_dir={tmp_path}/killed")
-    assert resumed.returncode == 0 and "going on from step" in resumed.stderr
+    assert resumed.returncode == 0 and "resuming from step" in resumed.stderr
     assert whole.wait() == 0
     (first,), (second,) = (records(tmp_path / n).values() for n in ("whole", "killed"))
     assert same_result(first, second)

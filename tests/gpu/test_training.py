@@ -43,7 +43,7 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_stopped(
     outcome, _, _ = train(*asked)
     assert outcome["how"] == "failed"
     _, resumed, said = train(*asked)
-    assert "going on from step 4" in said
+    assert "resuming from step 4" in said
     # Sums of a GPU's backward pass are in no fixed order.
     assert resumed["test_loss"] == pytest.approx(
         whole["test_loss"], rel=0 if device == "cpu" else 1e-3

@@ -618,7 +618,7 @@ def test_views_that_no_longer_fit_their_tensors_are_refused_and_new_ones_taken()
         ({"nesterov": "yes"}, "nesterov=yes: must be true or false"),
         ({"cautious": 5}, "cautious=5: must be true or false"),
         ({"shards": True}, "shards=True: must be a whole number"),
-        ({"orthogonalizer": {"step": 3}}, "orthogonalizer.step=3: no such setting; there is name"),
+        ({"orthogonalizer": {"step": 3}}, "orthogonalizer.step=3: no such setting; accepted: name"),
         ({"orthogonalizer": "keller"}, "orthogonalizer='keller': must be a mapping"),
         ({"orthogonalizer": {"method": "exact", "singular_values": 3}}, "singular_values=3: must"),
         ({"views": [VIEWS[2], VIEWS[2]]}, "tensor 0 .* is read by no|block reads tensor 3"),

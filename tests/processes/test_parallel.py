@@ -120,7 +120,7 @@ def test_two_processes_train_as_one(train, tmp_path):
         other = tmp_path / key[0]
         put_checkpoint(tmp_path / "runs" / cut["cell"], other / "runs" / cell.name(settings), 8)
         _, alone, said = train(*common, "optimizer=hybrid", results=other)
-        assert "going on from step 8" in said
+        assert "resuming from step 8" in said
         assert losses(alone) == pytest.approx(losses(cut)[-len(losses(alone)) :], abs=1e-5, rel=0)
 
 
@@ -136,7 +136,7 @@ def test_four_processes_and_shapes_that_do_not_divide(train, tmp_path):
     grid = ["optimizer=hybrid", "parallel=ddp,fsdp2,fsdp2_tp"]
     done = torchrun(4, "-m", *common, f"results_dir={tmp_path}", *grid)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("going on from step 4") == 2
+    assert done.stderr.count("resuming from step 4") == 2
     assert same_as_alone(tmp_path, train, 4, common, 1e-5) == 3
 
 
@@ -217,7 +217,7 @@ def test_one_process_needs_no_torchrun(train, tmp_path, no_group_left):
     assert one["optimizer_state_bytes"]["by_rank"] == [plain["optimizer_state_bytes"]["total"]]
     (tmp_path / "runs" / one["cell"] / "record.json").unlink()
     _, resumed, said = train("parallel=fsdp2", *KEPT)
-    assert "going on from step 4" in said and losses(resumed) == losses(one)
+    assert "resuming from step 4" in said and losses(resumed) == losses(one)
     _, tensor, _ = train("parallel=tp")
     assert losses(tensor) == pytest.approx(losses(plain), abs=1e-5, rel=0)
 
@@ -279,14 +279,14 @@ def test_a_rank_lost_in_the_middle_costs_nothing_but_time(undisturbed, tmp_path,
     assert status == 1, said
     again = torchrun(2, *LOSES, f"results_dir={tmp_path}")
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stderr
+    assert "resuming from step" in again.stderr
     assert ends_like(undisturbed, tmp_path)
 
 
 @pytest.mark.long
 def test_torchruns_own_restart_goes_on_too(undisturbed, tmp_path):
     status, said = lose_a_rank(tmp_path, signal.SIGKILL, "--max-restarts=1")
-    assert status == 0 and "going on from step" in said, said
+    assert status == 0 and "resuming from step" in said, said
     assert ends_like(undisturbed, tmp_path)
 
 

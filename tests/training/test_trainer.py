@@ -301,7 +301,7 @@ def test_damaged_metrics_leave_no_hole_in_the_curve(train, tmp_path, monkeypatch
     _, resumed, said = train()
     assert same_result(whole, resumed) and whole["start_loss"] == resumed["start_loss"]
     assert [line["step"] for line in record.lines(file)] == [1, 2, 3, 3, 4, 5, 6, 6]
-    assert "metrics.jsonl was damaged: it is made again from the checkpoint" in said
+    assert "metrics.jsonl was damaged: rebuilt from the checkpoint" in said
 
 
 def test_whole_metrics_are_not_called_damaged(train, monkeypatch):
@@ -309,7 +309,7 @@ def test_whole_metrics_are_not_called_damaged(train, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train()
     _, _, said = train()
-    assert any(line.startswith("going on from step") for line in said)
+    assert any(line.startswith("resuming from step") for line in said)
     assert not any("damaged" in line for line in said)
 
 
