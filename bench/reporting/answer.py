@@ -47,7 +47,7 @@ def answer(comparisons: dict[str, list[Comparison]]) -> Answer:
     for equal, found, known in (("at equal steps", steps, common), ("in equal time", times, [])):
         clauses = [clause(one, every, known) for one in found]
         said.append(f"{equal} " + ("; ".join(clauses) or "nothing has been compared yet"))
-    finding = f"preliminary, {' and '.join(common)}: " * bool(common) + "; ".join(said)
+    finding = f"preliminary ({'; '.join(common)}): " * bool(common) + "; ".join(said)
     return Answer(f"{finding[0].upper()}{finding[1:]}.", limits(steps + times))
 
 
@@ -167,7 +167,11 @@ def weaknesses(one: Comparison) -> list[str]:
     edges = [arm.name for arm in own if arm.at_edge]
     lost = sum(arm.diverged for arm in own)
     return [
-        *(["by an earlier protocol that tuned each arm once"] if one.study.search is None else []),
+        *(
+            ["one tuning search per optimizer, by an earlier protocol"]
+            if one.study.search is None
+            else []
+        ),
         *([early_open(one.study)] if one.early is None else []),
         *([f"{seeds} seeds only"] if seeds < FEW else []),
         *([f"rate of {' and '.join(edges)} at the edge of what was tried"] if edges else []),
@@ -180,35 +184,42 @@ def weaknesses(one: Comparison) -> list[str]:
 def early_open(study: Study) -> str:
     """What the experiment says of early training, if no reference lines show it."""
     said = "early training" in (study.limits or "")
-    return "in early training by design" if said else "early training not ruled out"
+    return "early training by design" if said else "early training not ruled out"
 
 
 def limits(found: list[Comparison]) -> str:
     """The size of the comparisons, and what was not tested."""
+    return f"That is for {tested(found)}; not tested: {', '.join(untested(found))}."
+
+
+def tested(found: list[Comparison]) -> str:
+    """The size of the models, and the most data that a run saw."""
     sizes = sorted(of for one in found for arm in one.arms if (of := arm.median("parameters")))
     millions = [plain(of / 1e6, 1) for of in (sizes[0], sizes[-1])]
-    models = " to ".join(dict.fromkeys(millions))
     most = [
-        f"{max(seen(one) for one in found if unit_of(one) == unit):,.0f} {unit}"
-        for unit in TASKS
-        if any(unit_of(one) == unit for one in found)
+        f"{max(map(seen, those)):,.0f} {unit}" for unit in TASKS if (those := by_unit(found, unit))
     ]
+    models = " to ".join(dict.fromkeys(millions))
+    return f"models of {models} M parameters and runs of up to {' or '.join(most)}"
+
+
+def untested(found: list[Comparison]) -> list[str]:
+    absent = [unit for unit in TASKS if not by_unit(found, unit)]
     devices = {device(one) for one in found}
-    missing = [*UNTESTED, *(["other tasks"] if len(most) > 1 else [])]
-    missing += [f"{lacking} models" for unit, lacking in NAMES.items() if unit_absent(unit, found)]
-    missing += [name for kind, name in DEVICES.items() if kind not in devices]
-    return (
-        f"That is for models of {models} M parameters and runs of up to {' or '.join(most)}; "
-        f"not tested: {', '.join(missing)}."
-    )
+    return [
+        *UNTESTED,
+        *([] if absent else ["other tasks"]),
+        *(f"{NAMES[unit]} models" for unit in absent),
+        *(name for kind, name in DEVICES.items() if kind not in devices),
+    ]
 
 
 NAMES = {"tokens": "language", "images": "image"}
 DEVICES = {"cpu": "CPUs", "cuda": "GPUs"}
 
 
-def unit_absent(unit: str, found: list[Comparison]) -> bool:
-    return all(unit_of(one) != unit for one in found)
+def by_unit(found: list[Comparison], unit: str) -> list[Comparison]:
+    return [one for one in found if unit_of(one) == unit]
 
 
 def seen(one: Comparison) -> float:

@@ -1,4 +1,4 @@
-"""README.md's first table: the answer on losses, time and memory, from records."""
+"""README.md's generated part: one table of losses, time and memory, and what its words mean."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ def table(content: Content) -> Table:
     """One column per optimizer; rows of losses, then of GPT-2 small's memory and time."""
     every = answer.of_optimizers(content.comparisons)
     rows = []
-    for timed, words in ((False, "equal steps"), (True, "equal time")):
+    for timed, words in ((False, "same number of steps"), (True, "same time")):
         found = [one for one in every if bool(one.study.equal_time_of) == timed]
         rows += [losses(one, words) for one in answer.strongest(found)]
     shown = [one for name, one in content.steps.items() if name.startswith(STEP)]
     rows += [row for number, one in enumerate(shown) for row in costs(one, state=number == 0)]
-    return Table([Cell("against AdamW"), *map(Cell, CHOICES)], rows)
+    return Table([Cell("compared with AdamW"), *map(Cell, CHOICES)], rows)
 
 
 def losses(one: Comparison, words: str) -> list[Cell]:
@@ -34,7 +34,7 @@ def losses(one: Comparison, words: str) -> list[Cell]:
     base = one.arm(ADAMW)
     known = base is not None and base.test_loss.n > 0
     loss = f" (AdamW {span(base.test_loss)[0]})" if base is not None and known else ""
-    cells = [Cell(f"test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", about(one))]
+    cells = [Cell(f"Test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", about(one))]
     for name in CHOICES:
         arm = one.arm(name)
         found = arm.difference if arm else None
@@ -49,12 +49,12 @@ def costs(record: dict[str, Any], state: bool) -> list[list[Cell]]:
     base = record["optimizers"][record["reference"]]["state_bytes"]["total"]
     columns = [cost(record, name, base) for name in CHOICES]
     held, extra, under = (list(row) for row in zip(*columns, strict=True))
-    head = Cell(f"GPT-2 small: optimizer state (AdamW {megabytes(base)})")
+    head = Cell(f"GPT-2 small: optimizer memory (AdamW {megabytes(base)})")
     unit = record["unit"]
     return [
         *([[head, *held]] if state else []),
-        [Cell(f"GPT-2 small: longer step at {AT:,} {unit}", device), *extra],
-        [Cell(f"GPT-2 small: {unit} a step above which that is under 5 %", device), *under],
+        [Cell(f"GPT-2 small: extra time per step of {AT:,} {unit}", device), *extra],
+        [Cell(f"GPT-2 small: {unit} per step that keep it below 5 %", device), *under],
     ]
 
 
@@ -78,10 +78,11 @@ def minus(text: str) -> Cell:
 
 
 LEAD = (
-    "*hybrid* is what most people call Muon: Muon on the hidden matrices, AdamW on embeddings, "
-    "head, biases and norms. *muon* is Muon on every parameter."
+    "Muon orthogonalizes each update of a weight matrix. *hybrid* is what most people call Muon: "
+    "Muon on the hidden matrices, AdamW on embeddings, head, biases and norms. *muon* is Muon on "
+    "every parameter; a vector's update is scaled to length 1."
 )
 NOTE = (
-    "Test losses in nats: differences to AdamW with 95 % intervals over n paired seeds; below 0 is "
-    "better. ~: extrapolated beyond the batches that were measured."
+    "Test losses in nats, minus AdamW's with the same seed: mean, 95 % interval and number of "
+    "seeds; below 0 is better. ~: estimated from smaller batches, with its 95 % interval."
 )

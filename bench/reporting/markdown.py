@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from bench.communication import tables as communication_tables
 from bench.display.cells import Table
-from bench.reporting import answer, findings, front, own_markdown
+from bench.reporting import answer, brief, findings, front, own_markdown
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
 from bench.reporting.content import COST, Content
@@ -101,8 +101,7 @@ def picture(*names: str) -> str:
 
 def opening(content: Content, shown: Collection[str], below: str = "") -> str:
     """The answer, its table and its picture; below: the path to the results folder."""
-    found = answer.answer(content.comparisons)
-    parts = [f"{escaped(found.finding)} {escaped(found.limits)}", front.LEAD]
+    parts = [front.LEAD, brief.brief(content.comparisons)]
     parts.append(table(front.table(content)))
     parts.append(front.NOTE)
     every = answer.of_optimizers(content.comparisons)

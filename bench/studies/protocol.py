@@ -91,7 +91,11 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
     running, waiting = sum(map(campaign.running, ready)), sum(campaign.to_come(ready).values())
     if running:
         ended = f"{running} runs are running elsewhere"
-        ended += f", {waiting} wait for them; then run the same command again" if waiting > running else ""
+        ended += (
+            f", {waiting} wait for them; then run the same command again"
+            if waiting > running
+            else ""
+        )
     else:
         ended = "all runs asked for have ended"
     say(f"experiment={request.experiment}: {ended}; next: bench/report.py")

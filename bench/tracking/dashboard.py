@@ -77,7 +77,7 @@ def parts() -> list[Part]:
         Part(
             "Time",
             "The share is the optimizer's part of a run's own step. The overhead is what a step "
-            "costs more than the same step with AdamW, timed in alternation in one process. It falls "
+            "costs more than the same step with AdamW, timed alternately in one process. It falls "
             "about in proportion as the batch grows, so read it beside the batch, here in tokens "
             "(images) of a step. Model FLOPs are those of forward and backward alone.",
             (

@@ -102,10 +102,10 @@ def test_the_markdown_has_both_and_its_pictures_are_there(both):
 
 def test_the_front_has_the_time_of_a_step_on_both(both):
     rows = front.table(gather(both)).rows
-    longer = [row for row in rows if "longer step" in row[0].text]
+    longer = [row for row in rows if "extra time per step" in row[0].text]
     assert {row[0].small for row in longer} == {GPU, f"{fake_results.ENVIRONMENT['cpu']}, a CPU"}
     assert all(row[1].text.lstrip("~").startswith(("+", "−", "none")) for row in longer)
-    assert sum("optimizer state" in row[0].text for row in rows) == 1
+    assert sum("optimizer memory" in row[0].text for row in rows) == 1
 
 
 def test_the_page_has_both_and_calls_no_condition_absent(both):

@@ -8,7 +8,7 @@ import pytest
 
 from bench import report
 from bench.records import ledger
-from bench.reporting import answer, charts, line_layers, markdown, marked, tables
+from bench.reporting import brief, charts, line_layers, markdown, marked, tables
 from bench.reporting.content import gather
 from bench.reporting.tables import Cell
 from bench.studies.lines import Lines
@@ -110,8 +110,7 @@ def test_the_readme_opens_with_the_answer_its_table_and_its_picture(tmp_path):
     old = "<!-- answer: from results -->\nold\n<!-- end -->\nthe rest\n"
     text = markdown.filled(old, content, [markdown.picture(markdown.FOREST)])
     assert "old" not in text and text.endswith("<!-- end -->\nthe rest\n")
-    found = answer.answer(content.comparisons)
-    assert found.finding in text and found.limits in text
+    assert brief.brief(content.comparisons) in text
     assert "](results/pictures/forest.svg)" in text
     assert "](results" not in markdown.filled(old, content, [])
     assert markdown.filled(text, content, [markdown.picture(markdown.FOREST)]) == text

@@ -1,0 +1,82 @@
+"""The answer without numbers: README's first lines, above the table that has them."""
+
+from bench.reporting import answer
+from bench.reporting.answer import DEVICES, TASKS
+from bench.studies import standing
+from bench.studies.comparison import Arm, Comparison
+from bench.studies.difference import BEYOND, EQUAL, LEVEL, SMALLER
+from bench.studies.study import Study
+from bench.studies.words import unit_of
+
+
+def brief(comparisons: dict[str, list[Comparison]]) -> str:
+    """The verdict and its limits as Markdown; comparisons: by experiment, as in Content."""
+    every = answer.of_optimizers(comparisons)
+    steps = answer.strongest(one for one in every if not one.study.equal_time_of)
+    times = answer.strongest(one for one in every if one.study.equal_time_of)
+    found = steps + times
+    if not found:
+        said = answer.answer(comparisons)
+        return f"**Not answered yet.** {said.finding} {said.limits}"
+    weak = list(dict.fromkeys(why for one in found for why in answer.weaknesses(one)))
+    contrary = any(answer.contrary(one, every) for one in found)
+    settled = times and not weak and not contrary and not any(map(standing.early, found))
+    verdict = " ".join(
+        [
+            *([] if settled else ["**Not settled.**"]),
+            sentence("With the same number of steps", steps),
+            sentence("In the same time", times),
+        ]
+    )
+    devices = sorted({DEVICES.get(kind, kind) for kind in map(answer.device, found)})
+    points = [
+        ("Tested", f"{answer.tested(found)}, on {' and '.join(devices)}"),
+        ("Not tested", ", ".join(answer.untested(found))),
+        ("Weak points", "; ".join([*weak, *(["other comparisons disagree"] if contrary else [])])),
+    ]
+    return "\n".join([verdict, "", *(f"- **{name}**: {of}" for name, of in points if of)])
+
+
+def sentence(where: str, found: list[Comparison]) -> str:
+    """Outcomes with the same words are said once, for all optimizers and tasks that have them."""
+    if not found:
+        return f"{where}, nothing has been compared yet."
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for one in found:
+        for names, words in outcomes(one):
+            groups.setdefault((names, words), []).append(f"on {TASKS[unit_of(one)]}")
+    clauses = [
+        " ".join([*([" and ".join(names)] if names else []), said, " and ".join(tasks)])
+        for (names, said), tasks in groups.items()
+    ]
+    return f"{where}, {'; '.join(clauses)}."
+
+
+def outcomes(one: Comparison) -> list[tuple[tuple[str, ...], str]]:
+    """The names of arms that share an outcome, and the words for it."""
+    if standing.early(one):
+        return [((), "which optimizer is better is not judged (early training)")]
+    by_words: dict[str, list[str]] = {}
+    for arm in answer.shown(one):
+        by_words.setdefault(words(arm, one.study), []).append(arm.name)
+    return [
+        (tuple(names), said if len(names) > 1 else said.replace("reach ", "reaches ", 1))
+        for said, names in by_words.items()
+    ]
+
+
+def words(arm: Arm, study: Study) -> str:
+    """What an arm's tests justify, as a plural predicate."""
+    found = arm.difference
+    assert found is not None
+    side = "lower" if found.estimate.mean < 0 else "higher"
+    within = f"{study.margin:g} nats" if study.margin else "nothing"
+    if found.outcome == BEYOND:
+        return f"reach a {side} test loss than AdamW"
+    if found.outcome == SMALLER:
+        return f"reach a {side} test loss than AdamW, by less than {within},"
+    if found.outcome == EQUAL:
+        return f"reach the same test loss as AdamW, within {within},"
+    if found.p < LEVEL:
+        return f"reach a {side} test loss than AdamW, by an unknown amount,"
+    return "reach a test loss with no shown difference from AdamW's"
