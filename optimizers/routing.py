@@ -46,6 +46,11 @@ class Routing:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
+    def auxiliary(self) -> set[str]:
+        """The roles that are not Muon's, the ones whose rates aux_lr_scale multiplies."""
+        others = (optimizer for optimizer in self.optimizers if not is_muon(type(optimizer)))
+        return {group["role"] for optimizer in others for group in optimizer.param_groups}
+
     def rates(self) -> dict[str, float]:
         """The current rate of each role."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]

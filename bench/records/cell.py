@@ -31,6 +31,7 @@ LATER = {
     "data.final_eval_sequences": None,
     "data.augment": "none",
     "train.average_last": None,
+    "train.clip_part": None,
     "optimizer.overlap": "none",
     "optimizer.embedding_lr_scale": 1.0,
     "parallel": {"name": "none"},

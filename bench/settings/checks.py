@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.settings import rules, targets
 from bench.settings.errors import UserError
-from bench.settings.schema import Settings, choices_of
+from bench.settings.schema import Settings, Train, choices_of
 
 
 def refuse_blank_folder(results_dir: str) -> None:
@@ -67,6 +67,7 @@ def check_numbers(settings: Settings) -> None:
         value = getattr(train, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UserError(f"train.{name}={value}: must be null or a number above 0")
+    _clipping(train)
     if train.average_last is not None and not 0 < train.average_last <= 1:
         raise UserError(
             f"train.average_last={train.average_last}: must be null or a share above 0, at most 1"
@@ -96,6 +97,13 @@ def check_numbers(settings: Settings) -> None:
                 raise UserError(f"optimizer.roles.{role}.{key}={rule[key]}: must be ${{{key}}}")
         if "weight_decay" in rule:
             _rate(f"optimizer.roles.{role}.weight_decay", rule["weight_decay"])
+
+
+def _clipping(train: Train) -> None:
+    if train.clip_part not in (None, "auxiliary"):
+        raise UserError(f"train.clip_part={train.clip_part}: must be null or auxiliary")
+    if train.clip_part is not None and train.clip_norm is None:
+        raise UserError(f"train.clip_part={train.clip_part}: needs train.clip_norm, which is null")
 
 
 def _overlap(settings: Settings) -> None:

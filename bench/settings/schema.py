@@ -53,6 +53,7 @@ class Train:
     device: str = MISSING
     compile: bool = MISSING
     clip_norm: float | None = MISSING
+    clip_part: str | None = MISSING
     eval_every: int = MISSING
     checkpoint_every: int | None = MISSING
     keep_checkpoint: bool = MISSING

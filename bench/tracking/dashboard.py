@@ -72,6 +72,7 @@ def parts() -> list[Part]:
                 line(["grad/norm"], "Gradient norm", "norm, before clipping"),
                 line(of_roles("grad/norm"), "Gradient norms by role", "norm, before clipping"),
                 line(["grad/clipped_share"], "Clipped steps", "share of all so far"),
+                by_layer("attention/max_logit", "Attention logits by layer", "largest"),
             ),
         ),
         Part(
@@ -145,6 +146,13 @@ def line(
         groupby_rangefunc="minmax",
         max_runs_to_show=MAX_LINES,
     )
+
+
+def by_layer(name: str, title: str, unit: str) -> wr.LinePlot:
+    """Of as many layers as a model has."""
+    chart = line([], title, unit)
+    chart.metric_regex = f"{name}/.*"
+    return chart
 
 
 def bar(name: str, title: str, unit: str) -> wr.BarPlot:

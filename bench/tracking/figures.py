@@ -66,6 +66,7 @@ class Figures:
 
     def _trained(self, line: dict[str, Any]) -> dict[str, Any]:
         norm = line.get("grad_norm")
+        clipped = line.get("clipped_norm", norm)
         self.steps += 1
         found = {
             "train/loss": line.get("train_loss"),
@@ -73,7 +74,7 @@ class Figures:
             "grad/norm": norm,
         }
         if self.clip_norm is not None:
-            self.clipped += norm is not None and norm > self.clip_norm
+            self.clipped += clipped is not None and clipped > self.clip_norm
             found["grad/clipped_share"] = self.clipped / self.steps
         times = line.get("forward_backward_ms"), line.get("optimizer_ms")
         return found | self._times(*times)
@@ -97,7 +98,7 @@ class Figures:
     def _evaluated(self, line: dict[str, Any]) -> dict[str, Any]:
         updates, weights = line.get("update_rms") or {}, line.get("weight_rms") or {}
         ratios = {r: u / weights[r] for r, u in updates.items() if u is not None and weights.get(r)}
-        memory = line.get("memory_bytes")
+        memory, logits = line.get("memory_bytes"), line.get("attention_max_logit") or []
         return {
             **of_loss("val", line["val_loss"], self.unit, self.bytes_per_token),
             "val/accuracy": line.get("val_accuracy"),
@@ -105,6 +106,7 @@ class Figures:
             **_by_role("weight/rms", weights),
             **_by_role("update/weight_ratio", ratios),
             **_by_role("grad/norm", line.get("grad_norms")),
+            **{f"attention/max_logit/{i}": x for i, x in enumerate(logits)},
             "memory/peak_gib": None if memory is None else memory / GIB,
         }
 

@@ -1,17 +1,31 @@
-"""Gradients of all parameters together: their norm, clipping, and which ones are not finite."""
+"""Gradients of many parameters together: their norm, clipping, and which ones are not finite."""
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
 from bench.measuring import meter
 from bench.processes.world import World
+from optimizers.routing import Routing
 from optimizers.sharding.regions import local, mesh_of
 
 CLIP_EPS = 1e-6  # torch's clipping adds this to the norm that it divides by
 
 
+def clipped(routing: Routing, part: str | None) -> set[str]:
+    """The roles whose gradients `clip` scales, for `train.clip_part`.
+
+    Raises ValueError if there are none.
+    """
+    found = set(routing.roles) if part is None else routing.auxiliary()
+    if not found:
+        raise ValueError(f"train.clip_part={part}: no parameter is in it, all are Muon's")
+    return found
+
+
 def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
-    """The 2-norm of all gradients; sparse ones are coalesced first, so that a token counts once."""
+    """The 2-norm of these gradients; sparse ones are coalesced first: a token counts once."""
     for p in parameters:
         if p.grad is not None and p.grad.is_sparse:
             p.grad = p.grad.coalesce()  # merge a token's positions into one row
@@ -28,20 +42,30 @@ def norm(parameters: list[nn.Parameter], world: World) -> Tensor:
 
 
 def by_role(
-    roles: dict[str, list[Tensor]], most: float | None, norm: Tensor, world: World
+    roles: dict[str, list[Tensor]],
+    clipped: Collection[str],
+    most: float | None,
+    norm: Tensor,
+    world: World,
 ) -> dict[str, float]:
-    """The 2-norm of each role's gradients before `clip`; norm: the norm of all at that time."""
+    """The 2-norm of each role's gradients before `clip`.
+
+    clipped: the roles that it scaled; norm: that of their gradients at that time.
+    """
     grads = {
         role: [numbers(p.grad) for p in members if p.grad is not None]
         for role, members in roles.items()
     }
     clipped_by = 1.0 if most is None else max(1.0, (norm.item() + CLIP_EPS) / most)
     there = {role: found for role, found in grads.items() if found}
-    return {role: clipped_by * value for role, value in meter.norms(there, world).items()}
+    return {
+        role: value * (clipped_by if role in clipped else 1.0)
+        for role, value in meter.norms(there, world).items()
+    }
 
 
 def clip(parameters: list[nn.Parameter], most: float, norm: Tensor) -> None:
-    """Scale all gradients to a total norm of at most `most`, as torch's clip_grads_with_norm_.
+    """Scale these gradients to a total norm of at most `most`, as torch's clip_grads_with_norm_.
 
     torch's function refuses a list that mixes shards and whole tensors.
     """

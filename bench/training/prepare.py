@@ -20,7 +20,7 @@ from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
 from bench.settings.schema import Settings, Train
-from bench.training import activations, beside, randomness, trial
+from bench.training import activations, beside, gradients, randomness, trial
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
@@ -65,6 +65,8 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     activations.check(built, partial(read.batch, 0), size, setting, settings.train, world)
     counted = beside.count(built, read.batch(0, 1), settings.train)
     routed = routing(settings, built, world)
+    with mistakes():
+        gradients.clipped(routed, settings.train.clip_part)
     refuse_small_disk(settings, folder, built, routed, world)
     return Ready(read, built, routed, memory, counted)
 

@@ -19,7 +19,7 @@ from bench.records.record import Metrics
 from bench.settings.schema import Settings
 from bench.settings.targets import schedule_factor
 from bench.tracking.tracker import Tracker
-from bench.training import checkpoint, gradients, loss, momenta, randomness
+from bench.training import attention, checkpoint, gradients, loss, momenta, randomness
 from bench.training.averaging import Average
 from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
@@ -59,6 +59,9 @@ class Trainer:
         self.loss = torch.compile(loss.of, dynamic=False) if self.train.compile else loss.of
         self.factor = schedule_factor(settings)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.clipped_roles = gradients.clipped(self.routing, self.train.clip_part)
+        clipped = {id(p) for role in self.clipped_roles for p in self.routing.roles[role]}
+        self.clipped = [p for p in self.parameters if id(p) in clipped]
         chosen = settings.optimizer.get("overlap", "none")
         self.overlaps = overlap.overlaps(self.routing.optimizers, chosen)
         self.feed = Feed(self.data, self.train, world)
@@ -162,12 +165,14 @@ class Trainer:
         if measure_update and self.overlaps:
             before = self.weights()
         began = meter.clock(device)
-        here, norm = self.gradients()
+        here, norm, of_clipped = self.gradients()
         middle = meter.clock(device)
         if measure_update:
             if not self.overlaps:
                 before = self.weights()
-            norms = gradients.by_role(self.routing.roles, self.train.clip_norm, norm, self.world)
+            norms = gradients.by_role(
+                self.routing.roles, self.clipped_roles, self.train.clip_norm, of_clipped, self.world
+            )
         resumed = meter.clock(device)
         overflow = self.update()
         ended = meter.clock(device)
@@ -198,6 +203,8 @@ class Trainer:
             "forward_backward_ms": 1e3 * forward_backward,
             "optimizer_ms": 1e3 * own,
         }
+        if of_clipped is not norm:
+            line["clipped_norm"] = of_clipped.item()
         self._write(line)
         if overflow:
             raise Diverged(f"the update at step {state['step']}: {overflow}")
@@ -226,8 +233,9 @@ class Trainer:
             return str(error)
         return None
 
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """Forward and backward over the step's batch; the mean loss and the raw gradient norm."""
+    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Forward and backward over the step's batch; the mean loss and norms of raw gradients: of
+        all, and of those that are clipped."""
         step, parts = self.state["step"], self.train.accumulate
         total = torch.zeros((), device=self.train.device)
         for number in range(parts):
@@ -238,12 +246,14 @@ class Trainer:
                     share.backward()
             self.feed.prepare(step, number)  # before anything waits for the device
             total += share.detach()
-        norm = gradients.norm(self.parameters, self.world)
+        norm = of_clipped = gradients.norm(self.parameters, self.world)
         if not norm.isfinite():
             self.broken = gradients.not_finite(self.model)
         if self.train.clip_norm is not None:
-            gradients.clip(self.parameters, self.train.clip_norm, norm)
-        return total, norm
+            if self.train.clip_part is not None:
+                of_clipped = gradients.norm(self.clipped, self.world)
+            gradients.clip(self.clipped, self.train.clip_norm, of_clipped)
+        return total, norm, of_clipped
 
     def output(self, forward: Callable, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The mean loss on a batch and the logits, under the run's precision."""
@@ -278,8 +288,24 @@ class Trainer:
         line |= self.measured
         # While AdamW is timed beside the run, its state is in memory too.
         line["memory_bytes"] = None if self.reference.adamw else self.memory.lately()
+        line["attention_max_logit"] = self.attention()
         self._write(line)
         return line
+
+    def attention(self) -> list[float] | None:
+        """The largest attention logits by layer, on the first batch that evaluations read before
+        the end; changes nothing of the run, its memory and its random state included."""
+        train, kept = self.train, randomness.state(self.train.device)
+        self.memory.pause()
+        batch = next(iter(self.data.evaluation("validation", train.batch_size, during=True)))
+        batch = self.world.part(batch)
+        self.model.eval()
+        found = attention.largest(lambda: self.output(self.model, batch), self.world)
+        self.model.train()
+        parallel.rest(self.model)
+        randomness.restore(kept)
+        self.memory.resume()
+        return found
 
     @torch.no_grad()
     def evaluation(

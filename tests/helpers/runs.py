@@ -4,7 +4,7 @@ from bench.training import trainer
 
 CURVE_KEYS = (
     *("step", "train_loss", "lr", "grad_norm", "val_loss"),
-    *("update_rms", "weight_rms", "grad_norms"),
+    *("update_rms", "weight_rms", "grad_norms", "attention_max_logit"),
 )
 
 

@@ -41,10 +41,15 @@ def records(results: Path) -> dict[tuple, dict]:
 
 
 def norms(one: dict) -> list[dict[str, float]]:
-    """Of each evaluation, the norms of gradients and the RMS of weights, by role."""
+    """Of each evaluation, the norms of gradients and the RMS of weights, by role, and the largest
+    attention logits by layer."""
     lines = [line for line in one["curve"] if "grad_norms" in line]
     kinds = ("grad_norms", "weight_rms")
-    return [{f"{kind} {r}": v for kind in kinds for r, v in one[kind].items()} for one in lines]
+    return [
+        {f"{kind} {r}": v for kind in kinds for r, v in line[kind].items()}
+        | dict(enumerate(line["attention_max_logit"]))
+        for line in lines
+    ]
 
 
 def shard_bytes(routing: list[dict], processes: int) -> int:
@@ -106,6 +111,7 @@ def put_checkpoint(source: Path, target: Path, step: int) -> None:
 
 def test_two_processes_train_as_one(train, tmp_path):
     common = [*STEPS, *FP32, *KEPT, "qkv=per_head", "model=gpt2_nano"]
+    common += ["train.clip_norm=0.1", "train.clip_part=auxiliary"]
     grid = ["parallel=ddp,fsdp2,tp", "optimizer=adamw,hybrid"]
     done = torchrun(2, "-m", *common, f"results_dir={tmp_path}", *grid)
     assert done.returncode == 0, done.stderr

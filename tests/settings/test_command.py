@@ -47,6 +47,11 @@ TRAIN = [
     ("train.steps=abc", "train.steps=abc: must be a whole number"),
     ("optimizer.overlap=forward", "optimizer.overlap=forward: must be none or backward"),
     ("optimizer.overlap=backward", "optimizer.overlap=backward: needs train.clip_norm=null"),
+    ("train.clip_part=adamw", "train.clip_part=adamw: must be null or auxiliary"),
+    (
+        "train.clip_part=auxiliary train.clip_norm=null",
+        "train.clip_part=auxiliary: needs train.clip_norm, which is null",
+    ),
     ("train.batch_size=1.5", "train.batch_size=1.5: must be a whole number"),
     ("perturb=a", "perturb=a: must be a number"),
     ("inspect=perhaps", "inspect=perhaps: must be true, false or full"),

@@ -25,6 +25,7 @@ STEP = {
 EVALUATION = {
     **{"step": 3, "seconds": 1.5, "val_loss": 2 * math.log(2), "update_rms": {"hidden": 0.02}},
     **{"weight_rms": {"hidden": 0.5}, "grad_norms": {"hidden": 2.5}, "memory_bytes": 2**29},
+    "attention_max_logit": [1.5, None, 2.5],
 }
 DOCUMENT = (ROOT / "docs" / "trackers.md").read_text()
 
@@ -44,6 +45,7 @@ def test_an_evaluation_in_figures():
         **{"val/perplexity": pytest.approx(4), "val/bits_per_byte": pytest.approx(1)},
         **{"update/rms/hidden": 0.02, "weight/rms/hidden": 0.5},
         **{"update/weight_ratio/hidden": 0.04, "grad/norm/hidden": 2.5, "memory/peak_gib": 0.5},
+        **{"attention/max_logit/0": 1.5, "attention/max_logit/2": 2.5},
     }
 
 
@@ -52,6 +54,8 @@ def test_the_share_of_clipped_steps_is_of_all_so_far():
     norms = (1.0, 3.0, 2.0, None)
     shares = [shown.of(STEP | {"grad_norm": norm})["grad/clipped_share"] for norm in norms]
     assert shares == [0, 1 / 2, 1 / 3, 1 / 4]
+    line = STEP | {"grad_norm": 9.0, "clipped_norm": 1.0}  # only a part was clipped, and is small
+    assert shown.of(line)["grad/clipped_share"] == 1 / 5
     never = Figures(ABOUT | {"config": {"train": {"clip_norm": None}}})
     assert "grad/clipped_share" not in never.of(STEP)
 
@@ -88,8 +92,11 @@ def test_the_group_is_the_experiment_or_else_the_sweep():
 
 
 def named(names) -> set[str]:
-    """With the role left open, as the document has it."""
-    return {re.sub(r"^(lr|grad/norm|.*/(?:rms|weight_ratio))/\w+$", r"\1/<role>", n) for n in names}
+    """With role and layer left open, as the document has it."""
+    names = {
+        re.sub(r"^(lr|grad/norm|.*/(?:rms|weight_ratio))/\w+$", r"\1/<role>", n) for n in names
+    }
+    return {re.sub(r"^(attention/max_logit)/\d+$", r"\1/<layer>", name) for name in names}
 
 
 def documented() -> list[set[str]]:

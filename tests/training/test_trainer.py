@@ -50,7 +50,7 @@ def test_a_run_leaves_every_file_and_key(train, tmp_path):
     assert [line["step"] for line in evaluations] == [3, 6]
     assert set(evaluations[0]) == {
         *("step", "seconds", "val_loss", "update_rms", "weight_rms", "grad_norms"),
-        "memory_bytes",
+        *("memory_bytes", "attention_max_logit"),
     }
     assert evaluations[-1]["val_loss"] == record["val_loss"]
 
@@ -212,6 +212,46 @@ def test_no_clipping_still_reports_the_norm(train):
     _, free, _ = train("train.clip_norm=null")
     norms = [r["curve"][0]["grad_norm"] for r in (clipped, free)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0] > 1e-3
+
+
+AUXILIARY = "train.clip_norm=0.01", "train.clip_part=auxiliary"
+
+
+def test_clipping_a_part_leaves_muons_gradients_alone(train):
+    """Muon's update does not see its gradients' size, so only the roles' norms tell."""
+    _, whole, _ = train("train.clip_norm=0.01")
+    _, part, _ = train(*AUXILIARY)
+    assert whole["cell"] != part["cell"]
+    first, again = (one["curve"][0] for one in (whole, part))
+    assert first["grad_norm"] == again["grad_norm"] > again["clipped_norm"] > 0.01
+    assert "clipped_norm" not in first
+    line = next(line for line in part["curve"] if "grad_norms" in line)
+    step = next(one for one in part["curve"] if one["step"] == line["step"])
+    norms = dict(line["grad_norms"])
+    assert math.hypot(*norms.values()) == pytest.approx(step["grad_norm"], rel=1e-4)
+    norms.pop("hidden")
+    assert math.hypot(*norms.values()) == pytest.approx(step["clipped_norm"], rel=1e-4)
+    assert whole["test_loss"] != part["test_loss"]
+
+
+def test_a_run_that_clips_a_part_resumes_to_the_same_bits(train, tmp_path, monkeypatch):
+    _, whole, _ = train(*AUXILIARY, results=tmp_path / "whole")
+    stop_at(monkeypatch, 5, RuntimeError("the machine is on fire"))
+    train(*AUXILIARY)
+    outcome, resumed, _ = train(*AUXILIARY)
+    assert outcome["how"] == "finished" and same_result(whole, resumed)
+
+
+def test_reading_attention_changes_nothing_of_a_run(train, monkeypatch):
+    _, read, _ = train()
+    monkeypatch.setattr(trainer.Trainer, "attention", lambda self: None)
+    _, unread, _ = train("rerun=true")
+    found = [
+        [line.pop("attention_max_logit") for line in one["curve"] if "val_loss" in line]
+        for one in (read, unread)
+    ]
+    assert [len(logits) for logits in found[0]] == [2, 2] and found[1] == [None, None]
+    assert same_result(read, unread)
 
 
 def test_momentum_is_saved_where_asked_for(train, tmp_path):
