@@ -15,7 +15,7 @@ from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 
 # The folders of conf/claim/, in the order of the report.
-TOPICS = ("cost", "memory", "distribution", "structure", "coefficients")
+TOPICS = ("cost", "memory", "distribution", "structure", "training", "coefficients")
 
 
 @dataclass(frozen=True)
