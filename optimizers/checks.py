@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 from optimizers.orthogonalize.iteration import Orthogonalizer
+from optimizers.quantized import count_scales
 from optimizers.second_moment import KINDS, neurons
 from optimizers.sharding.plan import STRATEGIES, count_processes
 from optimizers.sharding.regions import local, mesh_of
 from optimizers.stacks import update_scale
 from optimizers.views import LAYOUTS, View, fits, matrix_shape
 
-MOMENTUM_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}
+MOMENTUM_DTYPES = {
+    None: None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+}
 MOMENTUM_FORMS = ("ema", "classical")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -29,7 +35,7 @@ def check(group: dict[str, Any]) -> None:
     for name in ("momentum", "beta2"):
         if not 0 <= number(name, group[name]) < 1:
             raise ValueError(f"optimizer {name}={group[name]}: must be in [0, 1)")
-    for name in ("nesterov", "sign", "cautious"):
+    for name in ("nesterov", "sign", "cautious", "keep_norm"):
         if not isinstance(group[name], bool):
             raise ValueError(f"optimizer {name}={group[name]}: must be true or false")
     for name, accepted in (
@@ -47,10 +53,19 @@ def check(group: dict[str, Any]) -> None:
             raise ValueError(f"optimizer {name}={group[name]}: must be a whole number above 0")
     if group["shards"] > 1 and group["second_moment"] == "neuron":
         raise ValueError("optimizer shards: not together with second_moment=neuron")
+    if group["keep_norm"]:
+        check_keep_norm(group)
     update_scale(group["scale"], 1, 1)
     check_orthogonalizer(group["orthogonalizer"])
     check_tensors(group)
     check_processes(group)
+
+
+def check_keep_norm(group: dict[str, Any]) -> None:
+    """Raise ValueError for what would have no effect, or another one, if the norm is kept."""
+    for name, off in (("weight_decay", 0), ("shards", 1)):
+        if group[name] != off:
+            raise ValueError(f"optimizer keep_norm=True: needs {name}={off}, not {group[name]}")
 
 
 def number(name: str, value: object) -> float:
@@ -128,12 +143,14 @@ def check_processes(group: dict[str, Any]) -> None:
     if sharding == "replicate":
         return
     random = group["orthogonalizer"].get("singular_values")
-    for name, value, off in (
-        ("second_moment", group["second_moment"], "none"),
-        ("shards", group["shards"], 1),
-        ("orthogonalizer.singular_values", random, None),
+    for name, value, needs_wholes in (
+        ("second_moment", group["second_moment"], group["second_moment"] != "none"),
+        ("momentum_dtype", group["momentum_dtype"], group["momentum_dtype"] == "int8"),
+        ("keep_norm", group["keep_norm"], group["keep_norm"]),
+        ("shards", group["shards"], group["shards"] > 1),
+        ("orthogonalizer.singular_values", random, random is not None),
     ):
-        if value != off:
+        if needs_wholes:
             raise ValueError(
                 f"optimizer {name}={value}: needs sharding=replicate (of a run: parallel=ddp "
                 f"parallel.muon=replicate), here it is {sharding} over {count} processes"
@@ -200,6 +217,8 @@ def check_state(
     """Raise ValueError, naming the tensor, if its state does not have the shape that it needs."""
     p = group["params"][member]
     wanted = {"momentum_buffer": local(p).shape, "element_moment": local(p).shape}
+    if "momentum_scale" in state:
+        wanted["momentum_scale"] = torch.Size([count_scales(local(p).numel())])
     if "neuron_moment" in state:
         wanted["neuron_moment"] = torch.Size([neurons(views, group["params"], member)])
     for name, shape in wanted.items():

@@ -6,19 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.checks import (
-    MOMENTUM_DTYPES,
-    check,
-    check_orthogonalizer,
-    check_state,
-    check_views,
-)
+from optimizers.buffers import needed
+from optimizers.checks import check, check_orthogonalizer, check_state, check_views
 from optimizers.loading import prepared, unpacked
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
-from optimizers.second_moment import neurons
 from optimizers.sharding.plan import Work, count_processes, work
-from optimizers.sharding.regions import local, outline
+from optimizers.sharding.regions import outline
 from optimizers.stacks import shards
 from optimizers.step import hold, step_held
 from optimizers.views import View, only, whole
@@ -46,20 +40,23 @@ class Muon(torch.optim.Optimizer):
 
     momentum_form: ema, or classical (M <- momentum M + G, as Keller Jordan's), which differs by
         a factor that msign removes.
-    momentum_dtype: fp32 or bf16; None: the parameter's.
+    momentum_dtype: fp32, bf16, or int8 (blocks of codes with a scale, see quantized.py); None: the
+        parameter's.
     second_moment, beta2: neuron divides each row of U by its running root mean square (NorMuon,
         arXiv 2510.05491); element does so for each entry (AdaMuon, arXiv 2507.11005). Both keep
         U's norm.
     sign: orthogonalize the signs of the momentum, as AdaMuon does.
     cautious: decay only weights that the update shrinks too (arXiv 2510.12402).
+    keep_norm: each matrix keeps its Frobenius norm, lr is a step's length relative to it, scale has
+        no effect, and decay must be 0 (MuonH, see hyperball.py).
     shards, period: orthogonalize each matrix in `shards` pieces of its rows, and whole only at
         every `period`-th step, first at the first (MuonBP, arXiv 2510.16981); scale follows.
     sharding: replicate, distribute, gather, or blockwise (which is NOT exact), for parameters on
         several processes: plain tensors, equal on all processes (replicate, distribute), or
         DTensors of one mesh (the other three). See sharding/plan.py. One process: all the same.
-    State: `momentum_buffer`, one value per weight; `neuron_moment`, one fp32 number per row of a
-    block; `element_moment`, one value per weight in the parameter's dtype. Each is a DTensor if the
-    parameter is one.
+    State: `momentum_buffer`, one value per weight; `momentum_scale`, one fp32 number for every 256
+    8-bit values; `neuron_moment`, one fp32 number per row of a block; `element_moment`, one value
+    per weight in the parameter's dtype. What has the parameter's shape is a DTensor if it is one.
     """
 
     def __init__(
@@ -78,6 +75,7 @@ class Muon(torch.optim.Optimizer):
         beta2: float = 0.95,
         sign: bool = False,
         cautious: bool = False,
+        keep_norm: bool = False,
         shards: int = 1,
         period: int = 1,
         sharding: str = "replicate",
@@ -97,6 +95,7 @@ class Muon(torch.optim.Optimizer):
             beta2=beta2,
             sign=sign,
             cautious=cautious,
+            keep_norm=keep_norm,
             shards=shards,
             period=period,
             sharding=sharding,
@@ -199,10 +198,11 @@ class Muon(torch.optim.Optimizer):
             everyone = frozenset(range(len(group["params"])))
             work = self._work(number, group, everyone - ahead if ahead else None)
             here = bool(work.active or work.batches)
-            if group["shards"] > 1 and (ahead or (here and not self._is_trial(group, work))):
-                group["steps"] += 1
+            counted = ahead or (here and not self._is_trial(group, work))
             if here:
                 self._step_group(group, work)
+            if counted and (group["shards"] > 1 or group["momentum_dtype"] == "int8"):
+                group["steps"] += 1
         return loss
 
     @torch.no_grad()
@@ -251,7 +251,10 @@ class Muon(torch.optim.Optimizer):
         return work(group, views, active)
 
     def _step_group(self, group: dict[str, Any], work: Work) -> None:
-        states = {k: self._state(k, group) for k in work.active}
+        states = {
+            k: needed(self.state[group["params"][k]], group, k, lambda: self.views(group))
+            for k in work.active
+        }
         held = hold(group, work, states)
         if not held.params:
             return
@@ -266,24 +269,6 @@ class Muon(torch.optim.Optimizer):
         optimizer create its state; such a step does not count."""
         stepped = any(self.state.get(group["params"][k]) for k in work.active)
         return not stepped and bool(group["lr"] == 0)
-
-    def _state(self, member: int, group: dict[str, Any]) -> dict[str, Tensor]:
-        """The state tensors that the step needs for a parameter, created if missing."""
-        p = group["params"][member]
-        state, second = self.state[p], group["second_moment"]
-        if "momentum_buffer" not in state:
-            dtype = MOMENTUM_DTYPES[group["momentum_dtype"]]
-            state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype)
-        found = {"momentum_buffer": local(state["momentum_buffer"])}
-        if second != "none":
-            name = f"{second}_moment"
-            if name not in state and second == "element":
-                state[name] = torch.zeros_like(p)
-            elif name not in state:
-                rows = neurons(self.views(group), group["params"], member)
-                state[name] = torch.zeros(rows, dtype=torch.float32, device=p.device)
-            found[name] = local(state[name])
-        return found
 
 
 def _seen(p: Tensor) -> tuple | None:

@@ -50,6 +50,10 @@ class Move(NamedTuple):
     neuron: int
     rows: int  # of one strip
 
+    @property
+    def slots(self) -> slice:
+        return slice(self.slot, self.slot + self.segment.count)
+
 
 class Stack(NamedTuple):
     """Matrices of one shape (count, n, m)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from optimizers.checks import MOMENTUM_DTYPES
 from optimizers.muon import Muon
+from optimizers.quantized import count_scales, decode
 from optimizers.second_moment import neurons
 from optimizers.sharding.regions import local
 
@@ -74,11 +75,14 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
 
 
 def predicted_muon_bytes(optimizer: Muon, group: dict, member: int) -> int:
-    """Bytes of our Muon's state for one parameter: the momentum, and second moments if any."""
+    """Bytes of our Muon's state for one parameter: the momentum with the scales of its codes, and
+    second moments if any."""
     p = group["params"][member]
     dtype = MOMENTUM_DTYPES[group["momentum_dtype"]] or p.dtype
     held = local(p).numel()
     total = held * dtype.itemsize
+    if dtype == torch.int8:
+        total += count_scales(held) * torch.float32.itemsize
     if group["second_moment"] == "element":
         total += held * p.element_size()
     if group["second_moment"] == "neuron":
@@ -87,14 +91,17 @@ def predicted_muon_bytes(optimizer: Muon, group: dict, member: int) -> int:
 
 
 def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """By parameter name the first moment that its optimizer keeps, in the parameter's shape."""
+    """By parameter name the first moment that its optimizer keeps, in the parameter's shape; 8-bit
+    momentum decoded."""
     names = {id(p): name for name, p in model.named_parameters()}
     found = {}
     for optimizer in optimizers:
         for p, state in optimizer.state.items():
             for key in ("momentum_buffer", "exp_avg"):
                 if key in state:
-                    found[names[id(p)]] = state[key].contiguous()
+                    coded = state[key].dtype == torch.int8
+                    kept = decode(state[key], state["momentum_scale"]) if coded else state[key]
+                    found[names[id(p)]] = kept.contiguous()
     return found
 
 

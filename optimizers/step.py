@@ -9,9 +9,11 @@ from torch import Tensor
 
 from optimizers.checks import called
 from optimizers.formula import accumulate_into, apply, polar
+from optimizers.hyperball import step_on_spheres
 from optimizers.moves import Table, gather, scatter
 from optimizers.orthogonalize.iteration import Orthogonalizer
 from optimizers.orthogonalize.workspace import Workspace
+from optimizers.quantized import Momenta
 from optimizers.second_moment import normalized
 from optimizers.sharding.batches import Batch
 from optimizers.sharding.exchange import deliver, delivered, fetch, fetched, own
@@ -19,6 +21,8 @@ from optimizers.sharding.plan import Work
 from optimizers.sharding.regions import is_dtensor, local
 from optimizers.stacks import Stack, rounds
 from optimizers.views import readable, reordered, strips
+
+APART = ("neuron_moment", "momentum_scale")  # states that do not have their parameter's shape
 
 
 class Held(NamedTuple):
@@ -51,7 +55,7 @@ def hold(group: dict[str, Any], work: Work, states: dict[int, dict[str, Tensor]]
         if grad.stride() != strides and not readable(grad, layout):
             grad = reordered(grad, layout)
         for name, value in state.items():
-            like = name == "neuron_moment" or value.stride() == strides
+            like = name in APART or value.stride() == strides
             if not like and not readable(value, layout):
                 state[name] = reordered(value, layout)
                 held.copies.append((value, state[name]))
@@ -94,8 +98,12 @@ def step_held(
         batches.append(step)
     for first in batches[:1]:
         next(first)
-    for stacks in rounds(work.stacks, workspace.device.type):
-        step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
+    turns = rounds(work.stacks, workspace.device.type)
+    momenta = Momenta(held.states, turns, group["steps"])
+    for number, stacks in enumerate(turns):
+        buffers = momenta.opened(stacks)
+        step_stacks(stacks, held, buffers, group, orthogonalizer, workspace, work.tables)
+        momenta.close(number)
     for turn in range(1, len(batches) + 2):
         # One batch sets out, the one before it is orthogonalized, and the one before that is
         # applied. Its memory is then free when the orthogonalized one leaves.
@@ -107,21 +115,28 @@ def step_held(
 def step_stacks(
     stacks: list[Stack],
     held: Held,
+    buffers: dict[int, Tensor],
     group: dict[str, Any],
     orthogonalizer: Orthogonalizer,
     workspace: Workspace,
     tables: dict[Any, Table],
 ) -> None:
-    """Step matrices whole on this process; a workspace that keeps memory takes one stack."""
+    """Step matrices whole on this process; a workspace that keeps memory takes one stack.
+
+    buffers: the momentum of the tensors that the stacks read, in floating point.
+    """
     dtype = orthogonalizer.input_dtype(workspace.device.type)
     Xs = [workspace.empty("X", stack.shape, dtype) for stack in stacks]
-    buffers = {k: state["momentum_buffer"] for k, state in held.states.items()}
-    gather(Xs, stacks, held.grads, buffers, group, tables)
+    gather(Xs, stacks, {k: held.grads[k] for k in buffers}, buffers, group, tables)
     for i, stack in enumerate(stacks):
         Xs[i] = polar(Xs[i], group, orthogonalizer, workspace)
         if group["second_moment"] != "none":
             kind, beta2 = group["second_moment"], group["beta2"]
             Xs[i] = normalized(Xs[i], stack, held.states, kind, beta2)
+    if group["keep_norm"]:
+        for X, stack in zip(Xs, stacks, strict=True):
+            step_on_spheres(X, stack, held.params, group)
+        return
     scatter(Xs, stacks, held.params, group, tables)
 
 

@@ -45,7 +45,8 @@ def one_after_another(
 ) -> None:
     """The slow order: each batch wholly before the next."""
     for stacks in rounds(work.stacks, "cpu"):
-        step.step_stacks(stacks, held, group, orthogonalizer, workspace, work.tables)
+        buffers = {k: state["momentum_buffer"] for k, state in held.states.items()}
+        step.step_stacks(stacks, held, buffers, group, orthogonalizer, workspace, work.tables)
     for batch in work.batches:
         assert work.processes is not None
         for _ in step.step_batch(batch, held, group, orthogonalizer, workspace, work.processes):

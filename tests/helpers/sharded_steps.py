@@ -387,6 +387,19 @@ def a_model_is_read_whole_and_then_sharded(size: int) -> None:
             assert 0.9 * whole_state <= size * state["total"] <= 1.1 * whole_state
 
 
+def replicas_round_8_bit_momentum_alike(size: int) -> None:
+    start, views = tensors()
+    params = parameters([t.float() for t in start])
+    optimizer = muon(params, views["split"], momentum_dtype="int8")
+    torch.manual_seed(dist.get_rank())  # torch's own dice differ
+    step(optimizer, range(3))
+    found: list = [None] * size
+    dist.all_gather_object(found, [optimizer.state[p] for p in params])
+    for states in found[1:]:
+        for one, other in zip(found[0], states, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def what_cannot_be_is_refused(size: int) -> None:
     start = [random(8, 8, seed=1)]
     line = init_device_mesh("cpu", (size,))
@@ -398,9 +411,15 @@ def what_cannot_be_is_refused(size: int) -> None:
         (plain, {"sharding": "blockwise"}, "sharding=blockwise"),
         (sharded, {"sharding": "gather", "second_moment": "neuron"}, "second_moment=neuron"),
         (plain, {"sharding": "distribute", "shards": 2}, "shards=2"),
+        (sharded, {"sharding": "gather", "momentum_dtype": "int8"}, "momentum_dtype=int8"),
+        (plain, {"sharding": "distribute", "keep_norm": True, "weight_decay": 0.0}, "keep_norm"),
         (plain + sharded, {"sharding": "distribute"}, "one mesh"),
     ):
         refused(lambda p=params, s=settings: muon(p, None, **s), said)
+    eighths = muon(plain, None, sharding="replicate", momentum_dtype="int8")
+    step(eighths, range(1))
+    other = muon(plain, None, sharding="distribute")
+    refused(lambda: other.load_state_dict(eighths.state_dict()), "momentum_dtype=int8: needs")
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     rule = {"_target_": "torch.optim.AdamW", "lr": 1e-3}
     roles = {"hidden": {"_target_": "torch.optim.Muon", "lr": 0.02}, "default": rule}
@@ -449,6 +468,7 @@ def main(rank: int, size: int, meeting_place: Path) -> None:
         a_gradient_that_one_process_lacks_leaves_its_part_as_it_is,
         a_group_without_tensors_takes_part_in_nothing,
         a_state_is_loaded_where_it_was_saved,
+        replicas_round_8_bit_momentum_alike,
         what_cannot_be_is_refused,
     ]
     if size == 2:  # these import for seconds

@@ -24,6 +24,7 @@ SETTINGS = {
     "original": {"scale": "original", "nesterov": False},
     "classical": {"momentum_form": "classical"},
     "bf16_momentum": {"momentum_dtype": "bf16"},
+    "int8_momentum": {"momentum_dtype": "int8"},
     "normuon": {"second_moment": "neuron"},
     "adamuon": {"second_moment": "element", "sign": True, "scale": "none"},
     "no_decay": {"weight_decay": 0.0, "views": True},
@@ -159,12 +160,12 @@ def test_empty_groups_and_tensors_without_elements_are_no_ops(options):
     (p,) = parameters(random(4, 6, dtype=torch.float32))
     empty = parameters(torch.zeros(0, 4), torch.zeros(3, 0, 2, 2), torch.zeros(0))
     options = {k: v for k, v in options.items() if k != "views"}
-    optimizer = Muon([{"params": []}, {"params": [*empty, p]}], **options)
-    train(optimizer, [*empty, p], steps=4)
+    optimizer = Muon([{"params": []}, {"params": [p, *empty]}], **options)
+    train(optimizer, [p, *empty], steps=4)
     alone = parameters(random(4, 6, dtype=torch.float32))
     other = Muon(alone, **options)
     for step in range(4):
-        alone[0].grad = random(4, 6, seed=1000 * step + 3, dtype=torch.float32)
+        alone[0].grad = random(4, 6, seed=1000 * step, dtype=torch.float32)
         alone[0].grad += 0.1 * alone[0].detach()
         other.step()
     assert torch.equal(alone[0], p)

@@ -40,6 +40,7 @@ def test_together_they_step_as_they_do_apart(build):
 
 
 PARTS = ["muon", "normuon", "muonbp", "adamuon", "torch_muon", "optimuon", "pytorch_optimizer_muon"]
+PARTS += ["muonh", "muon_8bit"]
 PARTS += ["pytorch_optimizer_soap", "pytorch_optimizer_shampoo"]  # heavyball's compile for a minute
 
 

@@ -56,6 +56,7 @@ def trained(overlapped, steps=4, backwards=1, without=None, views=None, **settin
         {"second_moment": "element", "sign": True},
         {"shards": 3, "period": 2},
         {"cautious": True},
+        {"keep_norm": True, "weight_decay": 0.0},
     ],
     ids=str,
 )

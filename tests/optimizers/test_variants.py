@@ -20,9 +20,11 @@ pytestmark = pytest.mark.cpu
 VARIANTS = {
     "classical": {"momentum_form": "classical"},
     "bf16": {"momentum_dtype": "bf16"},
+    "int8": {"momentum_dtype": "int8"},
     "normuon": {"second_moment": "neuron"},
     "adamuon": {"second_moment": "element", "sign": True},
     "cautious": {"cautious": True},
+    "muonh": {"keep_norm": True, "weight_decay": 0.0},
     "muonbp": {"shards": 2, "period": 3},
 }
 msign64 = Orthogonalizer(**PLAIN64)
@@ -144,8 +146,8 @@ def test_muonbp_is_whole_at_every_third_step_and_in_pieces_between():
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_variant_on_blocks_steps_as_on_matrices_stored_apart(name, axis, data):
-    if name == "muonbp":
-        return  # pieces of a joined block are cut along the join: compared above on one matrix
+    if name in ("muonbp", "int8"):
+        return  # pieces of a joined block are cut along the join, and scales are of a whole tensor
     sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=5))
     edges = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     shape = (edges[-1], 4) if axis == 0 else (4, edges[-1])
@@ -239,7 +241,9 @@ def test_a_state_saved_before_a_setting_was_there_can_be_loaded():
 # captured ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [None, "classical", "bf16", "normuon", "adamuon", "cautious"])
+@pytest.mark.parametrize(
+    "name", [None, "classical", "bf16", "normuon", "adamuon", "cautious", "muonh"]
+)
 def test_a_step_is_captured_whole_by_torch_compile_and_not_again_when_the_rate_moves(name):
     torch.compiler.reset()
     start = [random(6, 9, dtype=torch.float32), random(12, dtype=torch.float32, seed=1)]
@@ -281,7 +285,7 @@ def test_a_step_is_captured_whole_by_torch_compile_and_not_again_when_the_rate_m
         ({"weight_decay": -0.1}, "weight_decay=-0.1: must be a number, 0 or above"),
         ({"beta2": 1.0}, r"beta2=1.0: must be in \[0, 1\)"),
         ({"momentum_form": "sum"}, "momentum_form=sum: must be one of ema, classical"),
-        ({"momentum_dtype": "fp8"}, "momentum_dtype=fp8: must be one of null, fp32, bf16"),
+        ({"momentum_dtype": "fp8"}, "momentum_dtype=fp8: must be one of null, fp32, bf16, int8"),
         ({"second_moment": "row"}, "second_moment=row: must be one of none, neuron, element"),
         ({"shards": 0}, "shards=0: must be a whole number above 0"),
         ({"period": 2.5}, "period=2.5: must be a whole number above 0"),
