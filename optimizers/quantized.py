@@ -18,6 +18,7 @@ from optimizers.stacks import Stack
 
 BLOCK = 256
 TOP = 127
+AT_ONCE = 2**12  # blocks whose dice are rolled together, which bounds their memory
 
 
 def count_scales(count: int) -> int:
@@ -26,30 +27,35 @@ def count_scales(count: int) -> int:
 
 
 def encode(values: Tensor, codes: Tensor, scales: Tensor, seed: int) -> None:
-    """Write the codes (int8, of the values' shape) and scales (fp32) of `values`.
+    """Write the codes (int8, of the values' shape) and scales (fp32) of `values` (fp32), which are
+    used up.
 
     The seed alone determines the rounding: equal on all processes, and again after a resume.
     """
-    blocks = _blocks(values.float())
-    # The least normal number, not 0: a block of zeros divides by it too.
-    step = (blocks.abs().amax(1) / TOP).clamp_min(torch.finfo(torch.float32).tiny)
-    noise = torch.Generator(values.device).manual_seed(seed)
-    chance = torch.rand(blocks.shape, generator=noise, device=values.device)
-    found = (blocks / step[:, None]).add_(chance).floor_().clamp_(-TOP, TOP).nan_to_num_()
-    codes.copy_(found.view(-1)[: codes.numel()].view(codes.shape))
-    scales.copy_(step)
+    blocks = _blocks(values)
+    # The least normal number, not 0: a block of zeros is divided by it too.
+    largest = torch.maximum(blocks.amax(1), -blocks.amin(1))
+    scales.copy_((largest / TOP).clamp_min_(torch.finfo(torch.float32).tiny))
+    blocks.div_(scales[:, None])
+    dice = torch.Generator(values.device).manual_seed(seed)
+    for part in blocks.split(AT_ONCE):
+        part.add_(torch.rand(part.shape, generator=dice, device=part.device))
+    blocks.floor_().clamp_(-TOP, TOP).nan_to_num_()
+    codes.copy_(blocks.view(-1)[: codes.numel()].view(codes.shape))
 
 
 def decode(codes: Tensor, scales: Tensor) -> Tensor:
     """The values in fp32, in the codes' memory order."""
-    found = (_blocks(codes).float() * scales[:, None]).view(-1)[: codes.numel()]
-    return torch.empty_like(codes, dtype=torch.float32).copy_(found.view(codes.shape))
+    values = torch.empty_like(codes, dtype=torch.float32).copy_(codes)
+    blocks = _blocks(values).mul_(scales[:, None])
+    return values.copy_(blocks.view(-1)[: codes.numel()].view(codes.shape))
 
 
 def _blocks(values: Tensor) -> Tensor:
-    """(blocks, BLOCK), the last one filled up with zeros."""
+    """(blocks, BLOCK), the last one filled up with zeros; a view of the values if possible."""
     flat = values.reshape(-1)
-    return pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+    missing = -len(flat) % BLOCK
+    return (pad(flat, (0, missing)) if missing else flat).view(-1, BLOCK)
 
 
 class Momenta:

@@ -23,3 +23,18 @@ def test_a_step_needs_the_memory_of_torchs_and_one_stack_and_never_more(method):
         assert len(set(held)) == 1 and held[0].left == 0
         peaks.append(held[0].peak)
     assert 0 < peaks[0] <= peaks[1] + weights[0].nbytes
+
+
+def test_8_bit_momentum_saves_memory_during_a_step_too():
+    """One matrix at a time is decoded, and its dice are rolled."""
+    held = {}
+    for dtype in ("fp32", "int8"):
+        weights = [torch.nn.Parameter(random(512, 2048, dtype=torch.float32)) for _ in range(4)]
+        for p in weights:
+            p.grad = torch.ones_like(p)
+        optimizer = Muon(weights, momentum_dtype=dtype, orthogonalizer={"dtype": "fp32"})
+        optimizer.step()  # makes the state
+        kept = sum(t.nbytes for state in optimizer.state.values() for t in state.values())
+        held[dtype] = kept, meter.held("cpu", optimizer.step).peak
+    assert held["int8"][1] <= held["fp32"][1] + 2.1 * weights[0].nbytes
+    assert sum(held["int8"]) < sum(held["fp32"])
