@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from optimizers.extras import missing
 from optimizers.muon import Muon
-from optimizers.rules import base_rate, read_rules
+from optimizers.rules import asks_for, base_rate, read_rules
 from optimizers.sharding.regions import mesh_of
 from optimizers.sparse import refuse_other_gradients
 from optimizers.structure.parameters import ROLES, Parameter, describe
@@ -72,7 +72,6 @@ def route(
     class's default. qkv is a name or {name: split, output: whole}. Further keys: strict (false) and
     factors on rates (1.0): lr_scale for all, aux_lr_scale for those that are not Muon's,
     embedding_lr_scale for those of embeddings and heads.
-    embedding_lr_scale those of embeddings and heads.
     structure: patterns on parameter names that say what these parameters are (structure.describe).
     shard: distributes the model over processes, in place: its parameters become new ones with the
     same names and shapes. Called with the parameters found, once the whole model has been read.
@@ -176,7 +175,7 @@ def _build(
     try:
         build: Callable[..., torch.optim.Optimizer] = cls  # each class takes different settings
         optimizer = build([group], lr=rate, **rule)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         if isinstance(error, ValueError) and issubclass(cls, Muon):
             raise  # the message names the setting
         raise ValueError(f"optimizer.roles ({role}): {target}: {error}") from None
@@ -231,6 +230,8 @@ def locate(target: Any, setting: str = "optimizer _target_") -> type[torch.optim
             reason = " ".join(str(error).split()) or type(error).__name__
     if reason is None and not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         reason = "not a torch.optim.Optimizer"
+    elif reason is None and (needs := asks_for(cls)):
+        reason = f"needs {needs}, which no loop here gives"
     if reason is not None:
         raise ValueError(f"{setting}={target}: {reason}; must be a class as torch.optim.AdamW")
     return cls

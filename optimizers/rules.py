@@ -50,6 +50,22 @@ def as_dtype(value: Any) -> Any:
     return value
 
 
+def asks_for(cls: type[torch.optim.Optimizer]) -> str | None:
+    """What an optimizer needs besides parameters and gradients; None for a usual one.
+
+    Some are built from a model or another optimizer; some differentiate the gradients, or call a
+    closure in their step.
+    """
+    taken = inspect.signature(cls).parameters
+    first = next(iter(taken.values()))
+    if "params" not in taken and first.kind is not inspect.Parameter.VAR_POSITIONAL:
+        return f"its {first.name}"
+    if any(name.startswith("hessian") for name in taken):
+        return "the graph of the gradients"
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    return "a closure" if closure is not None and closure.default is closure.empty else None
+
+
 def base_rate(role: str, cls: type[torch.optim.Optimizer], rate: Any) -> float | Tensor:
     """The rate of a rule or, if it has none, the optimizer's initial rate."""
     if rate is None:
