@@ -77,6 +77,20 @@ class Joint(torch.optim.Optimizer):
                 part.step()
         return loss
 
+    def train(self) -> None:
+        """Put the weights to train in place, in parts that evaluate others (Schedule-Free)."""
+        self._switch("train")
+
+    def eval(self) -> None:
+        """Put the weights to evaluate in place, in parts that have them."""
+        self._switch("eval")
+
+    def _switch(self, mode: str) -> None:
+        self._share()
+        for part in self.parts.values():
+            if hasattr(part, mode):
+                getattr(part, mode)()
+
     # state dicts ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
 from optimizers import overlap
+from optimizers.modes import evaluating
 
 
 class Diverged(Exception):
@@ -126,7 +127,8 @@ class Trainer:
                     self.save()
                 if self.stops:
                     break
-            tested = None if self.stops else self.evaluation("test")
+            with evaluating(self.routing.optimizers):
+                tested = None if self.stops else self.evaluation("test")
             if not self.stops and self.average.count:
                 self.averaged = self.evaluate_average()
             self.check()
@@ -274,7 +276,8 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Validation at the current step; returns its line of the metrics."""
         state = self.state
-        val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
+        with evaluating(self.routing.optimizers):
+            val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
         state["val_loss"], state["val_accuracy"] = val_loss, accuracy
         best = state["best_val_loss"]
         if math.isfinite(val_loss) and (best is None or val_loss < best):
@@ -332,7 +335,10 @@ class Trainer:
         return mean_loss, accuracy if self.data.task == "images" else None
 
     def evaluate_average(self) -> dict[str, float]:
-        """The losses of the averaged weights, by their names in the record."""
+        """The losses of the averaged weights, by their names in the record.
+
+        They are the mean of weights that were trained; an optimizer's own mean has no part in it.
+        """
         with self.average.in_place():
             return {
                 "val_loss_averaged": self.evaluation("validation")[0],

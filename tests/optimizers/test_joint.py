@@ -42,6 +42,7 @@ def test_together_they_step_as_they_do_apart(build):
 PARTS = ["muon", "normuon", "muonbp", "adamuon", "torch_muon", "optimuon", "pytorch_optimizer_muon"]
 PARTS += ["muonh", "muon_8bit"]
 PARTS += ["pytorch_optimizer_soap", "pytorch_optimizer_shampoo"]  # heavyball's compile for a minute
+PARTS += ["schedule_free_adamw", "splus", "prodigy"]  # psgd_kron draws random numbers
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -62,6 +63,22 @@ def test_any_optimizers_can_be_its_parts(name):
     other.load_state_dict(model.state_dict())
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     goes_on_alike(model, optimizer, other, again)
+
+
+def test_parts_that_evaluate_other_weights_are_switched_with_it():
+    pytest.importorskip("pytorch_optimizer")
+    model = tiny_gpt2()
+    free = {"_target_": "pytorch_optimizer.ScheduleFreeAdamW", "lr": 2e-3}
+    optimizer = hybrid(model, roles={"default": free})
+    train(model, optimizer, 3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer.eval()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    hidden = {name for name in before if ".h." in name and name.endswith("weight")}
+    assert moved and not any("c_fc.weight" in name for name in moved)  # Muon has one set
+    assert moved - hidden
+    optimizer.train()
+    assert all(torch.allclose(p, before[n], atol=1e-6) for n, p in model.named_parameters())
 
 
 # a run that stops and goes on ------------------------------------------------------------------
