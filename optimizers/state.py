@@ -13,6 +13,9 @@ from optimizers.quantized import count_scales, decode
 from optimizers.second_moment import neurons
 from optimizers.sharding.regions import local
 
+# Their names in the states of torch's and others' optimizers.
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "momentum", "m", "d")
+
 
 def tensors_in(value: object) -> Iterator[Tensor]:
     """Every tensor in a nested state."""
@@ -52,7 +55,8 @@ def state_bytes(optimizers: list[torch.optim.Optimizer]) -> dict:
 def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
     """Bytes by the algorithms: two values per parameter for Adam, one for Muon, more for variants.
 
-    Adam also counts its steps in one fp32 number per tensor; SparseAdam uses a plain number.
+    Adam also counts its steps in one fp32 number per tensor; SparseAdam uses a plain number, and
+    NAdam has one fp32 number more.
     """
     total = 0
     for optimizer in optimizers:
@@ -65,6 +69,10 @@ def predicted_bytes(optimizers: list[torch.optim.Optimizer]) -> int | None:
                     total += (3 if group["amsgrad"] else 2) * values + 4
                 elif type(optimizer) is torch.optim.SparseAdam:
                     total += 2 * values
+                elif type(optimizer) is torch.optim.NAdam:
+                    total += 2 * values + 8
+                elif type(optimizer) is torch.optim.SGD:
+                    total += values if group["momentum"] else 0
                 elif type(optimizer) is torch.optim.Muon:
                     total += values
                 elif type(optimizer) is Muon:
@@ -97,7 +105,7 @@ def momentum(optimizers: list[torch.optim.Optimizer], model: nn.Module) -> dict[
     found = {}
     for optimizer in optimizers:
         for p, state in optimizer.state.items():
-            for key in ("momentum_buffer", "exp_avg"):
+            for key in FIRST_MOMENTS:
                 if key in state:
                     coded = state[key].dtype == torch.int8
                     kept = decode(state[key], state["momentum_scale"]) if coded else state[key]

@@ -278,6 +278,7 @@ class Trainer:
         state = self.state
         with evaluating(self.routing.optimizers):
             val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
+            logits = self.attention()
         state["val_loss"], state["val_accuracy"] = val_loss, accuracy
         best = state["best_val_loss"]
         if math.isfinite(val_loss) and (best is None or val_loss < best):
@@ -291,7 +292,7 @@ class Trainer:
         line |= self.measured
         # While AdamW is timed beside the run, its state is in memory too.
         line["memory_bytes"] = None if self.reference.adamw else self.memory.lately()
-        line["attention_max_logit"] = self.attention()
+        line["attention_max_logit"] = logits
         self._write(line)
         return line
 

@@ -4,19 +4,13 @@ import pytest
 import torch
 
 from bench.data.random_batches import for_model
-from bench.settings.config import CONF
 from bench.training import prepare
 from tests.helpers.commands import TINY, settle
 from tests.helpers.matrices import random
+from tests.helpers.zoo import OPTIMIZERS
 
-PEERS = ("gram_newton_schulz", "heavyball", "optimuon", "pytorch_optimizer")
-OURS = sorted(
-    file.stem
-    for file in (CONF / "optimizer").glob("*.yaml")
-    if not file.stem.startswith(PEERS) and "sparse" not in file.stem
-)
 QKV = ("fused", "per_head", "head_groups")
-CASES = [[f"optimizer={name}"] for name in OURS]
+CASES = [[f"optimizer={name}"] for name in OPTIMIZERS]
 CASES += [["optimizer=hybrid", f"qkv={mode}"] for mode in QKV]
 CASES += [["optimizer=hybrid", "model=vit_nano", f"qkv={mode}"] for mode in ("split", "per_head")]
 CASES += [["optimizer=muon", "model=gpt2_nano_untied"]]

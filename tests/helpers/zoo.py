@@ -4,6 +4,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.training import randomness
 from models import gpt2, vit
 from optimizers.routing import route
 from tests.helpers.commands import ROOT
@@ -23,6 +24,7 @@ def settings(name, qkv="split", orthogonalizer="keller", **changes):
     loaded = {
         group: OmegaConf.load(CONF / group / f"{file}.yaml") for group, file in groups.items()
     }
+    loaded["optimizer"].pop("defaults", None)  # they choose a schedule
     whole = OmegaConf.create(loaded)
     for key, value in changes.items():
         OmegaConf.update(whole, key.replace("__", "."), value)
@@ -41,13 +43,13 @@ OPTIMIZERS = [name for name in ALL if name not in (*PEERS, "hybrid_sparse")]  # 
 
 
 def tiny_gpt2():
-    torch.manual_seed(0)
+    randomness.seed(0)
     sizes = {"vocab_size": VOCABULARY, "positions": POSITIONS}
     return gpt2.build(**sizes, layers=2, heads=HEADS, width=WIDTH)
 
 
 def tiny_vit():
-    torch.manual_seed(0)
+    randomness.seed(0)
     sizes = {"image_size": 8, "channels": 1, "classes": 5, "patch_size": 4}
     return vit.build(**sizes, layers=2, heads=HEADS, width=WIDTH)
 

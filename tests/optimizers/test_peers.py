@@ -1,8 +1,9 @@
 """Other people's optimizers, where they are installed: the common suite, recipe and checkpoints."""
 
+import importlib
 import math
-import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from bench.data import batches
 from bench.measuring.meter import copies, update_rms
 from bench.processes.world import ALONE
 from bench.settings.errors import UserError
+from optimizers import routing
 from optimizers.routing import route
-from tests.helpers.commands import ROOT
+from optimizers.state import momentum
+from tests.helpers.commands import ROOT, settle
 from tests.helpers.runs import same_result, stop_at
 from tests.helpers.suite import (  # noqa: F401 - run here with the fixtures below
     test_a_schedule_multiplies_the_base_rates,
@@ -25,6 +28,7 @@ from tests.helpers.suite import (  # noqa: F401 - run here with the fixtures bel
     test_zero_grad_forgets_the_gradients,
 )
 from tests.helpers.zoo import (
+    ALL,
     PEERS,
     distance,
     package,
@@ -78,9 +82,23 @@ def test_weights_decay_as_much_as_in_the_other_arms(optimizer):
     for role, tensors in routing.roles.items():
         for p, old in zip(tensors, before[role], strict=True):
             decay = 0.0 if role in ("vector", "position") else 2e-4
-            if optimizer == "optimuon" and role == "hidden":
-                decay *= 0.2 * 0.2 * math.sqrt(max(p.shape))  # 0.02, times the update's scale
+            decay *= part_of_the_decay(optimizer, role, p)
             assert torch.allclose(p, (1 - decay) * old, rtol=1e-6, atol=0)
+
+
+def part_of_the_decay(name, role, p):
+    """How much of the usual decay the second step along no gradient has, for this tensor."""
+    if name == "optimuon" and role == "hidden":
+        return 0.2 * 0.2 * math.sqrt(max(p.shape))  # 0.02, times the update's scale
+    if name == "hyperball_adamw" and role == "hidden":
+        return 0.0  # its weights keep their norm
+    if name == "prodigy":
+        return 0.0  # it has found no rate yet
+    if name == "schedule_free_adamw":
+        return 1 - 0.9 / 2  # of the weights at which gradients are taken; the others decay whole
+    if name == "splus":  # 0.1 times the rate as its shape scales it, for 2e-3
+        return 0.1 * (2 / sum(p.shape) if p.ndim == 2 else 1e-3) / 2e-3
+    return 1.0
 
 
 @pytest.mark.parametrize("name", ["pytorch_optimizer_muon", "optimuon", "gram_newton_schulz"])
@@ -123,13 +141,65 @@ def test_a_settings_file_names_a_dtype_as_torch_does(monkeypatch):
     }
 
 
+def test_the_field_is_wide():
+    packages = {package(name) or "ours or torch's" for name in ALL}
+    assert len(ALL) >= 28 and len(packages) >= 5
+
+
+def test_ademamix_warms_up_over_the_whole_run():
+    rule = settle("optimizer=ademamix", "train.steps=70").optimizer["roles"]["default"]
+    assert rule["t_alpha_beta3"] == 70
+    timed = settle("optimizer=ademamix", "train.steps=null", "train.time_limit=9").optimizer
+    assert timed["roles"]["default"]["t_alpha_beta3"] is None
+
+
+@pytest.mark.parametrize("name", ["lion", "scion", "splus", "pytorch_optimizer_adamuon", "sgd"])
+def test_the_first_moment_is_found_whatever_it_is_called(name, monkeypatch):
+    if package(name):
+        ready(name, monkeypatch)
+    model = tiny_gpt2()
+    routing = route(model, settings(name))
+    learn(model, routing, 1)
+    found = momentum(routing.optimizers, model)
+    shapes = {key: tensor.shape for key, tensor in found.items()}
+    assert shapes == {key: p.shape for key, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("target", "needs"),
+    [
+        ("torch.optim.LBFGS", "a closure"),
+        ("pytorch_optimizer.AdamMini", "its model"),
+        ("pytorch_optimizer.Lookahead", "its optimizer"),
+        ("pytorch_optimizer.SophiaH", "the graph of the gradients"),
+    ],
+)
+def test_what_needs_more_than_gradients_is_refused_before_any_work(
+    target, needs, train, monkeypatch
+):
+    pytest.importorskip(target.partition(".")[0])
+    monkeypatch.setattr(batches, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    with pytest.raises(UserError) as caught:
+        train(f"optimizer.roles.vector._target_={target}")
+    assert str(caught.value) == (
+        f"optimizer.roles.vector._target_={target}: needs {needs}, which no loop here gives; must "
+        "be a class as torch.optim.AdamW"
+    )
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_that_is_not_installed_is_one_sentence_before_any_work(name, train, monkeypatch):
-    monkeypatch.setitem(sys.modules, package(name), None)
+    def importing(module):
+        if module.partition(".")[0] == package(name):
+            raise ModuleNotFoundError(f"No module named '{package(name)}'", name=package(name))
+        return importlib.import_module(module)
+
+    monkeypatch.setattr(routing, "importlib", SimpleNamespace(import_module=importing))
     monkeypatch.setattr(batches, "load", lambda *_, **__: pytest.fail("data was loaded"))
     with pytest.raises(UserError) as caught:
         train(f"optimizer={name}")
-    extra = "peers-cuda" if name == "gram_newton_schulz" else "peers"
+    own = {"gram_newton_schulz": "peers-cuda", "timm": "peers-timm"}
+    extra = own.get(package(name), "peers")
     distribution = package(name).replace("_", "-")
     assert f"{package(name)}." in str(caught.value)
     assert str(caught.value).endswith(

@@ -50,6 +50,7 @@ def test_vectors_and_positions_do_not_decay_and_the_rest_does_alike(optimizer, b
         decays.setdefault(row["role"] in ("vector", "position"), set()).add(row["weight_decay"])
     assert decays[True] == {0.0}
     others = {"adam": {0.0}, "muonh": {0.0, 0.1}}  # muonh keeps the norm of what Muon updates
+    others["sgd"] = {2e-4}  # an L2 term, which the momentum sums up
     assert decays[False] == others.get(optimizer, {0.1})
 
 
