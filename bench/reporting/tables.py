@@ -109,7 +109,9 @@ MEANING = {
     "embedding": "rate, of all",
     "auxiliary": "rate, of all",
     "momentum": "1 − it",
+    "newest": "newest gradient's share",
     "beta2": "1 − β₂",
+    "beta3": "1 − β₃",
     "decay": "rate × λ × steps",
     "warmup": "share of the run",
 }

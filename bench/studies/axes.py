@@ -76,9 +76,27 @@ def _write_momentum(point: Point, settings: Settings) -> Iterator[tuple[str, Any
         yield f"optimizer.roles.{role}.momentum", short(1 - point["momentum"])
 
 
-def _write_beta2(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
-    for role, rule in _rules(settings.optimizer, "betas"):
-        yield f"optimizer.roles.{role}.betas", [rule["betas"][0], short(1 - point["beta2"])]
+def _write_newest(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    for role, _ in _rules(settings.optimizer, "momentum"):
+        yield f"optimizer.roles.{role}.momentum", short(point["newest"])
+
+
+def _beta(number: int) -> Axis:
+    """1 - an average's factor, by its number among `betas`, where the arm has so many."""
+    axis = f"beta{number + 1}"
+
+    def write(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+        for role, rule in _rules(settings.optimizer, "betas"):
+            betas = list(rule["betas"])
+            if number < len(betas):
+                betas[number] = short(1 - point[axis])
+                yield f"optimizer.roles.{role}.betas", betas
+
+    def read(config: dict[str, Any]) -> float | None:
+        betas = _first(config, "betas")
+        return short(1 - betas[number]) if betas and number < len(betas) else None
+
+    return Axis("averaging", write, read)
 
 
 def _write_decay(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -109,16 +127,13 @@ def _read_momentum(config: dict[str, Any]) -> float | None:
     return None if found is None else short(1 - found)
 
 
-def _read_beta2(config: dict[str, Any]) -> float | None:
-    found = _first(config, "betas")
-    return None if found is None else short(1 - found[1])
-
-
 def _read_decay(config: dict[str, Any]) -> float | None:
-    steps = (config.get("train") or {}).get("steps")
-    decay, rate = _first(config, "weight_decay"), _first(config, "lr")
-    scale = (config.get("optimizer") or {}).get("lr_scale")
-    return short(decay * rate * scale * steps) if decay and rate and scale and steps else None
+    steps, optimizer = (config.get("train") or {}).get("steps"), config.get("optimizer") or {}
+    rules = _rules({"roles": optimizer.get("roles") or {}}, "weight_decay")
+    rule, scale = next((rule for _, rule in rules), {}), optimizer.get("lr_scale")
+    if not (steps and scale and rule.get("lr")):
+        return None
+    return short(rule["weight_decay"] * rule["lr"] * scale * steps)
 
 
 def _read_warmup(config: dict[str, Any]) -> float | None:
@@ -132,7 +147,11 @@ AXES = {
     "embedding": _scale("embedding_lr_scale", "embedding"),  # of embedding and head, times rate
     "auxiliary": _scale("aux_lr_scale", "auxiliary"),  # of what is not Muon's, times rate
     "momentum": Axis("averaging", _write_momentum, _read_momentum),  # 1 - momentum
-    "beta2": Axis("averaging", _write_beta2, _read_beta2),  # 1 - β₂
+    "newest": Axis(
+        "averaging", _write_newest, lambda config: _first(config, "momentum")
+    ),  # Scion's
+    "beta2": _beta(1),  # 1 - β₂
+    "beta3": _beta(2),  # 1 - β₃, of AdEMAMix's slow average
     "decay": Axis("decay", _write_decay, _read_decay),  # rate × λ × steps
     "warmup": Axis("warmup", _write_warmup, _read_warmup),  # share of the run
 }

@@ -89,9 +89,10 @@ class _Searching:
     def sweeps(self) -> Iterator[Sweep]:
         carry = self.search.carry
         searched = [condition for condition in self.study.conditions if condition not in carry]
-        for condition in searched:
+        for condition in self.study.conditions:
             for arm, start in self.search.centres.items():
-                yield from self.pilot(condition, arm, start)
+                if self.search.carried(condition, arm) is None:
+                    yield from self.pilot(condition, arm, start)
         for condition in (*searched, *carry):
             for at, seed in enumerate(self.study.final_seeds):
                 for arm in self.study.tuned():
@@ -119,7 +120,7 @@ class _Searching:
 
     def trials(self, condition: str, arm: str, at: int) -> Iterator[Sweep]:
         """The trials of one study of an arm; their ranking is noted when all have ended."""
-        points, carry = self.points(condition, arm, at), self.search.carry.get(condition)
+        points, carry = self.points(condition, arm, at), self.search.carried(condition, arm)
         if points is None:
             return
         if carry is not None and not carry.trains:
@@ -135,7 +136,7 @@ class _Searching:
 
     def points(self, condition: str, arm: str, at: int) -> list[Point] | None:
         """The points of the trials of one study of an arm; None if they are still unknown."""
-        carry = self.search.carry.get(condition)
+        carry = self.search.carried(condition, arm)
         if carry is None:
             centre = self.centres.get((condition, arm))
             seed = self.study.tune_seeds[at]

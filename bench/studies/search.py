@@ -53,8 +53,9 @@ class Search:
     pilots try, in multiples of the centre, one kind after another; widths: by kind the ratio of an
     axis's upper end to its lower end; centres: by arm the axes of its search and the pilot's start;
     carry: conditions that are tuned from another one's trials; takes: by arm the arm of another
-    experiment whose trials it borrows; other_seeds: by arm the number added to the final seeds, for
-    arms that repeat another one with a different order of data and initial weights.
+    experiment whose trials it borrows, while an arm with a centre searches; other_seeds: by arm the
+    number added to the final seeds, for arms that repeat another one with a different order of data
+    and initial weights.
     """
 
     trials: int
@@ -65,6 +66,10 @@ class Search:
     carry: dict[str, Carried]
     takes: dict[str, str]
     other_seeds: dict[str, int]
+
+    def carried(self, condition: str, arm: str) -> Carried | None:
+        """Where an arm's trials under a condition come from; None if it is searched there."""
+        return None if self.takes and arm in self.centres else self.carry.get(condition)
 
     def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
         """The trials of one study: a scrambled Sobol sequence in the box around the centre.
@@ -95,9 +100,9 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
     known = [f.name for f in fields(Search)]
     for key in block.keys() - set(known):
         raise UserError(f"study.search.{key}: no such setting; accepted: {', '.join(known)}")
-    borrows = bool(block.get("takes"))  # an experiment either searches or borrows
+    borrows = bool(block.get("takes"))
     defaults: dict[str, Any] = {"carry": {}, "takes": {}, "other_seeds": {}}
-    if borrows:
+    if borrows and not block.get("centres"):
         defaults |= {"trials": 1, "pilot_seed": 0, "pilot": {}, "widths": {}, "centres": {}}
     whole = defaults | block
     for key in (key for key in known if whole.get(key) is None):
@@ -109,10 +114,12 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
     for kind, factors in whole["pilot"].items():
         if 1 not in factors:
             raise UserError(f"study.search.pilot.{kind}={factors}: must have 1, the centre itself")
-    of_arms = "takes" if borrows else "centres"
-    if set(whole[of_arms]) != set(arms):
-        raise UserError(f"study.search.{of_arms}: must have exactly {', '.join(arms)}")
-    _check_centres(whole, arms)
+    if sorted([*whole["centres"], *whole["takes"]]) != sorted(arms):
+        raise UserError(
+            f"study.search.centres, study.search.takes: must have exactly {', '.join(arms)}, each "
+            f"in one of them"
+        )
+    _check_centres(whole)
     carry = {
         condition: _carried(condition, one, whole, conditions)
         for condition, one in whole["carry"].items()
@@ -122,8 +129,8 @@ def parse(block: dict[str, Any], conditions: list[str], arms: list[str]) -> Sear
     return Search(**{**whole, "carry": carry})
 
 
-def _check_centres(whole: dict[str, Any], arms: list[str]) -> None:
-    """Raise UserError unless every arm has one axis of each kind, and every kind a width."""
+def _check_centres(whole: dict[str, Any]) -> None:
+    """Raise UserError unless every arm that searches has one axis of each kind, with a width."""
     for arm, centre in whole["centres"].items():
         for axis, value in centre.items():
             if axis not in AXES:
@@ -134,10 +141,10 @@ def _check_centres(whole: dict[str, Any], arms: list[str]) -> None:
                 raise UserError(f"study.search.centres.{arm}.{axis}={value}: must be above 0")
     kinds = {arm: sorted(AXES[a].kind for a in centre) for arm, centre in whole["centres"].items()}
     for arm, own in kinds.items():
-        first = kinds[arms[0]]
+        name, first = next(iter(kinds.items()))
         if own != first or len(set(own)) != len(own):
             raise UserError(
-                f"study.search.centres.{arm}: its axes are {', '.join(own)}, those of {arms[0]} "
+                f"study.search.centres.{arm}: its axes are {', '.join(own)}, those of {name} "
                 f"{', '.join(first)}; every arm needs one of each kind"
             )
         if "rate" not in own or not set(own) <= whole["widths"].keys():

@@ -33,7 +33,8 @@ class Study:
     `optimizer.lr_scale` by arm, if it comes from elsewhere; search: replaces the grid, with as many
     tune_seeds as final_seeds, one study per pair; margin: the test loss within which two arms count
     as equal; equal_time_of: by condition the step benchmark, results/steps/<name>.json, that says
-    how many steps an arm gets in the baseline's time; limits: what the design leaves open, in
+    how many steps an arm gets in the baseline's time; cost_of: by condition the one that says what
+    a step of each arm costs, for a ranking by seconds; limits: what the design leaves open, in
     words.
     """
 

@@ -237,7 +237,7 @@ def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:
     assert one.study.search is not None
     rates = sorted({run.record["lr_scale"] for run in arm.runs})
     text = "–".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))
-    carry = one.study.search.carry.get(one.declared_as)
+    carry = one.study.search.carried(one.declared_as, arm.name)
     notes = []
     if arm.name in one.study.rates_of:
         notes.append(f"as {one.study.rates_of[arm.name]}")

@@ -93,6 +93,64 @@ def test_a_point_is_what_is_typed_and_what_a_record_gives_back(arm):
     assert axes.read(names, config) == pytest.approx(point, rel=2e-3)
 
 
+RULES = {
+    "lion": {"lr": 2e-4, "betas": [0.9, 0.99], "weight_decay": 1.0},
+    "ademamix": {"lr": 2e-3, "betas": [0.9, 0.999, 0.9999], "weight_decay": 0.1},
+    "scion": {"lr": 2e-3, "momentum": 0.1, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("arm", "axis", "written"),
+    [
+        ("lion", "beta2", {"betas": [0.9, 0.97]}),
+        ("ademamix", "beta3", {"betas": [0.9, 0.999, 0.97]}),
+        ("ademamix", "beta2", {"betas": [0.9, 0.97, 0.9999]}),
+        ("scion", "newest", {"momentum": 0.03}),
+    ],
+)
+def test_an_average_is_searched_by_the_share_of_the_newest_gradient_whatever_its_name(
+    arm, axis, written
+):
+    base = settle("optimizer=adamw", "train.steps=500")
+    base.optimizer["roles"] = {"default": dict(RULES[arm])}
+    ours = axes.with_values(base, axes.values({axis: 0.03}, base))
+    assert ours.optimizer["roles"]["default"] == RULES[arm] | written
+    assert axes.read([axis], {"optimizer": ours.optimizer}) == {axis: 0.03}
+
+
+def test_decay_is_read_from_the_rule_that_decays_at_its_own_rate():
+    """In MuonH nothing but AdamW's part decays, and its rate is another."""
+    base = settle("optimizer=hybrid", "train.steps=100")
+    base.optimizer["roles"] = {
+        "hidden": {"lr": 0.02, "weight_decay": 0.0},
+        "default": {"lr": 0.001, "weight_decay": 0.1},
+    }
+    ours = axes.with_values(base, axes.values({"rate": 2.0, "decay": 0.3}, base))
+    config = {"optimizer": ours.optimizer, "train": {"steps": 100}}
+    assert axes.read(["decay"], config) == pytest.approx({"decay": 0.3})
+
+
+SEARCHED = [
+    (name, arm)
+    for name in study.declared()
+    if (found := study.load(name).search) is not None
+    for arm in found.centres
+]
+
+
+@pytest.mark.parametrize(("name", "arm"), SEARCHED)
+def test_every_axis_of_every_arm_changes_a_setting_of_that_arm(name, arm):
+    declared = study.load(name)
+    base = settle(*declared.arms[arm], "train.steps=500")
+    centre = declared.search.centres[arm]
+    for axis in centre:
+        other = centre | {axis: 1.3 * centre[axis]}
+        assert axes.values(centre, base) != axes.values(other, base), axis
+    config = {"optimizer": base.optimizer, "schedule": base.schedule, "train": {"steps": 500}}
+    assert axes.read(list(centre), config).keys() == centre.keys()
+
+
 def test_decay_is_what_a_run_forgets_whatever_its_rate_and_length():
     for rate, steps in itertools.product((0.5, 4), (20, 2000)):
         base = settle("optimizer=hybrid", f"train.steps={steps}")
@@ -222,6 +280,35 @@ def test_what_is_borrowed_is_waited_for():
     assert not list(plan.searching(study.parse("t", BORROWED), lambda sweep: 1.0, {}))
 
 
+MIXED = BLOCK | {
+    "arms": {"a": ["optimizer=adamw"], "c": ["optimizer=hybrid"]},
+    "rates_of": {},
+    "search": {
+        **{key: BLOCK["search"][key] for key in ("trials", "pilot_seed", "pilot", "widths")},
+        "centres": {"c": BLOCK["search"]["centres"]["b"]},
+        "takes": {"a": "a"},
+        "carry": {
+            "short": {"source": "s/short", "tries": [[1, 1]]},
+            "long": {"source": "s/long", "tries": [[1, 1]]},
+        },
+    },
+}
+
+
+def test_one_arm_borrows_what_another_experiment_tuned_beside_one_that_searches():
+    declared, known = study.parse("t", MIXED), theirs()
+    sweeps = list(plan.searching(declared, best_at(1.5), dict(known)))
+    assert len(set(sweeps)) == len(sweeps) == sum(declared.counts().values())
+    for key, count in declared.counts().items():
+        assert sum(sweep.key == key for sweep in sweeps) == count
+    assert {s.stage for s in sweeps if s.arm == "a"} == {FINAL}
+    assert {s.stage for s in sweeps if s.arm == "c"} == {PILOT, TUNE, FINAL}
+    for s in (s for s in sweeps if s.arm == "a"):
+        assert dict(s.point) == known[f"s/{s.condition}", "a", s.seeds[0]][0]
+    waiting = list(plan.searching(declared, best_at(1.5), {}))
+    assert {s.arm for s in waiting} == {"c"}  # which need not wait
+
+
 def test_a_diverged_trial_ranks_last():
     points = [{"rate": 1.0}, {"rate": 2.0}, {"rate": 3.0}]
     assert search.ranked(points, [math.inf, 2.0, 1.0]) == points[::-1]
@@ -281,7 +368,7 @@ def test_better_trials_that_crowd_at_an_end_are_flagged(rate, end):
         ({"carry": {"long": {"source": "short", "tries": [[4, 1]]}}}, ["tries=[[4, 1]]", "3"]),
         ({"other_seeds": {"b": 1}}, ["other_seeds.b", "again"]),
         ({"takes": {"a": "x"}}, ["search.takes", "a, b"]),
-        ({"takes": {"a": "x", "b": "x"}}, ["source=short", "experiment/condition"]),
+        ({"takes": {"a": "x", "b": "x"}, "centres": {}}, ["source=short", "experiment/condition"]),
         ({"carry": {"long": {"source": "short", "speed": 1}}}, ["carry.long.speed", "tries"]),
     ],
 )
