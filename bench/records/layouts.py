@@ -205,6 +205,7 @@ _MEASURED = mapping(
         "communication": nullable(_COMMUNICATION),
         "orthogonalization_gemm_share": nullable(amount),
         "marginal_ms": nullable(_SPREAD),
+        "forward_backward_ms": nullable(each(mapping({"units": positive, "median": positive}))),
         "step_ms_rounds": nullable(each(positive)),
     },
 )

@@ -1,6 +1,5 @@
 """results/README.md, and the parts of README.md that are generated from records, in Markdown."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -8,7 +7,7 @@ from urllib.parse import quote
 
 from bench.communication import tables as communication_tables
 from bench.display.cells import Table
-from bench.reporting import answer, brief, findings, front, own_markdown
+from bench.reporting import answer, brief, findings, front, leaderboard, marked, own_markdown
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
 from bench.reporting.content import COST, Content
@@ -63,6 +62,8 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
         parts += [f"### {study.name}, {one.condition}", f"{escaped(words.about(one))}."]
         parts += [f"**Missing:** {missing}."] if missing else []
         parts.append(table(report_tables.arms(one)))
+        ranked = one.declared_as in study.cost_of
+        parts += [table(leaderboard.ranks(one, content)), leaderboard.NOTE] if ranked else []
         chosen = report_tables.searched(one)
         parts += ["What the searches chose:", table(chosen)] if chosen else []
         parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one)))
@@ -111,10 +112,8 @@ def opening(content: Content, shown: Collection[str], below: str = "") -> str:
 
 
 def filled(readme: str, content: Content, shown: Collection[str]) -> str:
-    """README.md with the part after `<!-- answer: from results -->` regenerated."""
-    pattern = r"(<!-- answer: from results[^>]*-->\n).*?(<!-- end -->)"
-    whole = opening(content, shown, "results/")
-    return re.sub(pattern, lambda m: f"{m[1]}{whole}\n{m[2]}", readme, flags=re.S)
+    """README.md with its generated part made anew."""
+    return marked.filled(readme, "answer", opening(content, shown, "results/"))
 
 
 # tables and lists --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Cells, tables and text in Markdown."""
 
+import re
 from collections.abc import Iterable
 
 from bench.display.cells import Cell, Table
@@ -21,6 +22,12 @@ def escaped(words: str) -> str:
     """Text, including that from records, as one line of plain Markdown: no tag, link or picture."""
     line = "".join(sign if sign.isprintable() else " " for sign in words)
     return line.replace("<", "&lt;").replace("](", "]\\(")
+
+
+def filled(page: str, name: str, whole: str) -> str:
+    """A page with the part after `<!-- NAME: from results -->` replaced."""
+    pattern = rf"(<!-- {name}: from results[^>]*-->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{whole}\n{m[2]}", page, flags=re.S)
 
 
 def cells(texts: Iterable[str]) -> list[Cell]:

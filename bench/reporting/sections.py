@@ -13,6 +13,7 @@ from bench.reporting import (
     cost_charts,
     difference_charts,
     findings,
+    leaderboard,
     own_charts,
     own_next,
     own_runs,
@@ -76,11 +77,11 @@ def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
     for name, every in content.comparisons.items():
         if name != COST:
             place = "main" if name in main else "variants" if name in VARIANTS else "others"
-            found[place].append(experiment(every, forest=place == "main"))
+            found[place].append(experiment(every, content, forest=place == "main"))
     return found
 
 
-def experiment(every: list[Comparison], forest: bool = False) -> dict[str, Any]:
+def experiment(every: list[Comparison], content: Content, forest: bool = False) -> dict[str, Any]:
     """forest: the forest chart shows its differences."""
     study = every[0].study
     there = {one.declared_as for one in every}
@@ -90,12 +91,12 @@ def experiment(every: list[Comparison], forest: bool = False) -> dict[str, Any]:
         "finding": "" if forest or len(study.final_seeds) < 2 else findings.differences(every),
         "answers": [(one.condition, words.answer(one)) for one in every],
         "chart": None if forest else spec(difference_charts.differences(every)),
-        "conditions": [condition(one) for one in every],
+        "conditions": [condition(one, content) for one in every],
         "absent": [name for name in study.conditions if name not in there],
     }
 
 
-def condition(one: Comparison) -> dict[str, Any]:
+def condition(one: Comparison, content: Content) -> dict[str, Any]:
     if one.study.name == COST:
         drawn = [cost_charts.share(one), cost_charts.memory(one)]
     elif findings.of_variants(one):
@@ -108,6 +109,7 @@ def condition(one: Comparison) -> dict[str, Any]:
         "about": words.about(one),
         "arms": [arm.name for arm in findings.arms(one)],
         "table": report_tables.arms(one),
+        "ranks": leaderboard.ranks(one, content) if one.declared_as in one.study.cost_of else None,
         "notes": words.notes(one),
         "missing": words.missing(one),
         "charts": [spec(chart) for chart in drawn if chart],
@@ -137,7 +139,7 @@ def cost(content: Content) -> dict[str, Any]:
     """Memory and time of whole runs, and step benchmarks with an input field for the batch."""
     every = content.comparisons.get(COST, [])
     return {
-        "experiment": experiment(every) if every else None,
+        "experiment": experiment(every, content) if every else None,
         "memory": report_tables.memory(every),
         "steps": [step(name, one) for name, one in content.steps.items()],
     }

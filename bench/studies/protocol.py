@@ -23,7 +23,7 @@ from bench.records import archive, cell, layouts, owner, record, shape
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, Settings
-from bench.studies import axes, comparison, lines, plan, study, tables
+from bench.studies import axes, comparison, lines, plan, step_cost, study, tables
 from bench.studies.axes import Values
 from bench.studies.forecast import Forecast
 from bench.studies.plan import Sweep
@@ -96,8 +96,12 @@ def run(arguments: list[str], job: Callable[[], None], say: Callable[[str], None
             if waiting > running
             else ""
         )
+    elif waiting:
+        ended = f"{waiting} runs have not ended{campaign.waits()}"
     else:
         ended = "all runs asked for have ended"
+    for name in campaign.costs_missing():
+        say(f"seconds need results/steps/{name}.json: its command is in docs/leaderboard.md")
     say(f"experiment={request.experiment}: {ended}; next: bench/report.py")
 
 
@@ -255,16 +259,28 @@ class Campaign:
         units = found["units_per_example"] * settings.train.batch_size
         times = []
         for arm in (sweep.arm, self.study.baseline):
-            label = next(word for word in self.study.arms[arm] if word.startswith("optimizer="))
-            one = found["optimizers"].get(label.partition("=")[2]) or {"error": "not there"}
-            at = [p for p in one.get("overhead", ()) if p["units"] == units and p["measured"]]
-            if not at:
+            cost = step_cost.relative(found, self.study, arm, units)
+            if cost is None:
+                label = step_cost.optimizer(self.study, arm)
                 raise UserError(
-                    f"experiment={self.study.name}: needs {command} with {label} at {units} "
-                    f"{found['unit']} a step first"
+                    f"experiment={self.study.name}: needs {command} with optimizer={label} at "
+                    f"{units} {found['unit']} a step first"
                 )
-            times.append(1 + at[0]["value"])
+            times.append(cost)
         return times[0] / times[1]
+
+    def waits(self) -> str:
+        """The experiments whose trials this one borrows, in words; "" if it borrows none."""
+        search = self.study.search
+        if search is None or not search.takes:
+            return ""
+        names = {carried.source.split("/")[0] for carried in search.carry.values()}
+        return f"; they borrow the trials of experiment={', '.join(sorted(names))}"
+
+    def costs_missing(self) -> list[str]:
+        """The step benchmarks that the study ranks by and that are not there."""
+        steps = self.runs.parent / "steps"
+        return [n for n in self.study.cost_of.values() if not (steps / f"{n}.json").exists()]
 
     # training ---------------------------------------------------------------------------------
 

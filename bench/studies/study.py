@@ -51,6 +51,7 @@ class Study:
     search: Search | None = None
     margin: float | None = None
     equal_time_of: dict[str, str] = field(default_factory=dict)
+    cost_of: dict[str, str] = field(default_factory=dict)
     limits: str | None = None
 
     def tuned(self) -> list[str]:
@@ -77,7 +78,7 @@ class Study:
             for arm in self.tuned():
                 if self.search is None:
                     found[TUNE, condition, arm] = len(self.grid) * len(self.tune_seeds)
-                elif carry := self.search.carry.get(condition):
+                elif carry := self.search.carried(condition, arm):
                     tries = len(carry.tries) if carry.trains else 0
                     found[TUNE, condition, arm] = tries * len(self.tune_seeds)
                 else:
@@ -140,6 +141,8 @@ def parse(name: str, block: dict[str, Any]) -> Study:
         raise UserError(f"study.grid={study.grid}: must be numbers above 0, each once, rising")
     if study.equal_time_of and set(study.equal_time_of) != set(study.conditions):
         raise UserError(f"study.equal_time_of: must have exactly {', '.join(study.conditions)}")
+    for condition in study.cost_of.keys() - study.conditions.keys():
+        raise UserError(f"study.cost_of.{condition}: must be one of {', '.join(study.conditions)}")
     if study.margin is not None and study.margin <= 0:
         raise UserError(f"study.margin={study.margin}: must be above 0")
     return study

@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,7 @@ def fill_search(
     folder: Path, declared: Study, conditions: list[str] | None, arms: list[str] | None
 ) -> Study:
     """Publish the records of a search: losses are parabolas in the logarithm of the rate."""
-
-    def end(sweep: plan.Sweep) -> float:
-        rate = dict(sweep.point)["rate"]
-        source = declared.rates_of.get(sweep.arm, sweep.arm)
-        return loss(declared, sweep.condition, source, sweep.seeds[0], rate)
-
-    for number, sweep in enumerate(plan.searching(declared, end)):
+    for number, sweep in enumerate(plan.searching(declared, ends(declared), borrowed(declared))):
         if sweep.condition in (conditions or declared.conditions) and sweep.arm in (
             arms or declared.arms
         ):
@@ -70,6 +65,29 @@ def fill_search(
             config = fake["config"] | {"optimizer": optimizer}
             write(folder, fake | {"config": config, "cell": f"{fake['cell']}-{number}"})
     return declared
+
+
+def ends(declared: Study) -> Callable[[plan.Sweep], float]:
+    """The loss of each run of a search."""
+    return lambda sweep: loss(
+        declared,
+        sweep.condition,
+        declared.rates_of.get(sweep.arm, sweep.arm),
+        sweep.seeds[0],
+        dict(sweep.point)["rate"],
+    )
+
+
+def borrowed(declared: Study) -> plan.Rankings:
+    """The trials of the experiments that a search borrows from."""
+    assert declared.search is not None
+    found: plan.Rankings = {}
+    carry = declared.search.carry.values() if declared.search.takes else ()
+    for name in {one.source.split("/")[0] for one in carry}:
+        other, own = study.load(name), {}
+        list(plan.searching(other, ends(other), own))
+        found |= {(f"{name}/{condition}", *rest): it for (condition, *rest), it in own.items()}
+    return found
 
 
 def own(
@@ -258,6 +276,23 @@ def step(folder: Path, name: str, labels: tuple[str, ...]) -> Path:
         "optimizers": {label: _step_of(ms) for label, ms in everything.items()},
     }
     record.write_json(file, fake)
+    return file
+
+
+def timed(folder: Path, name: str, **overheads: float) -> Path:
+    """Write a step benchmark of gpt2_pico at 8 sequences of 128 tokens, with these overheads.
+
+    AdamW's whole step takes 200 ms.
+    """
+    file = step(folder, name, tuple(overheads))
+    whole = json.loads(file.read_text()) | {"batches": [8], "units_per_example": 128}
+    whole["optimizers"] |= {label: _step_of(1.0) for label in overheads}  # there can be many
+    for label, one in whole["optimizers"].items():
+        value = overheads.get(label, 0.0)
+        point = {"units": 1024, "value": value, "low": value, "high": value, "measured": True}
+        one["overhead"] = [one["overhead"][0] | point]
+        one["forward_backward_ms"] = [{"units": 1024, "median": 100.0}]
+    record.write_json(file, whole)
     return file
 
 

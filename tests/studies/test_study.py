@@ -77,6 +77,7 @@ def test_the_best_rate_is_flagged_at_the_edge_and_divergence_ranks_last():
         ({"grid": [2, 1]}, ["study.grid", "rising"]),
         ({"grid": [0, 1]}, ["study.grid", "above 0"]),
         ({"margin": 0}, ["study.margin=0"]),
+        ({"cost_of": {"z": "gpt2-cpu"}}, ["study.cost_of.z", "x, y"]),
     ],
 )
 def test_a_mistake_in_a_study_is_named(change, words):
@@ -128,19 +129,8 @@ def test_the_command_of_a_sweep_is_one_a_person_can_type():
     assert {"train.steps=5", "optimizer.lr_scale=0.5,1,2", "seed=9", "arm=a"} <= set(words)
 
 
-def timed(folder, **overheads):
-    """A step benchmark of gpt2_pico at 8 sequences of 128 tokens, with these overheads."""
-    file = fake_results.step(folder, "gpt2_pico-cpu", tuple(overheads))
-    whole = json.loads(file.read_text()) | {"batches": [8], "units_per_example": 128}
-    for label, one in whole["optimizers"].items():
-        value = overheads.get(label, 0.0)
-        point = {"units": 1024, "value": value, "low": value, "high": value, "measured": True}
-        one["overhead"] = [one["overhead"][0] | point]
-    record.write_json(file, whole)
-
-
 def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
-    timed(tmp_path, hybrid=0.25)
+    fake_results.timed(tmp_path, "gpt2_pico-cpu", hybrid=0.25)
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(words))
     steps = {
