@@ -26,7 +26,15 @@ from bench.display import terminal
 from bench.records import archive, files, ledger, record
 from bench.records import merge as merging
 from bench.reporting import content as report_content
-from bench.reporting import markdown, own_next, screen, spreadsheet
+from bench.reporting import (
+    leaderboard,
+    markdown,
+    marked,
+    own_next,
+    questions,
+    screen,
+    spreadsheet,
+)
 from bench.reporting.content import Content
 from bench.settings import command
 from bench.settings.errors import UserError
@@ -202,6 +210,10 @@ def written(content: Content, pictures: Collection[str], published: bool) -> dic
     if published and folder == ROOT / "results":
         readme = ROOT / "README.md"
         texts[readme] = markdown.filled(readme.read_text(encoding="utf-8"), content, pictures)
+        for name, page in {"leaderboard": leaderboard, "questions": questions}.items():
+            file = ROOT / "docs" / f"{name}.md"
+            old = file.read_text(encoding="utf-8")
+            texts[file] = marked.filled(old, name, page.text(content))
     return texts
 
 

@@ -1,0 +1,94 @@
+"""docs/questions.md: what people ask, each answered in one sentence from the records."""
+
+from bench.display.cells import Table
+from bench.reporting import answer, findings, to_run
+from bench.reporting.content import Content
+from bench.reporting.marked import cells, escaped, folded, table
+from bench.studies import standing, study
+from bench.studies.comparison import Arm, Comparison
+from bench.studies.difference import BEYOND, EQUAL, SMALLER, STRADDLES
+from bench.studies.study import Study
+from bench.verdicts import waiting
+
+# In the order of the page: the experiments that answer a question people ask.
+ASKED = (
+    *("finetune", "width", "clip", "momentum_bits"),
+    *("qkv", "orthogonalizer", "batch_size", "aux_lr"),
+)
+WORDS = {BEYOND: "", SMALLER: "; within that", EQUAL: "; equal within that", STRADDLES: "; open"}
+
+
+def text(content: Content) -> str:
+    """Each question with its answer and limits, or with its command and what it would take."""
+    parts = []
+    for name in ASKED:
+        if name in study.declared():
+            every = content.comparisons.get(name)
+            declared = study.load(name)
+            parts.append(f"## {escaped(declared.question)}")
+            parts += answered(every, content) if every else unanswered(declared, content)
+    return "\n\n".join(parts)
+
+
+def answered(every: list[Comparison], content: Content) -> list[str]:
+    """The sentence, its limits, the claims that it decides, and where all numbers stand."""
+    name = every[0].study.name
+    weak = dict.fromkeys(said for one in every for said in answer.weaknesses(one))
+    limits = [*([every[0].study.limits] if every[0].study.limits else []), *weak]
+    parts = [escaped(sentence(every)), f"Limits: {escaped('; '.join(limits))}."]
+    parts += claims(name, content)
+    return [*parts, f"All numbers: [{name}](../results/README.md#{name})."]
+
+
+def unanswered(declared: Study, content: Content) -> list[str]:
+    """What would answer it."""
+    takes = escaped(to_run.line(declared, content.results.archive))
+    return [
+        f"Not run yet. `bench/train.py experiment={declared.name}` answers it: {takes}. With "
+        "`inspect=true` it first says how long that takes on your machine."
+    ]
+
+
+def claims(name: str, content: Content) -> list[str]:
+    """The claims that the experiment measures, with their verdicts, folded."""
+    found = [one for one in content.verdicts if name in waiting.named(one)]
+    rows = [cells((v.claim.statement, f"**{v.verdict}**", v.condition)) for v in found]
+    heads = cells(("claim", "verdict", "where, with numbers"))
+    said = f"{len(found)} claim{'s' * (len(found) != 1)} on it"
+    return [folded(said, table(Table(heads, rows)))] if rows else []
+
+
+def sentence(every: list[Comparison]) -> str:
+    """Which arms differ from the baseline by more than the margin; then each with its interval."""
+    declared, several = every[0].study, len(every) > 1
+    by = f"more than {declared.margin:g} nats " if declared.margin else ""
+    apart = []
+    for side in ("lower", "higher"):
+        names = [
+            arm.name + f" ({one.condition})" * several
+            for one in every
+            if not standing.early(one)
+            for arm in findings.tested(one)
+            if arm.difference and arm.difference.outcome == BEYOND
+            if (arm.difference.estimate.mean < 0) == (side == "lower")
+        ]
+        if names:
+            apart.append(f"{' and '.join(names)} end{'s' * (len(names) == 1)} {by}{side}")
+    lead = ", ".join(apart) or f"no arm is shown to end {by}lower or higher"
+    numbers = "; ".join(clause(one, several) for one in every)
+    return f"Against {declared.baseline}, {lead}: {numbers}."
+
+
+def clause(one: Comparison, several: bool) -> str:
+    """under language head_pairs +0.012 (95 % +0.005 to +0.020, n=5; within that), …"""
+    where = f"under {one.condition} " * several
+    if why := standing.early(one):
+        return f"{where}nothing is judged, {why}"
+    said = [size(arm) for arm in findings.tested(one)]
+    return where + (", ".join(said) or "no difference is tested yet, which takes two seeds")
+
+
+def size(arm: Arm) -> str:
+    assert arm.difference is not None
+    number, interval = findings.size(arm.difference.estimate)
+    return f"{arm.name} {number} (95 % {interval}{WORDS[arm.difference.outcome]})"

@@ -1,0 +1,82 @@
+"""docs/questions.md: one sentence a question, that claims no more than its tests show."""
+
+import json
+
+from bench.reporting import questions
+from bench.reporting.content import gather
+from bench.studies import study
+from bench.studies.results import Results
+from bench.studies.study import FINAL
+from bench.verdicts import waiting
+from tests.helpers import fake_results
+
+
+def asked(folder, gains, noise=0.002):
+    """aux_lr, whose arms end so far from the baseline's test loss of 4, noise apart."""
+    fake_results.fill(folder, "aux_lr", arms=["equal", *gains])
+    for file in (folder / "records" / "aux_lr").glob("*.json"):
+        one = json.loads(file.read_text())
+        if one["stage"] == FINAL:
+            apart = noise * (-1) ** one["seed"] * (one["arm"] != "equal")
+            one["test_loss"] = 4 + gains.get(one["arm"], 0) + apart
+            file.write_text(json.dumps(one))
+    return gather(Results(folder))
+
+
+def test_the_sentence_says_which_arms_differ_by_more_than_the_margin_and_by_how_much(tmp_path):
+    content = asked(tmp_path, {"half": -0.1, "double": 0.001, "fourfold": 0.2})
+    said = questions.sentence(content.comparisons["aux_lr"])
+    assert said.startswith(
+        "Against equal, half ends more than 0.02 nats lower, fourfold ends more than 0.02 nats "
+        "higher: half −0.1"
+    )
+    assert "n=5), double +0.001" in said and "; equal within that)" in said
+    assert said.count("95 %") == 3 and said.endswith(").")
+
+
+def test_what_is_not_shown_is_not_said(tmp_path):
+    content = asked(tmp_path, {"half": -0.05}, noise=0.2)
+    said = questions.sentence(content.comparisons["aux_lr"])
+    lead = "Against equal, no arm is shown to end more than 0.02 nats lower or higher: half −0.0"
+    assert said.startswith(lead)
+    assert "; open)" in said
+
+
+def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
+    text = questions.text(asked(tmp_path, {"half": -0.1}))
+    assert f"## {study.load('aux_lr').question}" in text
+    assert "Limits: language only, 300 steps, three rates; by an earlier protocol" in text
+    assert "runs missing" in text  # of the other arms
+    assert "[aux_lr](../results/README.md#aux_lr)" in text
+
+
+def test_claims_that_an_experiment_measures_stand_below_its_answer(tmp_path):
+    fake_results.fill(tmp_path, "qkv", ["vision"])
+    content = gather(Results(tmp_path))
+    text = questions.text(content)
+    claims = [one.claim for one in content.verdicts if "qkv" in waiting.named(one)]
+    assert f"<summary>{len(claims)} claims on it</summary>" in text and len(claims) > 1
+    for claim in claims:
+        assert f"| {claim.statement} | **" in text
+    assert text.count("All numbers: ") == 1
+
+
+def test_early_training_is_not_judged(tmp_path):
+    declared = fake_results.fill(tmp_path, "batch_size", ["256_tokens"])
+    fake_results.lines(tmp_path, declared, "256_tokens", bigram=2.0)
+    said = questions.sentence(gather(Results(tmp_path)).comparisons["batch_size"])
+    assert "nothing is judged, early training" in said and "95 %" not in said
+
+
+def test_a_question_without_records_is_listed_with_its_command_and_what_it_takes(tmp_path):
+    text = questions.text(gather(Results(tmp_path)))
+    for name in questions.ASKED:
+        if name in study.declared():
+            runs = sum(study.load(name).counts().values())
+            assert f"`bench/train.py experiment={name}` answers it: {runs:,} runs" in text
+    assert "Limits" not in text
+
+
+def test_the_older_questions_that_have_experiments_are_asked():
+    assert {"qkv", "orthogonalizer", "batch_size", "aux_lr"} <= set(questions.ASKED)
+    assert set(questions.ASKED) & set(study.declared())
