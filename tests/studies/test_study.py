@@ -204,3 +204,16 @@ def test_a_study_is_trained_once_and_reported(tmp_path):
     assert len((tmp_path / "records.csv").read_text().splitlines()) == 13
     checked = command(f"results_dir={tmp_path}", "--check", entry="report")
     assert checked.returncode == 0, checked.stderr
+
+
+def test_a_study_that_borrows_says_what_it_waits_for_and_one_that_ranks_by_cost_what_it_needs(
+    tmp_path,
+):
+    words = ["experiment=field", "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(request.read(words))
+    assert campaign.waits() == "; they borrow the trials of experiment=language"
+    assert campaign.costs_missing() == ["gpt2_pico-field"]
+    fake_results.timed(tmp_path, "gpt2_pico-field", hybrid=0.25)
+    assert campaign.costs_missing() == []
+    other = protocol.Campaign(request.read(["experiment=smoke", f"results_dir={tmp_path}"]))
+    assert other.waits() == "" and other.costs_missing() == []
