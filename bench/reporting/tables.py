@@ -113,6 +113,7 @@ MEANING = {
     "beta2": "1 − β₂",
     "beta3": "1 − β₃",
     "decay": "rate × λ × steps",
+    "radius": "rate × steps, in a ball",
     "warmup": "share of the run",
 }
 

@@ -110,6 +110,16 @@ def _write_decay(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
         )
 
 
+def _write_radius(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Within a ball weights shrink by the rate itself: a larger ball at a lower rate moves them as
+    far and decays them less."""
+    assert settings.train.steps
+    for role, rule in _rules(settings.optimizer, "constraint"):
+        rate = short(point["radius"] / (point["rate"] * settings.train.steps))
+        yield f"optimizer.roles.{role}.lr", rate
+        yield f"optimizer.roles.{role}.scale", short(rule["scale"] * rule["lr"] / rate)
+
+
 def _write_warmup(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
     assert settings.train.steps
     yield "schedule.warmup_steps", warmup_steps(point["warmup"], settings.train.steps)
@@ -127,13 +137,18 @@ def _read_momentum(config: dict[str, Any]) -> float | None:
     return None if found is None else short(1 - found)
 
 
-def _read_decay(config: dict[str, Any]) -> float | None:
+def _read_decay(config: dict[str, Any], key: str = "weight_decay") -> float | None:
+    """key: of what multiplies the rate; `constraint` is a factor of 1."""
     steps, optimizer = (config.get("train") or {}).get("steps"), config.get("optimizer") or {}
-    rules = _rules({"roles": optimizer.get("roles") or {}}, "weight_decay")
+    rules = _rules({"roles": optimizer.get("roles") or {}}, key)
     rule, scale = next((rule for _, rule in rules), {}), optimizer.get("lr_scale")
     if not (steps and scale and rule.get("lr")):
         return None
-    return short(rule["weight_decay"] * rule["lr"] * scale * steps)
+    return short(float(rule[key]) * rule["lr"] * scale * steps)
+
+
+def _read_radius(config: dict[str, Any]) -> float | None:
+    return _read_decay(config, "constraint")
 
 
 def _read_warmup(config: dict[str, Any]) -> float | None:
@@ -153,5 +168,8 @@ AXES = {
     "beta2": _beta(1),  # 1 - β₂
     "beta3": _beta(2),  # 1 - β₃, of AdEMAMix's slow average
     "decay": Axis("decay", _write_decay, _read_decay),  # rate × λ × steps
+    "radius": Axis(
+        "decay", _write_radius, lambda config: _read_decay(config, "constraint")
+    ),  # Scion's
     "warmup": Axis("warmup", _write_warmup, _read_warmup),  # share of the run
 }

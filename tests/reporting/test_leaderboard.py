@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.reporting import leaderboard, marked, markdown, outside, page, to_run
+from bench.reporting import leaderboard, markdown, marked, outside, page, to_run
 from bench.reporting.content import gather
 from bench.studies import study
 from bench.studies.results import Results

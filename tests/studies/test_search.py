@@ -131,6 +131,22 @@ def test_decay_is_read_from_the_rule_that_decays_at_its_own_rate():
     assert axes.read(["decay"], config) == pytest.approx({"decay": 0.3})
 
 
+def test_scions_decay_is_its_rate_and_a_larger_ball_leaves_the_step_as_long():
+    rules = {
+        "default": {"lr": 2e-4, "scale": 50.0, "constraint": True},
+        "vector": {"lr": 2e-4, "scale": 10.0, "constraint": False},
+    }
+    base = settle("optimizer=adamw", "train.steps=500")
+    base.optimizer["roles"] = {role: dict(rule) for role, rule in rules.items()}
+    ours = axes.with_values(base, axes.values({"rate": 2.0, "radius": 0.4}, base)).optimizer
+    one = ours["roles"]["default"]
+    assert 2.0 * one["lr"] * 500 == pytest.approx(0.4)
+    assert one["lr"] * one["scale"] == pytest.approx(2e-4 * 50.0)
+    assert ours["roles"]["vector"] == rules["vector"]
+    config = {"optimizer": ours | {"lr_scale": 2.0}, "train": {"steps": 500}}
+    assert axes.read(["radius"], config) == pytest.approx({"radius": 0.4})
+
+
 SEARCHED = [
     (name, arm)
     for name in study.declared()
