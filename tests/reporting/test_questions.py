@@ -45,7 +45,7 @@ def test_what_is_not_shown_is_not_said(tmp_path):
 def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
     text = questions.text(asked(tmp_path, {"half": -0.1}))
     assert f"## {study.load('aux_lr').question}" in text
-    assert "Limits: language only, 300 steps, three rates; by an earlier protocol" in text
+    assert "Limits: language only, 300 steps, three rates; " in text and "earlier protocol" in text
     assert "runs missing" in text  # of the other arms
     assert "[aux_lr](../results/README.md#aux_lr)" in text
 
