@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bench.processes import foreground, world
-from bench.records import cell
+from bench.records import cell, initial
 from bench.settings import command, config
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF
@@ -32,7 +32,7 @@ def job(cfg: DictConfig) -> float | None:
     """One cell; its loss, for a sweeper that searches."""
     with sweep.job(told=True) as outcome:
         config.refuse_lists(HydraConfig.get().overrides.task)
-        settings = config.settle(cfg)
+        settings = initial.settled(config.settle(cfg))
         outcome["cell"] = cell.name(settings)
         sweep.check()
         # imports torch, so only after the settings are checked

@@ -20,6 +20,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 PARTS = ("train", "validation", "test")
 SHIPPED = {"text": "data=sotu", "images": "data=fashion_mnist"}
 NOT_CONTENT = ("name", "patch_size", "eval_sequences", "final_eval_sequences", "augment")
+LATER = ("column", "years")  # newer than the first prepared arrays: no part of their key when null
 ROWS = 64  # rows of a shipped file in memory at once
 LINES = 100  # this many rows are joined if rows are lines
 CONNECT_SECONDS = 5.0
@@ -31,19 +32,21 @@ def fingerprint(block: dict) -> dict:
     Raises UserError if a source's files are missing.
     """
     facts = {k: block[k] for k in block if k not in NOT_CONTENT}
+    facts = {k: v for k, v in facts.items() if v is not None or k not in LATER}
     if block["source"] == "shipped":
         shipped = [parquet_file(block, part) for part in PARTS]
         return facts | {"content": files.content_sha256(shipped)}
     if block["source"] == "text_files":
-        if block.get("column") is None:
-            facts.pop("column", None)  # as before this setting existed
         return facts | {"path": files.content_sha256(files.text_files(block))}
     return facts
 
 
 def place(block: dict) -> str:
     """The setting that messages about the data name."""
-    return f"data.path={block['path']}" if "path" in block else f"data={block['name']}"
+    if "path" in block:
+        return f"data.path={block['path']}"
+    years = block.get("years")
+    return f"data={block['name']}" if years is None else f"data.years={years}"
 
 
 def documents(block: dict) -> Iterator[tuple[str, Iterator[str], int | None]]:
@@ -132,8 +135,21 @@ def parquet_file(block: dict, part: str) -> Path:
 def shipped_rows(block: dict, part: str) -> Iterator[dict]:
     from pyarrow.parquet import ParquetFile
 
+    first, last = years(block)
     for batch in ParquetFile(parquet_file(block, part)).iter_batches(ROWS):
-        yield from batch.to_pylist()
+        for row in batch.to_pylist():
+            if block.get("years") is None or first <= int(row["name"][:4]) <= last:
+                yield row
+
+
+def years(block: dict) -> tuple[int, int]:
+    """The first and last year of the texts to take. Raises UserError for anything else."""
+    match block.get("years"):
+        case None:
+            return 0, 9999
+        case [int() as first, int() as last] if first <= last:
+            return first, last
+    raise UserError(f"data.years={block['years']}: it takes null or [first, last], as [1790, 1860]")
 
 
 # --- hub

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.records import layouts, mathematics, shape
+from bench.records.initial import WEIGHTS
 from bench.records.record import PART
 from bench.settings.schema import Settings
 
@@ -104,6 +105,13 @@ def ended(folder: Path) -> dict[str, Any] | str:
     if isinstance(one, dict) and one["cell"] != folder.name:
         return f"of another cell: {one['cell']}"
     return one
+
+
+def lacks_weights(settings: Settings, folder: Path, record: dict[str, Any] | str) -> bool:
+    """Whether a run has finished, by its record, and its folder is without the weights that these
+    settings ask for."""
+    finished = isinstance(record, dict) and record["status"] == "finished"
+    return settings.train.save_weights and finished and not (folder / WEIGHTS).exists()
 
 
 def _parts(one: dict[str, Any], file: Path) -> tuple[list[dict[str, Any]], str | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import batches
+from bench.records import initial
 from bench.records.mathematics import MATHEMATICS
 from bench.settings import targets
 from bench.settings.errors import UserError
@@ -16,7 +17,7 @@ from bench.settings.schema import Settings
 
 # These settings decide what a run stores or how it fails, not what it computes.
 NOT_IN_CELL = (
-    *("train.checkpoint_every", "train.keep_checkpoint"),
+    *("train.checkpoint_every", "train.keep_checkpoint", "train.save_weights"),
     *("train.reference_steps", "train.save_momentum_every"),
     *("optimizer.strict", "parallel.timeout"),
 )
@@ -27,7 +28,11 @@ LATER = {
     "mathematics": 1,
     "structure": [],
     "perturb": 0,
+    "init_from": None,
+    "lora_rank": None,
+    "other_data": {},
     "data.column": None,
+    "data.years": None,
     "data.final_eval_sequences": None,
     "data.augment": "none",
     "train.average_last": None,
@@ -58,6 +63,9 @@ def name(settings: Settings) -> str:
         "structure": [list(item) for item in settings.structure.items()],  # the last match wins
         "parallel": settings.parallel,
         "perturb": settings.perturb,
+        "init_from": initial.identity(settings),
+        "lora_rank": settings.lora_rank,
+        "other_data": settings.other_data and batches.identity(settings.other_data),
     }
     text = json.dumps(_meaning(content), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -73,6 +73,7 @@ _NEEDED = (
 _NUMBERS = (
     *("val_loss", "best_val_loss", "test_loss", "val_accuracy", "test_accuracy"),
     *("val_loss_averaged", "test_loss_averaged"),
+    *("test_loss_start", "other_test_loss_start", "other_test_loss", "forgotten"),
 )
 _RECORD = mapping(
     {

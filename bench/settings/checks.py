@@ -133,7 +133,7 @@ def _rate(name: str, value: Any) -> None:
 
 
 def check_tasks(settings: Settings) -> None:
-    model, dataset = settings.model, settings.data
+    model, dataset, other = settings.model, settings.data, settings.other_data
     for group, block in (("model", model), ("data", dataset)):
         if block.get("task") not in ("text", "images"):
             raise UserError(f"{group}.task={block.get('task')}: must be text or images")
@@ -143,6 +143,21 @@ def check_tasks(settings: Settings) -> None:
             f"data={dataset['name']}: is {dataset['task']}, but model={model['name']} takes "
             f"{model['task']}; leave data out, or choose e.g. data={shipped}"
         )
+
+    if other and other.get("task") != model["task"]:
+        raise UserError(
+            f"data@other_data={other['name']}: is {other.get('task')}, but model={model['name']} "
+            f"takes {model['task']}"
+        )
+
+
+def check_adapters(settings: Settings) -> None:
+    rank, strategy = settings.lora_rank, settings.parallel["name"]
+    if rank is None:
+        return
+    _at_least("lora_rank", rank, 1)
+    if strategy not in ("none", "ddp"):
+        raise UserError(f"lora_rank={rank}: needs parallel=none or ddp, not {strategy}")
 
 
 def check_schedule(settings: Settings) -> None:

@@ -124,8 +124,9 @@ def refuse_twice(parsed: list[Override]) -> None:
     """Refuse a group that is typed twice: the last would win, or Hydra's message would mislead."""
     typed: dict[str, str] = {}
     for override in parsed:
-        key, word = override.key_or_group, str(override.input_line)
-        if key in typed and key in (*GROUPS, "experiment"):
+        group, word = override.key_or_group, str(override.input_line)
+        key = f"{group}@{override.package}" if override.package else group  # data@other_data
+        if key in typed and group in (*GROUPS, "experiment"):
             raise UserError(f"{typed[key]} {word}: {key} is there twice; it takes one file")
         typed[key] = word
 

@@ -35,6 +35,7 @@ def settle(config: DictConfig) -> Settings:
     checks.check_numbers(settings)
     checks.check_names(settings)
     checks.check_tasks(settings)
+    checks.check_adapters(settings)
     if settings.tracker.get("mode", "offline") not in ("offline", "online"):
         raise UserError(f"tracker.mode={settings.tracker['mode']}: must be offline or online")
     checks.check_schedule(settings)
@@ -67,24 +68,29 @@ def refuse_unknown_keys(config: DictConfig) -> None:
     for group in GROUPS:
         if OmegaConf.is_missing(config, group):
             raise UserError(f"{group}: was removed but is needed")
-        block = config[group]
-        lacking = [key for key in NEEDED[group] if key not in (block or {})]
-        if not block:
-            raise UserError(f"{group}: needs one of {', '.join(choices_of(group))}")
-        if lacking:
-            raise UserError(
-                f"{group}={block.get('name')}: its file is without {', '.join(lacking)}"
-            )
-        file = CONF / group / f"{block.get('name')}.yaml"
-        if file.exists():
-            known = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
-            known = known.get(group, known)
-            compare_keys(f"{group}.", block, [k for k in known if k != "defaults"])
-            rules.compare_kinds(group, OmegaConf.to_container(block), known)
-            for key, inner in known.items():
-                if key != "roles" and isinstance(inner, dict):  # routing checks roles
-                    for name in inner:
-                        compare_keys(f"{group}.{key}.{name}.", block[key][name], list(inner[name]))
+        refuse_unknown_in(config[group], group, group)
+    if config.get("other_data"):
+        refuse_unknown_in(config["other_data"], "other_data", "data")
+
+
+def refuse_unknown_in(block: DictConfig, place: str, group: str) -> None:
+    """Compare a block of settings with its file in conf/GROUP/. place: where the block stands."""
+    lacking = [key for key in NEEDED[group] if key not in (block or {})]
+    if not block:
+        raise UserError(f"{place}: needs one of {', '.join(choices_of(group))}")
+    if lacking:
+        raise UserError(f"{place}={block.get('name')}: its file is without {', '.join(lacking)}")
+    file = CONF / group / f"{block.get('name')}.yaml"
+    if not file.exists():
+        return
+    known = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+    known = known.get(group, known)
+    compare_keys(f"{place}.", block, [k for k in known if k != "defaults"])
+    rules.compare_kinds(place, OmegaConf.to_container(block), known)
+    for key, inner in known.items():
+        if key != "roles" and isinstance(inner, dict):  # routing checks roles
+            for name in inner:
+                compare_keys(f"{place}.{key}.{name}.", block[key][name], list(inner[name]))
 
 
 def compare_keys(prefix: str, node: DictConfig, known: list[str]) -> None:

@@ -57,6 +57,7 @@ class Train:
     eval_every: int = MISSING
     checkpoint_every: int | None = MISSING
     keep_checkpoint: bool = MISSING
+    save_weights: bool = MISSING
     target_loss: float | None = MISSING
     reference_steps: int = MISSING
     save_momentum_every: int | None = MISSING
@@ -75,6 +76,8 @@ class Settings:
     condition: str | None = MISSING
     arm: str | None = MISSING
     results_dir: str = MISSING
+    init_from: str | None = MISSING
+    lora_rank: int | None = MISSING
     perturb: float = MISSING
     structure: dict[str, Any] = field(default_factory=dict)
     train: Train = field(default_factory=Train)
@@ -86,6 +89,7 @@ class Settings:
     schedule: dict[str, Any] = MISSING
     parallel: dict[str, Any] = MISSING
     tracker: dict[str, Any] = MISSING
+    other_data: dict[str, Any] = field(default_factory=dict)  # empty: none
 
 
 @dataclass

@@ -91,6 +91,7 @@ def cost(settings: Settings) -> Cost:
             results_dir=folder,
             tracker={"name": "none"},
             data=settings.data | dict.fromkeys(EVALUATED, train.batch_size),
+            other_data={},
             train=replace(
                 train,
                 steps=STEPS,
@@ -131,7 +132,8 @@ def lasts(settings: Settings, forward_backward: float, optimizer: float) -> floa
     step = forward_backward + optimizer
     before_end = ((train.steps or 1) - 1) // train.eval_every
     data = settings.data
-    examples = before_end * data["eval_sequences"] + 2 * final_eval_sequences(data)
+    final = 5 if settings.other_data else 2  # three more tests
+    examples = before_end * data["eval_sequences"] + final * final_eval_sequences(data)
     batches = examples / train.batch_size / train.accumulate
     limits = [train.steps and train.steps * step, train.time_limit]
     training = min(limit for limit in limits if limit)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.display import terminal
 from bench.processes import world
-from bench.records import archive, cell, layouts, owner, record, shape
+from bench.records import archive, cell, initial, layouts, owner, record, shape
 from bench.settings import config, mistakes
 from bench.settings.errors import UserError
 from bench.settings.schema import CONF, Settings
@@ -220,12 +220,13 @@ class Campaign:
         if sweep.point:
             values = axes.values(dict(sweep.point), settings)
             one = replace(axes.with_values(settings, values), seed=sweep.seeds[0])
+            one = initial.settled(one)
             return Planned(sweep, {cell.name(one): one}, values)
         cells = {}
         for rate in sweep.rates:
             for seed in sweep.seeds:
                 optimizer = settings.optimizer | {"lr_scale": rate}
-                one = replace(settings, seed=seed, optimizer=optimizer)
+                one = initial.settled(replace(settings, seed=seed, optimizer=optimizer))
                 cells[cell.name(one)] = one
         return Planned(sweep, cells)
 
@@ -295,7 +296,14 @@ class Campaign:
     def left(self, planned: Planned) -> list[Settings]:
         """The cells still to be trained."""
         again = self.settings.rerun
-        return [s for name, s in planned.cells.items() if again or not self.ended(name)]
+        final = planned.sweep.stage == FINAL
+        found = []
+        for name, settings in planned.cells.items():
+            done = self.ended(name) or ""
+            lacks = final and archive.lacks_weights(settings, self.runs / name, done)
+            if again or lacks or not done:
+                found.append(settings)
+        return found
 
     def running(self, planned: Planned) -> int:
         """How many of the cells other processes train now."""

@@ -27,6 +27,8 @@ SUMMARY = (
     ("test_loss", "test/loss", None),
     ("test_accuracy", "test/accuracy", None),
     ("test_loss_averaged", "test/loss_averaged", None),
+    ("other_test_loss", "test/other_loss", None),
+    ("forgotten", "test/forgotten", None),
     ("forward_backward_ms/median", "perf/forward_backward_ms", None),
     ("optimizer_ms/median", "perf/optimizer_ms", None),
     ("model_flops/per_second", "perf/tflops", 1e-12),

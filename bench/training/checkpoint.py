@@ -56,7 +56,7 @@ def save(folder: Path, step: int, tree: dict, world: World = ALONE, keep: int = 
 
             shards.write(unfinished, tensors)
         else:
-            _write_tensors(unfinished / TENSORS, tensors)
+            write_tensors(unfinished / TENSORS, tensors)
         world.agreed(lambda: _finish(unfinished, final, plain))
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -174,7 +174,7 @@ def _check(folder: Path, names: list[str], sums: dict[str, str]) -> None:
                 raise Damaged(f"{name}: checksum differs")
 
 
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file."""
     seen: set[int] = set()
     own = {}

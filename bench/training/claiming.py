@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import archive, origin, record
+from bench.records.initial import WEIGHTS
 from bench.records.owner import Held, Ownership
 from bench.settings.schema import Settings
 from bench.training import tables
@@ -17,7 +18,7 @@ Say = Callable[[str], None]
 SHOWN = ("status", "val_loss", "test_loss", "train_seconds")
 LEFT_BY_A_RUN = (
     *("record.json", "metrics.jsonl", "routing.json"),
-    *("config.yaml", "hydra.yaml", "overrides.yaml"),
+    *("config.yaml", "hydra.yaml", "overrides.yaml", WEIGHTS),
 )
 
 
@@ -39,7 +40,8 @@ def claim(
     except Held as other:
         tell(f"{cell}: running on {other}")
         return {"how": "running"}
-    if settings.rerun:
+    done = archive.ended(owner.folder)
+    if settings.rerun or archive.lacks_weights(settings, owner.folder, done):
         for name in (*LEFT_BY_A_RUN, "checkpoint", "momentum"):
             remove(owner.folder / name)
     elif found := skip(settings, cell, owner.folder, tell):  # ended since the first look
@@ -65,6 +67,9 @@ def skip(settings: Settings, cell: str, folder: Path, say: Say) -> Outcome | Non
         return None
     done = archive.ended(folder)
     if isinstance(done, str):
+        return None
+    if archive.lacks_weights(settings, folder, done):
+        say(f"{cell}: {done['status']} before without its weights, which are asked for: again")
         return None
     record.join(folder, settings)
     if (done["config"].get("train") or {}).get("keep_checkpoint") is False:

@@ -16,11 +16,13 @@ from bench.data import batches as datasets
 from bench.measuring import flops, meter
 from bench.processes import parallel
 from bench.processes.world import ALONE, World
+from bench.records import initial
 from bench.settings import targets
 from bench.settings.errors import UserError
 from bench.settings.mistakes import full
 from bench.settings.schema import Settings, Train
-from bench.training import activations, beside, gradients, randomness, trial
+from bench.training import activations, beside, gradients, randomness, trial, weights
+from models import lora
 from optimizers.precision import bf16_pays
 from optimizers.routing import Routing, locate, route
 from optimizers.sharding.regions import local
@@ -39,6 +41,7 @@ class Ready:
     routing: Routing
     memory: meter.PeakMemory
     counted: flops.Count | None  # forward and backward over one example
+    other: Any = None  # further data that the run is tested on, like `data`
 
 
 @contextmanager
@@ -58,6 +61,7 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     import_all(settings)
     read = data(settings)
     refuse_large_batch(settings, read)
+    other = other_data(settings, read)
     memory = meter.PeakMemory(settings.train.device)
     built = model(settings, read)
     size = settings.train.batch_size
@@ -68,7 +72,7 @@ def everything(settings: Settings, folder: Path, world: World) -> Ready:
     with mistakes():
         gradients.clipped(routed, settings.train.clip_part)
     refuse_small_disk(settings, folder, built, routed, world)
-    return Ready(read, built, routed, memory, counted)
+    return Ready(read, built, routed, memory, counted, other)
 
 
 def import_all(settings: Settings) -> None:
@@ -88,14 +92,28 @@ def check_targets(settings: Settings) -> None:
             locate(rule["_target_"], f"optimizer.roles.{role}._target_")
 
 
-def data(settings: Settings):
-    """The run's data: bench.data.batches.Tokens or Images."""
+def data(settings: Settings, block: dict[str, Any] | None = None):
+    """The data of the run, or of another block: bench.data.batches.Tokens or Images."""
     return datasets.load(
-        settings.data,
+        settings.data if block is None else block,
         seed=settings.seed,
         sequence_length=settings.train.sequence_length,
         tokenizer=settings.model["tokenizer"],
     )
+
+
+def other_data(settings: Settings, read: Any) -> Any:
+    """The further data that the run is tested on; None without. Raises UserError unless the model,
+    which is built for the run's own data, fits it."""
+    if not settings.other_data:
+        return None
+    found = data(settings, settings.other_data)
+    if found.facts != read.facts:
+        raise UserError(
+            f"other_data={found.name}: has {found.facts}, and data={read.name} {read.facts}; one "
+            "model must fit both"
+        )
+    return found
 
 
 def refuse_large_batch(settings: Settings, read) -> None:
@@ -113,15 +131,21 @@ def refuse_large_batch(settings: Settings, read) -> None:
 
 
 def model(settings: Settings, read) -> nn.Module:
-    """The model with random weights, which follow from the seed alone.
+    """The model with random weights, which follow from the seed alone, or with those of init_from.
 
-    With `perturb`, each weight is then multiplied by 1 + perturb * a normal random number.
+    With lora_rank it has adapters, and all else is frozen. With `perturb`, each weight is then
+    multiplied by 1 + perturb * a normal random number.
     """
     randomness.seed(settings.seed)
     with mistakes():
         built = targets.model_builder(settings)(read.facts)
     refuse_no_model(settings, built)
     refuse_long_sequence(settings, built)
+    if settings.init_from is not None:
+        weights.load(built, initial.file(settings, settings.init_from))
+    if settings.lora_rank is not None:
+        with mistakes():
+            lora.add(built, settings.lora_rank)
     if settings.perturb:
         with torch.no_grad():
             for p in built.parameters():

@@ -16,7 +16,7 @@ from bench.records import files, record
 from bench.records.owner import Lost, Ownership
 from bench.settings.schema import Settings
 from bench.tracking import tracker as tracking
-from bench.training import prepare, tables
+from bench.training import forgetting, prepare, tables, weights
 from bench.training.claiming import Say, brief, claim, remove, searched, silent
 from bench.training.launching import Outcome
 from bench.training.prepare import Ready
@@ -80,7 +80,7 @@ def train(
             tell(tracker.where)
     check = owner.check if world.leads else lambda: None
     trainer = Trainer(settings, ready, folder, tracker, say, world, check, swept)
-    ended = attempt(trainer, settings)
+    ended = attempt(trainer, settings, ready)
     facts |= results(trainer) | ended
     lost = world.size > 1 and facts["status"] == "failed"
     if world.strategy != "none" and not lost:
@@ -94,14 +94,20 @@ def train(
     return ended | {"loss": searched(facts)}
 
 
-def attempt(trainer: Trainer, settings: Settings) -> dict[str, Any]:
-    """Train and test; return how it ended. Errors that stop the process pass through."""
+def attempt(trainer: Trainer, settings: Settings, ready: Ready) -> dict[str, Any]:
+    """Train and test, and keep the weights if asked to; return how it ended.
+
+    Errors that stop the process pass through.
+    """
     try:
         loss, accuracy = trainer.fit()
         refuse_loss_above_start(trainer, settings)
         tested = {"test_loss": loss}
         if accuracy is not None:
             tested["test_accuracy"] = accuracy
+        tested |= forgetting.measured(trainer, settings, ready.other)
+        if settings.train.save_weights:
+            weights.save(trainer.folder, trainer.model, trainer.world)
         return {"status": "finished", **tested}
     except Diverged as end:
         step = trainer.state["step"]

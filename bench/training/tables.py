@@ -31,6 +31,9 @@ def run(record: dict[str, Any]) -> Table:
         ),
         ("test loss", number(record["test_loss"])),
     ]
+    if record.get("forgotten") is not None:
+        start, end = (number(record[f"other_test_loss{k}"]) for k in ("_start", ""))
+        rows.append(("test loss, other data", f"{end}  ({start} at the start)"))
     if unit == "images":
         accuracies = [number(record[k], ".2%") for k in ("val_accuracy", "test_accuracy")]
         rows.append(("accuracy", "validation {}, test {}".format(*accuracies)))

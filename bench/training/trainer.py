@@ -313,15 +313,19 @@ class Trainer:
 
     @torch.no_grad()
     def evaluation(
-        self, part: str, during: bool = False, model: nn.Module | None = None
+        self,
+        part: str,
+        during: bool = False,
+        model: nn.Module | None = None,
+        data: Any = None,
     ) -> tuple[float, float | None]:
         """Mean loss over the evaluated examples of `part` and, for images, the accuracy.
 
-        during: use the examples of evaluations before the end. model: a model other than the run's.
+        during: use the examples of evaluations before the end. model, data: others than the run's.
         """
         self.model.eval()
         losses, right, count = 0.0, 0.0, 0
-        for batch in self.data.evaluation(part, self.train.batch_size, during):
+        for batch in (data or self.data).evaluation(part, self.train.batch_size, during):
             n, batch = len(batch["labels"]), self.world.part(batch)
             mean, logits = self.output(model or self.forward, batch)
             losses += n * mean.item()

@@ -615,6 +615,23 @@ def test_hub_images_are_cut_resized_and_split(online, monkeypatch):
     assert torch.isfinite(loaded.batch(0, 8)["pixel_values"]).all()
 
 
+def test_years_choose_the_addresses_of_a_period_in_every_part(sotu):
+    early, late = (load(block("sotu", years=years)) for years in ([1790, 1860], [1861, 2021]))
+    for part in sources.PARTS:
+        whole = sotu.parts[part]
+        assert 0 < len(early.parts[part]) < len(whole)
+        both = np.concatenate([early.parts[part], late.parts[part]])
+        assert np.array_equal(both, whole)  # they are in the order of their years
+    assert sources.fingerprint(block("sotu")).keys().isdisjoint({"years"})  # cached as before
+
+
+def test_years_without_a_text_in_every_part_are_named():
+    with pytest.raises(UserError, match=r"data\.years=\[1790, 1795\]: the validation part has 0"):
+        load(block("sotu", years=[1790, 1795]))
+    with pytest.raises(UserError, match=r"data\.years=\[1790\]: it takes null or \[first, last\]"):
+        load(block("sotu", years=[1790]))
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf/data").glob("*.yaml")))
 def test_a_configuration_is_named_like_its_file(name):
     assert block(name)["name"] == name

@@ -109,6 +109,15 @@ TRAIN = [
     ("optimizer.roles.hidden.qkv={output: whole}", "hidden.qkv.name=None: must be one of fused"),
     ("data=sourceless", "data=sourceless: its file is without source"),
     ("data.name=5", "data.name=5: must be letters"),
+    ("other_data.years=[1790,1860]", "other_data.years: no such setting; accepted here: none"),
+    ("data@other_data=nope", "data=nope: no such file of conf/data"),
+    ("data@other_data=sotu data@other_data=wikitext", "data@other_data is there twice"),
+    ("data@other_data=sotu +other_data.x=1", "other_data.x: no such setting"),
+    ("data@other_data=fashion_mnist", "data@other_data=fashion_mnist: is images, but model="),
+    ("lora_rank=0", "lora_rank=0: must be at least 1"),
+    ("lora_rank=8 parallel=fsdp2", "lora_rank=8: needs parallel=none or ddp, not fsdp2"),
+    ("init_from=nowhere", "init_from=nowhere: has no weights; it takes a run's folder"),
+    ("init_from=pretrain/early/adamw", "needs bench/train.py experiment=pretrain first: no run"),
     ("-m seed=range(0)", "seed=range(0): no values"),
     ("-m model=glob(nope*)", "model=glob(nope*): no values"),
     ("-m seed=abc,1", "seed=abc: must be a whole number"),
@@ -214,6 +223,9 @@ IMPORTED = [  # names that an import finds wrong
     ("model.tokenizer=null", "model.tokenizer=None: must be one of gpt2, sotu1024, sotu4096"),
     ("data.source=zz", "data.source=zz: it takes shipped, hub or text_files"),
     ("data.folder=zz", "data.folder=zz: "),
+    ("data.years=5", "data.years=5: it takes null or [first, last], as [1790, 1860]"),
+    ("data.years=[1860,1790]", "data.years=[1860, 1790]: it takes null or [first, last]"),
+    ("init_from=README.md", "init_from=README.md: is no .safetensors file"),
 ]
 ROLE = "optimizer.roles.hidden._target_"
 IMPORTED += [
