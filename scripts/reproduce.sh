@@ -57,7 +57,7 @@ fi
 
 experiments=("$@")
 if [ ${#experiments[@]} -eq 0 ]; then
-    experiments=(pilot language controls large_batch equal_time optimizers qkv orthogonalizer routing scale_rule aux_lr batch_size gpt2_small cost)
+    experiments=(pilot language controls large_batch equal_time optimizers qkv orthogonalizer routing scale_rule aux_lr batch_size pretrain finetune lora gpt2_small cost)
 fi
 for name in "${experiments[@]}"; do
     if [ "$name" = equal_time ]; then  # on an otherwise idle machine

@@ -125,7 +125,7 @@ def _studies(results: Results) -> Iterator[Evidence]:
     for name in study.declared():
         declared = study.load(name)
         compares = declared.arms.get(declared.baseline) == [f"optimizer={BASELINE}"]
-        if compares and not declared.equal_time_of:
+        if compares and not declared.equal_time_of and not declared.continues:
             for one in results.comparisons(name, None):
                 yield from _of_comparison(one)
 
@@ -201,7 +201,10 @@ def _alike(one: Record) -> str:
     """What comparable runs share: all settings but the optimizer's and the seed."""
     config = one["config"]
     train = {k: v for k, v in (config.get("train") or {}).items() if k not in ASIDE}
-    keys = ("data", "model", "schedule", "structure", "perturb", "parallel")
+    keys = (
+        *("data", "model", "schedule", "structure", "perturb", "parallel"),
+        *("init_from", "lora_rank"),
+    )
     return json.dumps([archive.setup(one), train, [config.get(key) for key in keys]], default=str)
 
 

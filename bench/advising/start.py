@@ -68,7 +68,8 @@ def tuned(results: Results) -> list[Tuned]:
     found = []
     for name in study.declared():
         declared = study.load(name)
-        if declared.equal_time_of or not (declared.grid or declared.search):
+        tunes = declared.grid or declared.search
+        if declared.equal_time_of or declared.continues or not tunes:
             continue
         for one in results.comparisons(name, None):
             for arm in one.arms:

@@ -65,7 +65,8 @@ def of_optimizers(comparisons: dict[str, list[Comparison]]) -> list[Comparison]:
 def with_adamw(one: Comparison) -> bool:
     others = {arm.runs[0].record["optimizer"] for arm in one.arms if not arm.noise}
     several = len(one.study.final_seeds) > 1
-    return one.study.baseline == ADAMW and several and bool(others - {ADAMW})
+    begins = not one.study.continues
+    return begins and one.study.baseline == ADAMW and several and bool(others - {ADAMW})
 
 
 def strongest(every: Iterable[Comparison]) -> list[Comparison]:

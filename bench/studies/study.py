@@ -59,6 +59,12 @@ class Study:
         tunes = self.grid or self.search
         return [a for a in self.arms if tunes and a not in self.rates_of | self.rates]
 
+    @property
+    def continues(self) -> bool:
+        """Whether its runs start from given weights, and say nothing of training from scratch."""
+        every = (*self.conditions.values(), *self.arms.values())
+        return any(word.startswith("init_from=") for words in every for word in words)
+
     def again(self) -> dict[str, str]:
         """The A/A arms with the arms they repeat, with perturbed initial weights or other seeds."""
         return {

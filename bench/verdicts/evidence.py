@@ -9,7 +9,7 @@ from dataclasses import replace
 from bench.settings.errors import UserError
 from bench.studies import curves, standing
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference
+from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference, between
 from bench.studies.results import Results
 from bench.studies.stats import Estimate
 from bench.verdicts.finding import Finding
@@ -28,16 +28,18 @@ def difference(
     arm: str,
     against: str | None = None,
     conditions: list[str] | None = None,
+    of: str = "test_loss",
 ) -> list[Finding]:
     """The test loss of an arm minus that of another (the baseline), paired by seed.
 
+    of: another loss of the record in its place, as `forgotten`.
     From the tests, corrected over all arms compared with that other: the rule judges a difference
     beyond the experiment's margin; a smaller difference or none is not as claimed; anything unclear
     is undecided.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
-        pair = _pair(one, arm)
+        pair = _pair(one, arm, of)
         if isinstance(pair, Finding):
             found.append(pair)
             continue
@@ -53,6 +55,7 @@ def difference(
             undecided=nothing if pair.outcome == STRADDLES else None,
             note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if small else _flags(one, arm),
         )
+        said = replace(said, unit=f"{of.replace('_', ' ')}, {arm} - {one.study.baseline}")
         found.append(unless_early(said, one))
     return found
 
@@ -182,12 +185,16 @@ def nothing(results: Results, *, needs: str) -> list[Finding]:
     return [Finding("", missing=needs)]
 
 
-def _pair(one: Comparison, arm: str) -> Difference | Finding:
+def _pair(one: Comparison, arm: str, of: str = "test_loss") -> Difference | Finding:
     """An arm's difference from the baseline, or a finding that states what is missing."""
     both = _arms(one, arm)
     if len(both) < 2:
         return _missing(one, arm)
     pair = both[0].difference
+    if of != "test_loss":
+        names = [a.name for a in one.arms if not a.noise]
+        losses = {a.name: curves.by_seed(a.runs, of) for a in one.arms}
+        pair = between(losses, one.study, names).get(arm)
     seeds = pair.estimate.n if pair else 0
     if pair and seeds >= 2:
         return pair

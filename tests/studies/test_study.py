@@ -24,8 +24,20 @@ BLOCK = {
 }
 
 
+def pretrained(folder, seeds=(*range(5), 100)) -> None:
+    """Files where the final runs of experiment=pretrain leave their weights."""
+    for arm in ("adamw", "hybrid"):
+        for seed in seeds:
+            run = folder / "runs" / f"{arm}-s{seed}-0"
+            run.mkdir(parents=True)
+            (run / "weights.safetensors").write_text(f"{arm} {seed}")
+            part = {"experiment": "pretrain", "stage": "final", "condition": "early", "arm": arm}
+            record.write_json(run / "part_of.json", [part])
+
+
 @pytest.mark.parametrize("name", study.declared())
 def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
+    pretrained(tmp_path)
     overrides = [f"experiment={name}", "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read(overrides))
     declared = campaign.study
@@ -146,6 +158,61 @@ def test_equal_time_needs_the_cost_of_a_step(tmp_path):
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
     with pytest.raises(UserError, match=r"needs bench/step\.py name=gpt2_pico-cpu model=gpt2_pico"):
         protocol.Campaign(request.read(words)).sample(study.FINAL, "language", "hybrid")
+
+
+def test_what_continues_says_what_comes_first_and_starts_each_seed_from_its_own(tmp_path):
+    words = ["experiment=finetune", "tracker=none", f"results_dir={tmp_path}"]
+    campaign = protocol.Campaign(request.read(words))
+    assert campaign.study.continues and not study.load("language").continues
+    with pytest.raises(UserError, match=r"needs bench/train\.py experiment=pretrain first"):
+        campaign.ready()
+    pretrained(tmp_path)
+    (one,) = (s for s in plan.final(campaign.study, {}) if s.key[1:] == ("after_hybrid", "adamw"))
+    starts = [settings.init_from for settings in campaign.plan(one).cells.values()]
+    runs = [tmp_path / "runs" / f"hybrid-s{seed}-0" for seed in range(5)]
+    assert starts == [str(run / "weights.safetensors") for run in runs]
+
+
+def test_a_final_run_is_trained_again_for_weights_that_only_its_record_is_left_of(tmp_path):
+    """Records are published, weights are not."""
+    words = ["experiment=pretrain", "tracker=none", f"results_dir={tmp_path}"]
+    fake_results.fill(tmp_path, "pretrain")
+    campaign = protocol.Campaign(request.read(words))
+    for sweep in (*plan.tuning(campaign.study), *plan.final(campaign.study, {})):
+        planned = campaign.plan(sweep)
+        for name in planned.cells:
+            run = tmp_path / "runs" / name
+            run.mkdir(parents=True)
+            fake = next(tmp_path.glob(f"records/pretrain/*{sweep.arm}*.json"))
+            record.write_json(run / "record.json", json.loads(fake.read_text()) | {"cell": name})
+        final = sweep.stage == study.FINAL
+        assert len(campaign.left(planned)) == final * len(planned.cells)
+        for name in planned.cells:
+            (tmp_path / "runs" / name / "weights.safetensors").touch()
+        assert not campaign.left(planned)
+
+
+@pytest.mark.more
+def test_fine_tuning_follows_pretraining(tmp_path):
+    sizes = ["model.layers=1", "model.width=32", "model.heads=2", "train.batch_size=2"]
+    sizes += ["train.sequence_length=32", "train.steps=4", "train.eval_every=4"]
+    sizes += ["schedule.warmup_steps=1", "data.final_eval_sequences=8", "tracker=none"]
+    common = [*sizes, "study.grid=[1]", f"results_dir={tmp_path}"]
+    early = command("experiment=finetune", *common)
+    assert early.returncode == 1 and "experiment=pretrain first" in early.stderr.splitlines()[-1]
+    seeds = ["study.tune_seeds=[200]", "study.final_seeds=[0,100]"]
+    first = command("experiment=pretrain", *common, *seeds)
+    assert first.returncode == 0, first.stderr
+    for name, runs in (("finetune", 8), ("lora", 6)):
+        then = command(f"experiment={name}", *common, "study.final_seeds=[0]")
+        assert then.returncode == 0, then.stderr
+        found = [
+            one
+            for file in (tmp_path / "runs").glob("*/record.json")
+            if (one := record.read(file.parent))["experiment"] == name
+        ]
+        assert len(found) == runs and all(one["status"] == "finished" for one in found)
+        assert all(abs(one["forgotten"]) > 0 for one in found)
 
 
 def test_tuning_runs_that_run_elsewhere_are_not_called_missing(tmp_path):

@@ -62,7 +62,10 @@ def test_every_arm_and_condition_that_a_claim_names_is_declared():
         arms = {asked["arm"], asked.get("against") or declared.baseline}
         assert arms <= declared.arms.keys() and len(arms) == 2, name
         assert set(asked.get("conditions", [])) <= declared.conditions.keys(), name
-        assert asked.get("of", "peak") in {*evidence.BYTES, "peak"}, name
+    for name, asked in measures("saving"):
+        assert asked["of"] in {*evidence.BYTES, "peak"}, name
+    for name, asked in measures("difference"):
+        assert asked.get("of", "test_loss") in {"test_loss", "forgotten"}, name
 
 
 def test_every_arm_of_a_step_benchmark_that_a_claim_names_was_measured():
@@ -226,6 +229,18 @@ def test_a_difference_is_paired_and_has_its_records(tmp_path):
     assert [f.missing for f in found if f.missing] == [
         "hybrid and adamw of experiment=optimizers, vision"
     ]
+
+
+def test_a_difference_can_be_of_what_was_forgotten(tmp_path):
+    """The test losses are alike; of what was forgotten hybrid has more, by the same seeds."""
+    arms = {"adamw": [3.0] * 5, "hybrid": [3.0] * 5}
+    more = {"adamw": [0.1] * 5, "hybrid": [0.2 + off for off in SPREAD]}
+    folder = archived(tmp_path, arms, "finetune", "after_adamw", forgotten=lambda a, s: more[a][s])
+    asked = dict(experiment="finetune", conditions=["after_adamw"], of="forgotten")
+    (one,) = evidence.difference(folder, arm="hybrid", **asked)
+    (other,) = evidence.difference(folder, arm="adamw", against="hybrid", **asked)
+    assert one.value == pytest.approx(0.1) and one.n == 5 and one.unit.startswith("forgotten, hyb")
+    assert other.value == pytest.approx(-0.1) and other.holds is other.undecided is None
 
 
 @pytest.mark.parametrize("against", ["adamw", "torch_muon"])
