@@ -17,9 +17,9 @@ def measured(trainer: Trainer, settings: Settings, other: Any) -> dict[str, floa
         return {}
     trainer.memory.pause()
     begun = prepare.model(settings, trainer.data).eval()
-    start, _ = trainer.evaluation("test", model=begun)
-    before, _ = trainer.evaluation("test", model=begun, data=other)
-    after, _ = trainer.evaluation("test", data=other)
+    start, _ = trainer.evaluation.of("test", model=begun)
+    before, _ = trainer.evaluation.of("test", model=begun, data=other)
+    after, _ = trainer.evaluation.of("test", data=other)
     del begun
     trainer.memory.resume()
     return {

@@ -135,7 +135,7 @@ def refuse_loss_above_start(trainer: Trainer, settings: Settings) -> None:
     if end < trainer.world.agreed(lambda: metrics.training("train_loss")[0]):
         return
     untrained = prepare.model(settings, trainer.data).eval()
-    start, _ = trainer.evaluation("validation", model=untrained)
+    start, _ = trainer.evaluation.of("validation", model=untrained)
     if rose(start, end):
         raise Diverged(f"validation loss {end:.4f} at the end, {start:.4f} at the start")
 

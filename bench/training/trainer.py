@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.display.progress import Progress
 from bench.measuring import meter
@@ -19,8 +19,9 @@ from bench.records.record import Metrics
 from bench.settings.schema import Settings
 from bench.settings.targets import schedule_factor
 from bench.tracking.tracker import Tracker
-from bench.training import attention, checkpoint, gradients, loss, momenta, randomness
+from bench.training import checkpoint, gradients, loss, momenta, randomness
 from bench.training.averaging import Average
+from bench.training.evaluation import Evaluation
 from bench.training.feeding import Feed
 from bench.training.interrupt import Interrupt
 from bench.training.prepare import Ready
@@ -66,6 +67,9 @@ class Trainer:
         chosen = settings.optimizer.get("overlap", "none")
         self.overlaps = overlap.overlaps(self.routing.optimizers, chosen)
         self.feed = Feed(self.data, self.train, world)
+        self.evaluation = Evaluation(
+            self.model, self.forward, self.output, self.data, self.train, world
+        )
         self.examples = self.train.batch_size * self.train.accumulate
         self.units_per_step = self.examples * self.data.units_per_example
         self.counted = ready.counted
@@ -128,7 +132,7 @@ class Trainer:
                 if self.stops:
                     break
             with evaluating(self.routing.optimizers):
-                tested = None if self.stops else self.evaluation("test")
+                tested = None if self.stops else self.evaluation.of("test")
             if not self.stops and self.average.count:
                 self.averaged = self.evaluate_average()
             self.check()
@@ -277,8 +281,8 @@ class Trainer:
         """Validation at the current step; returns its line of the metrics."""
         state = self.state
         with evaluating(self.routing.optimizers):
-            val_loss, accuracy = self.evaluation("validation", during=self.progress() < 1.0)
-            logits = self.attention()
+            val_loss, accuracy = self.evaluation.of("validation", during=self.progress() < 1.0)
+            logits = self.evaluation.attention(self.memory)
         state["val_loss"], state["val_accuracy"] = val_loss, accuracy
         best = state["best_val_loss"]
         if math.isfinite(val_loss) and (best is None or val_loss < best):
@@ -296,49 +300,6 @@ class Trainer:
         self._write(line)
         return line
 
-    def attention(self) -> list[float] | None:
-        """The largest attention logits by layer, on the first batch that evaluations read before
-        the end; changes nothing of the run, its memory and its random state included."""
-        train, kept = self.train, randomness.state(self.train.device)
-        self.memory.pause()
-        batch = next(iter(self.data.evaluation("validation", train.batch_size, during=True)))
-        batch = self.world.part(batch)
-        self.model.eval()
-        found = attention.largest(lambda: self.output(self.model, batch), self.world)
-        self.model.train()
-        parallel.rest(self.model)
-        randomness.restore(kept)
-        self.memory.resume()
-        return found
-
-    @torch.no_grad()
-    def evaluation(
-        self,
-        part: str,
-        during: bool = False,
-        model: nn.Module | None = None,
-        data: Any = None,
-    ) -> tuple[float, float | None]:
-        """Mean loss over the evaluated examples of `part` and, for images, the accuracy.
-
-        during: use the examples of evaluations before the end. model, data: others than the run's.
-        """
-        self.model.eval()
-        losses, right, count = 0.0, 0.0, 0
-        for batch in (data or self.data).evaluation(part, self.train.batch_size, during):
-            n, batch = len(batch["labels"]), self.world.part(batch)
-            mean, logits = self.output(model or self.forward, batch)
-            losses += n * mean.item()
-            count += n
-            if self.data.task == "images":
-                labels = batch["labels"].to(logits.device)
-                hits = (logits.argmax(-1) == labels).sum().item()
-                right += hits * n / len(labels)
-        self.model.train()
-        parallel.rest(self.model)
-        mean_loss, accuracy = self.world.means(losses / count, right / count)
-        return mean_loss, accuracy if self.data.task == "images" else None
-
     def evaluate_average(self) -> dict[str, float]:
         """The losses of the averaged weights, by their names in the record.
 
@@ -346,8 +307,8 @@ class Trainer:
         """
         with self.average.in_place():
             return {
-                "val_loss_averaged": self.evaluation("validation")[0],
-                "test_loss_averaged": self.evaluation("test")[0],
+                "val_loss_averaged": self.evaluation.of("validation")[0],
+                "test_loss_averaged": self.evaluation.of("test")[0],
             }
 
     def _write(self, line: dict[str, Any]) -> None:

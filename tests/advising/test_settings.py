@@ -33,8 +33,8 @@ def test_what_parameters_are_can_be_said():
 MISTAKES = [
     ("train.batch_size=0", "train.batch_size=0: must be a whole number above 0"),
     ("train.steps=many", "train.steps=many: must be a whole number above 0"),
-    ("train.eval_every=5", "train.eval_every: has no use here"),
-    ("model=gpt2 schedule.warmup_steps=5", "schedule.warmup_steps: has no use here"),
+    ("train.eval_every=5", "train.eval_every: has no effect here"),
+    ("model=gpt2 schedule.warmup_steps=5", "schedule.warmup_steps: has no effect here"),
     ("name=a/b", "name=a/b: must be letters"),
     ("+nope=1", "nope: no such setting"),
     ("results_dir=", "results_dir=: needs the name of a folder"),

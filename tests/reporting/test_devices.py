@@ -110,7 +110,7 @@ def test_the_front_has_the_time_of_a_step_on_both(both):
 
 def test_the_page_has_both_and_calls_no_condition_absent(both):
     content = gather(both)
-    shown = sections.experiment(content.comparisons["cost"])
+    shown = sections.experiment(content.comparisons["cost"], content)
     assert [one["name"] for one in shown["conditions"]] == ["gpt2 on cpu", "gpt2 on cuda"]
     assert shown["absent"] == ["vit"]
     text = page.page(content)

@@ -10,6 +10,7 @@ import torch
 from bench.records import cell, files, record
 from bench.records.record import Metrics
 from bench.training import checkpoint, prepare, run, trainer
+from bench.training.evaluation import Evaluation
 from tests.helpers.commands import TINY, settle
 from tests.helpers.runs import same_result, stop_at
 
@@ -244,7 +245,7 @@ def test_a_run_that_clips_a_part_resumes_to_the_same_bits(train, tmp_path, monke
 
 def test_reading_attention_changes_nothing_of_a_run(train, monkeypatch):
     _, read, _ = train()
-    monkeypatch.setattr(trainer.Trainer, "attention", lambda self: None)
+    monkeypatch.setattr(Evaluation, "attention", lambda self, memory: None)
     _, unread, _ = train("rerun=true")
     found = [
         [line.pop("attention_max_logit") for line in one["curve"] if "val_loss" in line]
