@@ -244,6 +244,7 @@ def test_a_block_without_a_number_for_the_end_reads_as_many_as_before_it(text):
         assert load(one).evaluated("test") == load(one).evaluated("test", during=True) == 3
 
 
+@pytest.mark.more
 def test_held_out_text_does_not_occur_in_training_text(sotu):
     bpe = tokenizer.load("sotu4096")
     train = bpe.decode(sotu.parts["train"].tolist(), skip_special_tokens=False)

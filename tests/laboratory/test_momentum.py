@@ -20,6 +20,7 @@ def kinds_of(tmp_path) -> list[str]:
     return [one.kind for one in momentum.members(file, ["hidden"], [0])]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("qkv", "projections"),
     [

@@ -43,6 +43,7 @@ def test_schedule_free_evaluates_the_mean_of_what_it_steps():
             assert torch.allclose(p, torch.stack(zs).mean(0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.more
 @each
 def test_the_trainer_records_the_losses_of_the_weights_to_evaluate(
     name, train, tmp_path, monkeypatch

@@ -152,6 +152,7 @@ def series(record, key):
     return [line[key] for line in record["curve"] if key in line]
 
 
+@pytest.mark.more
 def test_with_every_row_in_the_batch_it_equals_a_dense_run(train, every_token):
     """SparseAdam is Adam on the rows of the batch, but for the place of epsilon."""
     sizes = ["optimizer.roles.embedding.eps=1e-16", "schedule=constant"]
@@ -167,6 +168,7 @@ def test_with_every_row_in_the_batch_it_equals_a_dense_run(train, every_token):
     assert min(series(ours, "grad_norm")) > 0.1  # so that it was clipped
 
 
+@pytest.mark.more
 def test_with_rows_left_out_it_equals_a_dense_run_up_to_the_second_step(train):
     """At first Adam also leaves rows without gradient where they are; then it carries them on."""
     sizes = ["train.batch_size=4", "schedule=constant", "train.clip_norm=0.1"]

@@ -241,6 +241,7 @@ def test_a_state_saved_before_a_setting_was_there_can_be_loaded():
 # captured ------------------------------------------------------------------------------------
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "name", [None, "classical", "bf16", "normuon", "adamuon", "cautious", "muonh"]
 )

@@ -109,6 +109,7 @@ def put_checkpoint(source: Path, target: Path, step: int) -> None:
     sums.write_text(sums.read_text().replace(before, after))
 
 
+@pytest.mark.more
 def test_two_processes_train_as_one(train, tmp_path):
     common = [*STEPS, *FP32, *KEPT, "qkv=per_head", "model=gpt2_nano"]
     common += ["train.clip_norm=0.1", "train.clip_part=auxiliary"]

@@ -150,6 +150,7 @@ def published() -> dict[str, dict[str, dict]]:
     return found
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("experiment", published())
 def test_an_experiment_would_skip_what_is_published_on_any_processor(experiment, monkeypatch):
     """It pins what depends on the machine."""

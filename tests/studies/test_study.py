@@ -35,6 +35,7 @@ def pretrained(folder, seeds=(*range(5), 100)) -> None:
             record.write_json(run / "part_of.json", [part])
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", study.declared())
 def test_every_experiment_is_whole_and_plans_runs_that_settle(name, tmp_path):
     pretrained(tmp_path)

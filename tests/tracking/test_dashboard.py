@@ -91,6 +91,7 @@ def train(results, *overrides):
     assert run.run(settings, cell.name(settings), lambda text: None)["how"] == "finished"
 
 
+@pytest.mark.more
 def test_every_name_is_what_runs_log(tmp_path, logged, monkeypatch):
     monkeypatch.setattr(utilization, "seconds_of_peak", lambda *run: 0.0)  # none is too short
     monkeypatch.setattr(utilization.flops, "SECONDS", 0.0)

@@ -39,6 +39,7 @@ def test_weights_come_back_to_the_bit_also_after_an_error():
     assert torch.equal(model.weight, own)
 
 
+@pytest.mark.more
 def test_a_run_has_the_losses_of_its_average_and_is_else_as_without(train):
     _, plain, _ = train()
     _, averaged, _ = train("train.average_last=0.5")

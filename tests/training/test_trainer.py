@@ -69,6 +69,7 @@ def test_the_end_of_a_run_is_evaluated_on_more_and_trained_as_before(train):
     assert end["update_rms"] == end_more["update_rms"]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("optimizer", ["hybrid", "muon"])
 def test_an_overlapped_step_trains_as_the_sequential_one(train, optimizer):
     common = f"optimizer={optimizer}", "train.clip_norm=null", "train.accumulate=2"
@@ -243,6 +244,7 @@ def test_a_run_that_clips_a_part_resumes_to_the_same_bits(train, tmp_path, monke
     assert outcome["how"] == "finished" and same_result(whole, resumed)
 
 
+@pytest.mark.more
 def test_reading_attention_changes_nothing_of_a_run(train, monkeypatch):
     _, read, _ = train()
     monkeypatch.setattr(Evaluation, "attention", lambda self, memory: None)
@@ -345,6 +347,7 @@ def test_damaged_metrics_leave_no_hole_in_the_curve(train, tmp_path, monkeypatch
     assert "metrics.jsonl was damaged: rebuilt from the checkpoint" in said
 
 
+@pytest.mark.more
 def test_whole_metrics_are_not_called_damaged(train, monkeypatch):
     stop_at(monkeypatch, 5, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -383,6 +386,7 @@ def test_a_record_of_another_cell_is_not_this_ones_end(train, tmp_path):
     assert any(f"of another cell: {other['cell']}" in line for line in said)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("name", ["metrics.jsonl", "record.json"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_a_line_with_the_path(train, tmp_path, monkeypatch, name, number):

@@ -38,6 +38,7 @@ def test_a_run_starts_where_the_other_ended(train, given):
     assert again["test_loss"] == first["test_loss"] and again["cell"] != first["cell"]
 
 
+@pytest.mark.more
 def test_keeping_weights_is_no_other_cell_and_trains_again_only_for_them(train, tmp_path):
     _, one, _ = train(EARLY)
     folder = tmp_path / "runs" / one["cell"]
@@ -51,6 +52,7 @@ def test_keeping_weights_is_no_other_cell_and_trains_again_only_for_them(train, 
     assert outcome["how"] == "finished" and not (folder / "weights.safetensors").exists()
 
 
+@pytest.mark.more
 def test_an_interrupted_run_that_keeps_its_weights_goes_on_from_its_checkpoint(train, monkeypatch):
     stop_at(monkeypatch, 5, RuntimeError("gone"))
     train("train.save_weights=true")
@@ -58,6 +60,7 @@ def test_an_interrupted_run_that_keeps_its_weights_goes_on_from_its_checkpoint(t
     assert any("from step 4" in line for line in said)
 
 
+@pytest.mark.more
 def test_a_run_from_given_weights_resumes_to_the_same_bits(train, given, tmp_path, monkeypatch):
     words = (f"init_from={given}", LATE, *OTHER)
     _, whole, _ = train(*words, results=tmp_path / "whole")
@@ -69,6 +72,7 @@ def test_a_run_from_given_weights_resumes_to_the_same_bits(train, given, tmp_pat
         assert whole[key] == resumed[key]
 
 
+@pytest.mark.more
 def test_what_is_forgotten_is_measured_by_the_given_weights_own_losses(train, given):
     _, source, _ = train("train.save_weights=true", EARLY)
     _, tuned, _ = train(f"init_from={given}", LATE, *OTHER, "optimizer.lr_scale=8")
@@ -107,6 +111,7 @@ def test_a_folder_of_save_pretrained_is_read_tied_head_and_all(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -156,6 +161,7 @@ def test_an_arm_gives_the_weights_of_its_final_run_with_the_same_seed(given, tmp
         initial.settled(settings)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     ("words", "a", "b"),
     [

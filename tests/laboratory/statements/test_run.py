@@ -146,6 +146,7 @@ def test_steep_triples_are_told_from_flat_ones(rows):
     assert flat.n + steep.n == 300 and "slope 3." in steep.condition
 
 
+@pytest.mark.more
 def test_every_check_is_shown_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "SHAPES", SHAPES)
     monkeypatch.setattr(run, "MATRIX_SHAPES", [(64, 64)])

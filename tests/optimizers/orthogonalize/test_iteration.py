@@ -403,6 +403,7 @@ def test_a_zero_matrix_gives_zero_under_either_norm():
 # captured, and real momenta ------------------------------------------------------------------
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("method", ["newton_schulz", "gram"])
 @pytest.mark.parametrize("shape", [(2, 8, 12), (3, 20, 7), (1, 520, 600)])
 def test_the_iteration_is_captured_whole_by_torch_compile(method, shape):
