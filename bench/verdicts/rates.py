@@ -12,6 +12,7 @@ from bench.studies.results import Results
 from bench.studies.study import TUNE
 from bench.verdicts.finding import Finding
 
+UNIT = "factor by which the best rate moves"
 SEEDS = 2  # without a second one nothing is known of the spread
 
 
@@ -45,12 +46,12 @@ def _finding(
     quotients = [b / a for seed in seeds if (a := best[0][seed]) and (b := best[1][seed])]
     if len(quotients) < len(seeds):
         why = "a best rate at the edge of the grid, or beside a diverged run"
-        return Finding(where, n=len(seeds), undecided=why, records=files)
+        return Finding(where, n=len(seeds), unit=UNIT, undecided=why, records=files)
     centre = math.exp(mean(map(math.log, quotients)))
     ends = min(quotients), max(quotients)
     words = " to ".join(", ".join(f"{one[seed]:.3g}" for seed in seeds) for one in best)
-    unit, note = "best rate / the other's", f"best lr_scale by seed: {words}"
-    return Finding(where, centre, *ends, len(seeds), unit, note=note, records=files)
+    note = f"best lr_scale by seed: {words}"
+    return Finding(where, centre, *ends, len(seeds), UNIT, note=note, records=files)
 
 
 def by_seed(one: Comparison, arm: str) -> dict[int, list[Run]]:

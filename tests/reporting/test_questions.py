@@ -9,6 +9,7 @@ from bench.studies.results import Results
 from bench.studies.study import FINAL
 from bench.verdicts import waiting
 from tests.helpers import fake_results
+from tests.verdicts import test_attention, test_rates
 
 
 def asked(folder, gains, noise=0.002):
@@ -80,3 +81,36 @@ def test_a_question_without_records_is_listed_with_its_command_and_what_it_takes
 def test_the_older_questions_that_have_experiments_are_asked():
     assert {"qkv", "orthogonalizer", "batch_size", "aux_lr"} <= set(questions.ASKED)
     assert set(questions.ASKED) & set(study.declared())
+
+
+def test_what_claims_measure_besides_the_loss_is_said(tmp_path):
+    test_attention.write(tmp_path, "clip_all", 0, [[1.0, 9.0]])
+    test_attention.write(tmp_path, "clip_all", 1, [[2.0, 11.0]])
+    text = questions.text(gather(Results(tmp_path)))
+    assert "Largest attention logit: clip_all (clip, short) 10 (" in text
+
+
+def test_a_study_without_a_margin_is_answered_by_what_its_claims_measure(tmp_path):
+    fake_results.fill(tmp_path, "width", ["width_64", "width_256"])
+    for file in (tmp_path / "records" / "width").glob("*-tune.json"):
+        file.unlink()
+    test_rates.fill(tmp_path, {"width_64": [4.0, 4.0], "width_256": [2.0, 2.0]})
+    text = questions.text(gather(Results(tmp_path)))
+    assert (
+        "Factor by which the best rate moves: spectral_rule, width_256 against width_64 (width) 0.5"
+        in text
+    )
+    assert "Against match_rms_adamw" not in text
+
+
+def test_states_and_peaks_are_said_where_arms_differ_in_them(tmp_path):
+    asked(tmp_path, {"half": -0.1})
+    for file in (tmp_path / "records" / "aux_lr").glob("*.json"):
+        one = json.loads(file.read_text())
+        share = {"equal": 100, "half": 75}[one["arm"]]
+        one["optimizer_state_bytes"]["total"] = share * 1000
+        one["peak_memory_bytes"] = share * 10**6
+        file.write_text(json.dumps(one))
+    text = questions.text(gather(Results(tmp_path)))
+    assert "Optimizer state against equal's: half −25.0 %." in text
+    assert "Peak memory of a run: equal 100.0 MB, half 75.0 MB." in text

@@ -12,7 +12,7 @@ from bench.verdicts.judging import CONFIRMED, OPEN, REFUTED
 from tests.helpers import fake_results
 
 GRID = [1, 2, 4, 8, 16]
-ASKED = {"experiment": "width", "arm": "spectral", "conditions": ["width_64", "width_256"]}
+ASKED = {"experiment": "width", "arm": "spectral_rule", "conditions": ["width_64", "width_256"]}
 
 
 def test_the_lowest_point_of_a_parabola_is_found_between_the_rates():
@@ -38,7 +38,7 @@ def test_a_best_rate_at_the_edge_or_beside_a_diverged_run_is_unknown(values):
     assert rates.lowest(dict(zip(GRID, values, strict=True))) is None
 
 
-def fill(folder, best: dict[str, list[float]], arm: str = "spectral", **changes) -> None:
+def fill(folder, best: dict[str, list[float]], arm: str = "spectral_rule", **changes) -> None:
     """Tuning runs of two seeds; best: by condition the best rate of each."""
     declared = study.load("width")
     for condition, of in best.items():
@@ -74,7 +74,7 @@ def test_an_edge_is_undecided_and_a_seed_without_its_grid_is_missing(tmp_path):
     fill(tmp_path, {"width_64": [3.0, 4.0], "width_256": [0.5, 4.0]})
     (found,) = rates.moved(Results(tmp_path), **ASKED)
     assert found.undecided and "edge" in found.undecided and found.records
-    file = next((tmp_path / "records" / "width").glob("*width_256-spectral-s101-4-tune.json"))
+    file = next((tmp_path / "records" / "width").glob("*width_256-spectral_rule-s101-4-tune.json"))
     file.unlink()
     (found,) = rates.moved(Results(tmp_path), **ASKED)
     assert found.missing and "experiment=width" in found.missing and "1 so far" in found.missing
