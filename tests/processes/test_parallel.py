@@ -42,12 +42,17 @@ def records(results: Path) -> dict[tuple, dict]:
 
 def norms(one: dict) -> list[dict[str, float]]:
     """Of each evaluation, the norms of gradients and the RMS of weights, by role, and the largest
-    attention logits by layer."""
+    attention logits by layer.
+
+    Pure Muon's logits are left out: a bias of K has no gradient but rounding, as it adds the same
+    to all logits of a query, and Muon scales that rounding to length 1.
+    """
     lines = [line for line in one["curve"] if "grad_norms" in line]
     kinds = ("grad_norms", "weight_rms")
+    seen = one["optimizer"] != "muon"
     return [
         {f"{kind} {r}": v for kind in kinds for r, v in line[kind].items()}
-        | dict(enumerate(line["attention_max_logit"]))
+        | (dict(enumerate(line["attention_max_logit"])) if seen else {})
         for line in lines
     ]
 
