@@ -29,6 +29,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.more
 def test_a_session_shows_a_table_and_leaves_records(tmp_path):
     """One of the methods diverges: a result like another, without a warning on the screen."""
     status, out, err = command("methods=[keller,[4,5,1]]", *SMALL, f"results_dir={tmp_path}")

@@ -31,6 +31,7 @@ def test_a_sweep_trains_every_cell_once_and_a_cell_as_it_would_alone(tmp_path):
     assert same_result(single, swept[cell])
 
 
+@pytest.mark.more
 def test_one_failing_cell_does_not_stop_the_others(tmp_path):
     done = command(
         "-m", "qkv=head_groups", "qkv.heads_per_group=3,2", *OFFLINE, f"results_dir={tmp_path}"
@@ -41,6 +42,7 @@ def test_one_failing_cell_does_not_stop_the_others(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "sign",
     [

@@ -133,6 +133,7 @@ def test_the_fused_gelu_is_gpt2s():
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.more
 def test_nothing_is_printed():
     """In a process of its own: transformers gives each warning once."""
     code = (

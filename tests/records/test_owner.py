@@ -83,6 +83,7 @@ def win(folders: list[Path], tried) -> list[bool]:
     return won
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("before", ["nobody", "dead here", "stale afar", "unwritten"])
 def test_of_many_processes_one_becomes_the_owner(tmp_path, quick, before):
     folders = [tmp_path / str(i) for i in range(20)]
@@ -287,6 +288,7 @@ def test_a_run_that_lost_its_cell_writes_nothing_more(train, tmp_path, monkeypat
     assert len(list(folder.glob("owner*.json"))) == 2  # they are the other's now
 
 
+@pytest.mark.more
 def test_results_of_two_machines_merge_by_copying(train, tmp_path, monkeypatch):
     monkeypatch.setattr(owner, "BEAT", 0.04)
     seeds = {"one": 0, "two": 1}
