@@ -116,6 +116,8 @@ def sentence(every: list[Comparison]) -> str:
         if names:
             apart.append(f"{' and '.join(names)} end{'s' * (len(names) == 1)} {by}{side}")
     lead = ", ".join(apart) or f"no arm is shown to end {by}lower or higher"
+    if all(map(standing.early, every)):
+        lead = "nothing is judged"
     numbers = "; ".join(clause(one, several) for one in every)
     return f"Against {declared.baseline}, {lead}: {numbers}."
 
@@ -123,13 +125,13 @@ def sentence(every: list[Comparison]) -> str:
 def clause(one: Comparison, several: bool) -> str:
     """under language head_pairs +0.012 (95 % +0.005 to +0.020, n=5; within that), …"""
     where = f"under {one.condition} " * several
-    if why := standing.early(one):
-        return f"{where}nothing is judged, {why}"
-    said = [size(arm) for arm in findings.tested(one)]
-    return where + (", ".join(said) or "no difference is tested yet, which takes two seeds")
+    why = standing.early(one)
+    said = [size(arm, judged=why is None) for arm in findings.tested(one)]
+    numbers = ", ".join(said) or "no difference is tested yet, which takes two seeds"
+    return f"{where}{numbers}" + (f"; not judged, {why}" if why else "")
 
 
-def size(arm: Arm) -> str:
+def size(arm: Arm, judged: bool) -> str:
     assert arm.difference is not None
     number, interval = findings.size(arm.difference.estimate)
-    return f"{arm.name} {number} (95 % {interval}{WORDS[arm.difference.outcome]})"
+    return f"{arm.name} {number} (95 % {interval}{WORDS[arm.difference.outcome] * judged})"

@@ -66,7 +66,8 @@ def test_early_training_is_not_judged(tmp_path):
     declared = fake_results.fill(tmp_path, "batch_size", ["256_tokens"])
     fake_results.lines(tmp_path, declared, "256_tokens", bigram=2.0)
     said = questions.sentence(gather(Results(tmp_path)).comparisons["batch_size"])
-    assert "nothing is judged, early training" in said and "95 %" not in said
+    assert "nothing is judged: " in said and "; not judged, early training" in said
+    assert "95 %" in said and "equal within" not in said and "open" not in said
 
 
 def test_a_question_without_records_is_listed_with_its_command_and_what_it_takes(tmp_path):
