@@ -45,7 +45,7 @@ test-more: setup  ## the types under Python 3.13, integrations, browser, documen
 test-cpu: setup  ## the tests about numbers, on every instruction set the processor has
 	$(RUN) scripts/cpu_matrix.py
 
-test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (under 45 minutes)
+test-all: lint test-cpu  ## the long matrices too, and both answers of `auto` (over an hour)
 	$(PYTEST) -m 'long or more'
 	BF16=faster $(PYTEST)
 	BF16=slower $(PYTEST)

@@ -73,6 +73,18 @@ def name(settings: Settings) -> str:
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
 
 
+def computing(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The settings of a record's config that say what was computed, in a form that the configs of
+    older code have too: without those outside the cell, and without later ones at the value that
+    means what was done before."""
+    inside = {f"{path}.{key}".lstrip("."): (key, value) for key, value in tree.items()}
+    return {
+        key: computing(value, where) if isinstance(value, dict) else value
+        for where, (key, value) in inside.items()
+        if not _left_out(where, value or LATER.get(where, value))
+    }
+
+
 def refuse_odd_name(setting: str, value: Any) -> None:
     """Raise UserError for a value that cannot be part of a file name or changes the folder."""
     if not isinstance(value, str) or not re.fullmatch(r"[\w+-][\w.+-]{0,99}", value):

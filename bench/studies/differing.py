@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from bench.records import archive
+from bench.records import archive, cell
 from bench.records.archive import Run
 
 # Keys of a record's config that say what a run is called and where it goes, not what it computes.
@@ -17,9 +17,13 @@ Tree = dict[str, Any]
 
 
 def settings(record: dict[str, Any]) -> Tree:
-    """The settings in a record's config that can change a result, without the seed."""
+    """The settings in a record's config that can change a result, without the seed.
+
+    Runs of older code, whose configs lack later settings, have the same as today's.
+    """
     left_out = {*ASIDE, *CHOSEN}
-    return {key: value for key, value in record["config"].items() if key not in left_out}
+    kept = {key: value for key, value in record["config"].items() if key not in left_out}
+    return cell.computing(kept)
 
 
 def named(records: list[dict[str, Any]]) -> list[str]:

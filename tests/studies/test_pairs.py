@@ -28,6 +28,16 @@ def test_seeds_of_one_setting_are_one_group_and_pair_with_adamw(tmp_path):
     assert hybrid.difference.low < hybrid.difference.mean < hybrid.difference.high < 0
 
 
+def test_runs_of_older_code_whose_configs_lack_later_settings_are_of_one_group(tmp_path):
+    before = fake_results.own(tmp_path, "adamw", 0, 4.0)["config"]
+    later = {"structure": {}, "perturb": 0.0, "other_data": {}, "lora_rank": None}
+    of_train = {"save_weights": False, "clip_part": None, "reference_steps": 0}
+    config = later | {"train": before["train"] | of_train}
+    fake_results.own(tmp_path, "adamw", 1, 4.1, config=config)
+    (bench,) = benches(tmp_path)
+    assert [(group.name, group.seeds) for group in bench.groups] == [("adamw", [0, 1])]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
