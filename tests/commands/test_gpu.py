@@ -112,8 +112,13 @@ def gpu(call: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.more
-@pytest.mark.parametrize("call", ["run", "first-light"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param("run", marks=pytest.mark.long),
+        pytest.param("first-light", marks=pytest.mark.more),
+    ],
+)
 def test_a_rehearsal_runs_every_part_and_leaves_whole_records(call, script, tmp_path):
     plan = script("gpu_plan")
     gpu(call, os.environ | {"MUONBENCH_REHEARSAL": "1", "OUT": str(tmp_path)})

@@ -193,7 +193,7 @@ def test_a_final_run_is_trained_again_for_weights_that_only_its_record_is_left_o
         assert not campaign.left(planned)
 
 
-@pytest.mark.more
+@pytest.mark.long
 def test_fine_tuning_follows_pretraining(tmp_path):
     sizes = ["model.layers=1", "model.width=32", "model.heads=2", "train.batch_size=2"]
     sizes += ["train.sequence_length=32", "train.steps=4", "train.eval_every=4"]
