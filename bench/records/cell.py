@@ -67,21 +67,21 @@ def name(settings: Settings) -> str:
         "lora_rank": settings.lora_rank,
         "other_data": settings.other_data and batches.identity(settings.other_data),
     }
-    text = json.dumps(_meaning(content), sort_keys=True)
+    text = json.dumps(_meaning(computing(content)), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     parts = [model_name(settings), settings.optimizer["name"], qkv_name(settings)]
     return "-".join([*filter(None, parts), f"s{settings.seed}", digest[:10]])
 
 
 def computing(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """The settings of a record's config that say what was computed, in a form that the configs of
-    older code have too: without those outside the cell, and without later ones at the value that
-    means what was done before."""
+    """The settings that say what is computed, in a form that the configs of older code have too:
+    without those outside the cell, and without later ones at the value that means what was done
+    before."""
     inside = {f"{path}.{key}".lstrip("."): (key, value) for key, value in tree.items()}
     return {
         key: computing(value, where) if isinstance(value, dict) else value
         for where, (key, value) in inside.items()
-        if not _left_out(where, value or LATER.get(where, value))
+        if not _left_out(where, value)
     }
 
 
@@ -115,22 +115,19 @@ def _model_identity(block: dict[str, Any]) -> dict[str, Any]:
     return block | {"source": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}}
 
 
-def _meaning(value: Any, path: str = "") -> Any:
+def _meaning(value: Any) -> Any:
     """Settings in the form that is hashed: equal meanings have equal forms.
 
-    1 and 1.0 are one number, a target counts by its name, and settings outside the cell are
-    omitted.
+    1 and 1.0 are one number, and a target counts by its name.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, list):
-        return [_meaning(item, path) for item in value]
+        return [_meaning(item) for item in value]
     if isinstance(value, dict):
-        inside = {f"{path}.{key}".lstrip("."): (key, item) for key, item in value.items()}
         return {
-            key: targets.name(item) if key == "_target_" else _meaning(item, where)
-            for where, (key, item) in inside.items()
-            if not _left_out(where, item)
+            key: targets.name(item) if key == "_target_" else _meaning(item)
+            for key, item in value.items()
         }
     return value
 
@@ -138,4 +135,5 @@ def _meaning(value: Any, path: str = "") -> Any:
 def _left_out(path: str, value: Any) -> bool:
     if path in NOT_IN_CELL:
         return True
-    return any(fnmatch(path, pattern) and value == before for pattern, before in LATER.items())
+    value = [] if path == "structure" and not value else value  # a mapping in a config
+    return any(value == before and fnmatch(path, pattern) for pattern, before in LATER.items())

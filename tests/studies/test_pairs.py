@@ -38,6 +38,15 @@ def test_runs_of_older_code_whose_configs_lack_later_settings_are_of_one_group(t
     assert [(group.name, group.seeds) for group in bench.groups] == [("adamw", [0, 1])]
 
 
+def test_a_later_setting_at_another_value_is_another_group(tmp_path):
+    fake_results.own(tmp_path, "adamw", 0, 4.0)
+    optimizer = {"name": "adamw", "lr_scale": 1.0, "embedding_lr_scale": 0.0}
+    changed = fake_results.own(tmp_path, "adamw", 1, 4.1, config={"optimizer": optimizer})
+    assert changed["config"]["optimizer"] == optimizer
+    (bench,) = benches(tmp_path)
+    assert len(bench.groups) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [
