@@ -73,7 +73,9 @@ class Momenta:
         self.kept = {k: state["momentum_buffer"] for k, state in states.items()}
         self.coded = {k for k, buffer in self.kept.items() if buffer.dtype == torch.int8}
         self.decoded: dict[int, Tensor] = {}
-        self.last = {k: number for number, stacks in enumerate(rounds) for k in read_by(stacks)}
+        self.last: dict[int, int] = {}  # the last round that reads each
+        if self.coded:
+            self.last = {k: i for i, stacks in enumerate(rounds) for k in read_by(stacks)}
 
     def opened(self, stacks: list[Stack]) -> dict[int, Tensor]:
         """The momentum that the stacks read, to be updated in place."""

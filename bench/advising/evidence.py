@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.records import archive
 from bench.records.archive import Run
-from bench.studies import lines, stats, study
+from bench.studies import curves, lines, stats, study
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.results import Results
 from bench.studies.stats import Estimate
@@ -83,18 +83,8 @@ def gather(results: Results) -> list[Evidence]:
 
 def share(ours: Record, adamw: Record) -> float | None:
     """The share of AdamW's steps until its final validation loss; None if it is not reached."""
-    target, before = adamw["val_loss"], None
-    for line in ours["curve"]:
-        loss = line.get("val_loss")
-        if loss is None:
-            continue
-        if loss <= target:
-            step = line["step"]
-            if before is not None and before[1] > loss:
-                step = before[0] + (step - before[0]) * (before[1] - target) / (before[1] - loss)
-            return step / adamw["steps"]
-        before = (line["step"], loss)
-    return None
+    step = curves.step_at(ours, adamw["val_loss"])
+    return None if step is None else step / adamw["steps"]
 
 
 def paired(ours: list[Record], adamw: list[Record]) -> dict[int, float | None]:

@@ -11,7 +11,7 @@ from bench.records import archive
 from bench.reporting.findings import size
 from bench.studies import standing
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import BEYOND, EQUAL, LEVEL, SMALLER
+from bench.studies.difference import BEYOND, EQUAL, SIZE_OPEN, SMALLER, UNSHOWN
 from bench.studies.study import Study
 from bench.studies.words import about, plain, unit_of
 
@@ -124,20 +124,19 @@ def outcome(arm: Arm, study: Study) -> str:
     found = arm.difference
     assert found is not None
     number, interval = size(found.estimate)
-    side = "lower" if found.estimate.mean < 0 else "higher"
-    within = f"{study.margin:g} nats" if study.margin else "nothing"
-    tail = f"(95 % {interval})"
-    if found.outcome == BEYOND:
-        return f"{arm.name} ends {number.lstrip('+−')} nats {side} than AdamW {tail}"
-    if found.outcome == SMALLER:
-        return f"{arm.name} ends {side} than AdamW, but by less than {within} {tail}"
-    if found.outcome == EQUAL:
-        return f"{arm.name} and AdamW end equal, within {within} {tail}"
-    if found.p < LEVEL:
-        return (
-            f"{arm.name} ends {side} than AdamW, but whether by more than {within} is open {tail}"
-        )
-    return f"no difference between {arm.name} and AdamW is shown {tail}"
+    name, side, within = arm.name, found.side, margin(study)
+    words = {
+        BEYOND: f"{name} ends {number.lstrip('+−')} nats {side} than AdamW",
+        SMALLER: f"{name} ends {side} than AdamW, but by less than {within}",
+        EQUAL: f"{name} and AdamW end equal, within {within}",
+        SIZE_OPEN: f"{name} ends {side} than AdamW, but whether by more than {within} is open",
+        UNSHOWN: f"no difference between {name} and AdamW is shown",
+    }
+    return f"{words[found.case]} (95 % {interval})"
+
+
+def margin(study: Study) -> str:
+    return f"{study.margin:g} nats" if study.margin else "nothing"
 
 
 def contrary(one: Comparison, every: list[Comparison]) -> list[str]:
@@ -157,7 +156,7 @@ def side_of(arm: Arm) -> int:
     found = arm.difference
     if found is None or found.outcome != BEYOND:
         return 0
-    return -1 if found.estimate.mean < 0 else 1
+    return -1 if found.side == "lower" else 1
 
 
 def weaknesses(one: Comparison) -> list[str]:

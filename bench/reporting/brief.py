@@ -4,7 +4,7 @@ from bench.reporting import answer
 from bench.reporting.answer import DEVICES, TASKS
 from bench.studies import standing
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import BEYOND, EQUAL, LEVEL, SMALLER
+from bench.studies.difference import BEYOND, EQUAL, SIZE_OPEN, SMALLER, UNSHOWN
 from bench.studies.study import Study
 from bench.studies.words import unit_of
 
@@ -69,14 +69,11 @@ def words(arm: Arm, study: Study) -> str:
     """What an arm's tests justify, as a plural predicate."""
     found = arm.difference
     assert found is not None
-    side = "lower" if found.estimate.mean < 0 else "higher"
-    within = f"{study.margin:g} nats" if study.margin else "nothing"
-    if found.outcome == BEYOND:
-        return f"reach a {side} test loss than AdamW"
-    if found.outcome == SMALLER:
-        return f"reach a {side} test loss than AdamW, by less than {within},"
-    if found.outcome == EQUAL:
-        return f"reach the same test loss as AdamW, within {within},"
-    if found.p < LEVEL:
-        return f"reach a {side} test loss than AdamW, by an unknown amount,"
-    return "reach a test loss with no shown difference from AdamW's"
+    within = answer.margin(study)
+    return {
+        BEYOND: f"reach a {found.side} test loss than AdamW",
+        SMALLER: f"reach a {found.side} test loss than AdamW, by less than {within},",
+        EQUAL: f"reach the same test loss as AdamW, within {within},",
+        SIZE_OPEN: f"reach a {found.side} test loss than AdamW, by an unknown amount,",
+        UNSHOWN: "reach a test loss with no shown difference from AdamW's",
+    }[found.case]

@@ -5,13 +5,12 @@ from bench.display.numbers import megabytes
 from bench.reporting import answer, findings, to_run
 from bench.reporting.content import Content
 from bench.reporting.marked import cells, escaped, folded, table
-from bench.studies import standing, study
+from bench.studies import standing, study, words
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import BEYOND, EQUAL, SMALLER, STRADDLES
 from bench.studies.study import Study
-from bench.studies.words import percent
 from bench.verdicts import waiting
-from bench.verdicts.judging import number_of
+from bench.verdicts.judging import Verdict, number_of
 
 # In the order of the page: the experiments that answer a question people ask.
 ASKED = (
@@ -19,7 +18,6 @@ ASKED = (
     *("qkv", "orthogonalizer", "batch_size", "aux_lr"),
 )
 LOSS = "test loss"  # the unit of what `sentence` says begins so
-STATE = ("optimizer_state_bytes", "total")
 NOTABLE = 0.01  # a share of the state; a smaller one is not mentioned
 WORDS = {BEYOND: "", SMALLER: "; within that", EQUAL: "; equal within that", STRADDLES: "; open"}
 
@@ -41,11 +39,12 @@ def answered(every: list[Comparison], content: Content) -> list[str]:
     name = every[0].study.name
     weak = dict.fromkeys(said for one in every for said in answer.weaknesses(one))
     limits = [*([every[0].study.limits] if every[0].study.limits else []), *weak]
-    beside = figures(name, content)
+    found = [one for one in content.verdicts if name in waiting.named(one)]
+    beside = figures(found)
     said = [] if beside and every[0].study.margin is None else [sentence(every)]
     said += [*beside, *(line for one in every for line in states(one))]
     parts = [escaped(" ".join(said)), f"Limits: {escaped('; '.join(limits))}."]
-    parts += claims(name, content)
+    parts += claims(found)
     return [*parts, f"All numbers: [{name}](../results/README.md#{name})."]
 
 
@@ -58,25 +57,22 @@ def unanswered(declared: Study, content: Content) -> list[str]:
     ]
 
 
-def claims(name: str, content: Content) -> list[str]:
+def claims(found: list[Verdict]) -> list[str]:
     """The claims that the experiment measures, with their verdicts, folded."""
-    found = [one for one in content.verdicts if name in waiting.named(one)]
     rows = [cells((v.claim.statement, f"**{v.verdict}**", v.condition)) for v in found]
     heads = cells(("claim", "verdict", "where, with numbers"))
     said = f"{len(found)} claim{'s' * (len(found) != 1)} on it"
     return [folded(said, table(Table(heads, rows)))] if rows else []
 
 
-def figures(name: str, content: Content) -> list[str]:
+def figures(found: list[Verdict]) -> list[str]:
     """What the experiment's claims measured besides test losses, a sentence for each unit."""
     by_unit: dict[str, list[str]] = {}
-    for verdict in content.verdicts:
-        if name in waiting.named(verdict):
-            for one in verdict.findings:
-                if one.unit and not one.unit.startswith(LOSS):
-                    number = one.undecided if one.value is None else number_of(one)
-                    said = f"{one.condition} {number}".replace("-", "−")
-                    by_unit.setdefault(one.unit, []).append(said)
+    for one in (finding for verdict in found for finding in verdict.findings):
+        if one.unit and not one.unit.startswith(LOSS):
+            number = one.undecided if one.value is None else number_of(one)
+            said = f"{one.condition} {number}".replace("-", "−")
+            by_unit.setdefault(one.unit, []).append(said)
     return [
         f"{unit[0].upper()}{unit[1:]}: {'; '.join(dict.fromkeys(all_of))}."
         for unit, all_of in by_unit.items()
@@ -86,17 +82,13 @@ def figures(name: str, content: Content) -> list[str]:
 def states(one: Comparison) -> list[str]:
     """The optimizer states and peaks of memory, if the arms differ in the state by a percent."""
     base = one.arm(one.study.baseline)
-    if base is None or not (whole := base.median(*STATE)):
-        return []
-    kept = {
-        arm.name: own / whole - 1 for arm in findings.tested(one) if (own := arm.median(*STATE))
-    }
-    if all(abs(share) < NOTABLE for share in kept.values()):
+    kept = words.states(findings.tested(one), base) if base else {}
+    if base is None or all(abs(share) < NOTABLE for share in kept.values()):
         return []
     peaks = {a.name: peak for a in one.arms if (peak := a.median("peak_memory_bytes"))}
-    said = ", ".join(f"{name} {percent(share, sign='+')}" for name, share in kept.items())
+    said = words.states_said(kept, base)
     held = ", ".join(f"{name} {megabytes(peak)}" for name, peak in peaks.items())
-    return [f"Optimizer state against {base.name}'s: {said}. Peak memory of a run: {held}."]
+    return [f"{said}. Peak memory of a run: {held}."]
 
 
 def sentence(every: list[Comparison]) -> str:
@@ -111,7 +103,7 @@ def sentence(every: list[Comparison]) -> str:
             if not standing.early(one)
             for arm in findings.tested(one)
             if arm.difference and arm.difference.outcome == BEYOND
-            if (arm.difference.estimate.mean < 0) == (side == "lower")
+            if arm.difference.side == side
         ]
         if names:
             apart.append(f"{' and '.join(names)} end{'s' * (len(names) == 1)} {by}{side}")

@@ -71,14 +71,18 @@ def _scale(name: str, axis: str) -> Axis:
     return Axis(kind, write, lambda config: (config.get("optimizer") or {}).get(name, 1.0))
 
 
-def _write_momentum(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
-    for role, _ in _rules(settings.optimizer, "momentum"):
-        yield f"optimizer.roles.{role}.momentum", short(1 - point["momentum"])
+def _momentum(axis: str, turned: Callable[[float], float]) -> Axis:
+    """turned: the setting `momentum` from the axis's value, and the value from the setting."""
 
+    def write(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
+        for role, _ in _rules(settings.optimizer, "momentum"):
+            yield f"optimizer.roles.{role}.momentum", short(turned(point[axis]))
 
-def _write_newest(point: Point, settings: Settings) -> Iterator[tuple[str, Any]]:
-    for role, _ in _rules(settings.optimizer, "momentum"):
-        yield f"optimizer.roles.{role}.momentum", short(point["newest"])
+    def read(config: dict[str, Any]) -> float | None:
+        found = _first(config, "momentum")
+        return None if found is None else short(turned(found))
+
+    return Axis("averaging", write, read)
 
 
 def _beta(number: int) -> Axis:
@@ -132,11 +136,6 @@ def _first(config: dict[str, Any], key: str) -> Any:
     return next((rule[key] for _, rule in found), None)
 
 
-def _read_momentum(config: dict[str, Any]) -> float | None:
-    found = _first(config, "momentum")
-    return None if found is None else short(1 - found)
-
-
 def _read_decay(config: dict[str, Any], key: str = "weight_decay") -> float | None:
     """key: of what multiplies the rate; `constraint` is a factor of 1."""
     steps, optimizer = (config.get("train") or {}).get("steps"), config.get("optimizer") or {}
@@ -161,15 +160,11 @@ AXES = {
     "rate": _scale("lr_scale", "rate"),  # of all parts, in multiples of the file's rate
     "embedding": _scale("embedding_lr_scale", "embedding"),  # of embedding and head, times rate
     "auxiliary": _scale("aux_lr_scale", "auxiliary"),  # of what is not Muon's, times rate
-    "momentum": Axis("averaging", _write_momentum, _read_momentum),  # 1 - momentum
-    "newest": Axis(
-        "averaging", _write_newest, lambda config: _first(config, "momentum")
-    ),  # Scion's
+    "momentum": _momentum("momentum", lambda value: 1 - value),
+    "newest": _momentum("newest", lambda value: value),  # Scion's is the newest gradient's share
     "beta2": _beta(1),  # 1 - β₂
     "beta3": _beta(2),  # 1 - β₃, of AdEMAMix's slow average
     "decay": Axis("decay", _write_decay, _read_decay),  # rate × λ × steps
-    "radius": Axis(
-        "decay", _write_radius, lambda config: _read_decay(config, "constraint")
-    ),  # Scion's
+    "radius": Axis("decay", _write_radius, _read_radius),  # Scion's
     "warmup": Axis("warmup", _write_warmup, _read_warmup),  # share of the run
 }

@@ -26,6 +26,22 @@ def steps_to(one: dict[str, Any], target: float) -> int | None:
     return next(reached, None)
 
 
+def step_at(one: dict[str, Any], target: float) -> float | None:
+    """The step at which a run's validation loss first is the target, between two evaluations by a
+    straight line; None if it is never so low."""
+    before: tuple[int, float] | None = None
+    for line in one["curve"]:
+        if (loss := line.get("val_loss")) is None:
+            continue
+        if loss <= target:
+            if before is None:
+                return line["step"]
+            share = (before[1] - target) / (before[1] - loss)
+            return before[0] + share * (line["step"] - before[0])
+        before = line["step"], loss
+    return None
+
+
 def curve(runs: list[Run]) -> list[tuple[int, Estimate]]:
     """The validation loss at each evaluated step that all finished runs have."""
     by_step: dict[int, list[float]] = {}

@@ -8,6 +8,7 @@ from bench.studies.study import Study
 
 LEVEL = 0.05  # level of the tests, over all arms of a condition together
 BEYOND, SMALLER, EQUAL, STRADDLES = "beyond", "smaller", "equal", "straddles"
+SIZE_OPEN, UNSHOWN = "size open", "unshown"  # the two cases of STRADDLES
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,28 @@ class Difference:
             return SMALLER if shown else EQUAL
         return STRADDLES
 
+    @property
+    def case(self) -> str:
+        """The outcome, and of one that straddles the margin whether a difference is shown."""
+        if self.outcome != STRADDLES:
+            return self.outcome
+        return SIZE_OPEN if self.p < LEVEL else UNSHOWN
+
+    @property
+    def side(self) -> str:
+        return "lower" if self.estimate.mean < 0 else "higher"
+
     def verdict(self) -> str:
         """The outcome in words, for tables."""
         within = f"within ±{self.equivalence.margin:g}" if self.equivalence else ""
-        side = "lower" if self.estimate.mean < 0 else "higher"
-        match self.outcome:
-            case "beyond":
-                return side
-            case "smaller":
-                return f"{side}, but {within}"
-            case "equal":
-                return f"equal {within}"
-        if self.p < LEVEL:
-            return f"{side}, perhaps {within}"
         needed = f"; to show one of this size takes {self.seeds:,} seeds" if self.seeds else ""
-        return f"no difference shown{needed}"
+        return {
+            BEYOND: self.side,
+            SMALLER: f"{self.side}, but {within}",
+            EQUAL: f"equal {within}",
+            SIZE_OPEN: f"{self.side}, perhaps {within}",
+            UNSHOWN: f"no difference shown{needed}",
+        }[self.case]
 
 
 def between(

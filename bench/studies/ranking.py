@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.studies import stats, step_cost
+from bench.studies import curves, stats, step_cost
 from bench.studies.comparison import Arm, Comparison
 
 
@@ -37,7 +37,7 @@ def ranked(one: Comparison, step: dict[str, Any] | None) -> list[Ranked]:
     step: the step benchmark that says what a step costs; without it there are no seconds.
     """
     base = one.arm(one.study.baseline)
-    targets = {} if base is None else ends(base)
+    targets = {} if base is None else curves.by_seed(base.runs, "val_loss")
     rows = [placed(one, arm, targets, step) for arm in one.arms if not arm.noise]
     steps = [row.steps for row in rows if row.steps is not None]
     seconds = [row.seconds for row in rows if row.seconds is not None]
@@ -60,7 +60,7 @@ def placed(
 ) -> Ranked:
     """An arm's steps and seconds, without its ranks."""
     reached = [
-        step_at(run.record, targets[run.record["seed"]])
+        curves.step_at(run.record, targets[run.record["seed"]])
         if run.record["status"] == "finished"
         else None
         for run in arm.runs
@@ -69,31 +69,6 @@ def placed(
     units = arm.median("tokens_per_step") or arm.median("images_per_step")
     cost = step_cost.seconds(step, one.study, arm.name, int(units)) if step and units else None
     return Ranked(arm, stats.censored_median(reached), reached.count(None), cost)
-
-
-def ends(base: Arm) -> dict[int, float]:
-    """The validation loss that each finished run of the baseline ends with, by seed."""
-    return {
-        run.record["seed"]: run.record["val_loss"]
-        for run in base.runs
-        if run.record["status"] == "finished"
-    }
-
-
-def step_at(one: dict[str, Any], target: float) -> float | None:
-    """The step at which a run's validation loss first is the target, between two evaluations by a
-    straight line; None if it is never so low."""
-    before: tuple[int, float] | None = None
-    for line in one["curve"]:
-        if (loss := line.get("val_loss")) is None:
-            continue
-        if loss <= target:
-            if before is None:
-                return line["step"]
-            share = (before[1] - target) / (before[1] - loss)
-            return before[0] + share * (line["step"] - before[0])
-        before = line["step"], loss
-    return None
 
 
 def last(arm: Arm) -> float:

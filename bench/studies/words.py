@@ -13,6 +13,8 @@ from bench.studies.difference import Difference
 from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE
 
+STATE = ("optimizer_state_bytes", "total")
+
 
 def decimals(one: Estimate, most: int) -> int:
     """Decimals that give the interval's half width two digits; 3 without an interval."""
@@ -110,15 +112,23 @@ def costs(one: Comparison, base: Arm) -> list[str]:
     """The overheads, and how much of the baseline's state is saved."""
     others = [arm for arm in one.arms if arm is not base and not arm.noise]
     times = [f"{arm.name} {overhead(arm, one)[0]}" for arm in others if arm.relative_time]
-    keys = ("optimizer_state_bytes", "total")
-    kept = [(arm.name, arm.median(*keys), base.median(*keys)) for arm in others]
-    saved = [
-        f"{name} {percent(own / whole - 1, sign='+')}" for name, own, whole in kept if own and whole
-    ]
+    saved = states(others, base)
     return [
         *([f"Overhead over AdamW, at {batch(one)} a step: {', '.join(times)}"] if times else []),
-        *([f"Optimizer state against {base.name}'s: {', '.join(saved)}"] if saved else []),
+        *([states_said(saved, base)] if saved else []),
     ]
+
+
+def states(arms: list[Arm], base: Arm) -> dict[str, float]:
+    """By how much each arm's optimizer state is larger than the baseline's, as a share of it."""
+    whole = base.median(*STATE)
+    sizes = {arm.name: arm.median(*STATE) for arm in arms}
+    return {name: own / whole - 1 for name, own in sizes.items() if own and whole}
+
+
+def states_said(shares: dict[str, float], base: Arm) -> str:
+    said = ", ".join(f"{name} {percent(share, sign='+')}" for name, share in shares.items())
+    return f"Optimizer state against {base.name}'s: {said}"
 
 
 def to_target(arm: Arm) -> tuple[str, str]:

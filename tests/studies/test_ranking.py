@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.records import layouts
-from bench.studies import comparison, ranking, step_cost, study
+from bench.studies import comparison, curves, ranking, step_cost, study
 from bench.studies.results import Results
 from bench.studies.study import FINAL
 from tests.helpers import fake_results
@@ -22,11 +22,11 @@ def curve(*points):
 def test_the_step_at_which_a_loss_is_reached_lies_on_the_line_between_evaluations(target, step):
     one = curve((100, 5.0), (200, 4.0), (300, 3.0))
     one["curve"].insert(1, {"step": 150, "train_loss": 1.0})  # a training line is none
-    assert ranking.step_at(one, target) == step
+    assert curves.step_at(one, target) == step
 
 
 def test_the_first_time_counts_when_a_loss_rises_again():
-    assert ranking.step_at(curve((1, 5.0), (2, 3.0), (3, 4.0), (4, 2.0)), 3.0) == 2
+    assert curves.step_at(curve((1, 5.0), (2, 3.0), (3, 4.0), (4, 2.0)), 3.0) == 2
 
 
 def finals(folder, losses, reach):
