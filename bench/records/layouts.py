@@ -23,7 +23,8 @@ from bench.records.shape import (
 
 ENVIRONMENT = mapping(
     {},
-    {key: nullable(text) for key in ("cpu", "gpu", "torch", "python", "commit", "commit_date")}
+    dict.fromkeys(("cpu", "gpu", "torch", "python", "preload"), nullable(text))
+    | dict.fromkeys(("commit", "commit_date"), nullable(text))
     | {"threads": nullable(count), "dirty": nullable(flag)},
 )
 DEVICE = one_of(("cpu", "cuda"))  # `auto` is resolved before a record is made

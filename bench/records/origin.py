@@ -26,7 +26,7 @@ def command() -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, processor, threads and the commit of the code; `gpu` only if `device` is one."""
+    """Versions, machine, threads, preloaded libraries, the code; `gpu` only if `device` is one."""
     import torch
 
     return {
@@ -37,10 +37,17 @@ def environment(device: str) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "threads": torch.get_num_threads(),
+        "preload": preloaded(),
         "commit": commit(),
         "commit_date": git("show", "--no-patch", "--format=%cI", "HEAD"),
         "dirty": dirty(),
     }
+
+
+def preloaded() -> str | None:
+    """Names of libraries that LD_PRELOAD puts before torch's own: they can change what is timed."""
+    paths = re.split(r"[\s:]+", os.environ.get("LD_PRELOAD", ""))
+    return ", ".join(Path(path).name for path in paths if path) or None
 
 
 def commit() -> str | None:

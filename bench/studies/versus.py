@@ -136,6 +136,7 @@ def _whole(runs: list[Run]) -> tuple[float, float | None]:
 
 
 def same_clock(ours: list[Run], theirs: list[Run]) -> bool:
-    """Whether all were made on one kind of machine with the same number of threads."""
+    """Whether all were made on one kind of machine, threads and preloaded libraries alike."""
     made = [run.record["environment"] for run in (*ours, *theirs)]
-    return len({(e.get("gpu") or e.get("cpu"), e.get("threads")) for e in made}) == 1
+    clocks = {(e.get("gpu") or e.get("cpu"), e.get("threads"), e.get("preload")) for e in made}
+    return len(clocks) == 1

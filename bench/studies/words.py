@@ -200,13 +200,15 @@ MARKS = {  # marks of a commit
 
 
 def environment(records: Iterable[dict[str, Any]]) -> str:
-    """Machine, threads, torch, precision and commits of records."""
+    """Machine, threads, preloaded libraries, torch, precision and commits of records."""
     machines, commits = {}, {}
     for one in records:
         made = one.get("environment") or {}
         machine = made.get("gpu") or made.get("cpu") or "unknown machine"
         threads = made.get("threads", "?")
         machine += f", {threads} thread{'s' * (threads != 1)}"
+        if preload := made.get("preload"):
+            machine += f", {preload} preloaded"
         words = f"{machine}, torch {made.get('torch', '?')}, "
         machines[words + str(one.get("precision"))] = True
         commit, dirty = made.get("commit"), made.get("dirty", False)

@@ -58,6 +58,16 @@ def test_a_package_that_is_not_installed_is_null(monkeypatch):
     assert found["no-such-package"] is None
 
 
+def test_preloaded_libraries_are_named_without_their_folders(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert origin.environment("cpu")["preload"] is None
+    monkeypatch.setenv("LD_PRELOAD", "/a/home/faster.so:other.so")
+    found = origin.environment("cpu")
+    assert found["preload"] == "faster.so, other.so"
+    said = words.environment([{"precision": "fp32", "environment": found}])
+    assert "faster.so, other.so preloaded, torch " in said
+
+
 def test_a_commit_that_may_have_changes_is_marked():
     records = [
         {"precision": "fp32", "environment": fake_results.ENVIRONMENT | {"dirty": dirty}}

@@ -60,6 +60,14 @@ def test_steps_and_seconds_to_equal_loss_are_read_from_the_curves(tmp_path):
     assert found.a_to_b.step is None and (found.a_to_b.never, found.a_to_b.runs) == (2, 2)
 
 
+def test_seconds_of_runs_with_other_libraries_preloaded_are_not_of_one_clock(tmp_path):
+    fill(tmp_path, {"adamw": {0: 4.0}, "hybrid": {0: 3.0}})
+    found = compare(tmp_path, "[gpt2_nano-adamw,gpt2_nano-hybrid]")
+    assert versus.same_clock(found.ours, found.theirs)
+    found.ours[0].record["environment"] = fake_results.ENVIRONMENT | {"preload": "faster.so"}
+    assert not versus.same_clock(found.ours, found.theirs)
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
