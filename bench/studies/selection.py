@@ -24,8 +24,9 @@ def two(typed: str) -> tuple[str, str]:
 def chosen(runs: Iterable[Run], name: str) -> list[Run]:
     """The runs that a name selects, each cell once.
 
-    The name is a cell; the beginning of one (adam: not adamw, if both exist); a pattern with * ? or
-    [] on names of cells; or experiment/arm, experiment/condition/arm for the final runs of an arm.
+    The name is a cell; the beginning of one (adam: not adamw, if both exist), which leaves out the
+    experiments' runs if there are others; a pattern with * ? or [] on names of cells; or
+    experiment/arm, experiment/condition/arm for the final runs of an arm.
     Raises UserError with the typed name and similar names.
     """
     every = list(runs)
@@ -44,7 +45,8 @@ def _of_cells(runs: list[Run], name: str) -> list[Run]:
     if any(sign in name for sign in "*?["):
         return [run for run in runs if fnmatchcase(run.record["cell"], name)]
     begun = [run for run in runs if run.record["cell"].startswith(name)]
-    return [run for run in begun if run.record["cell"].startswith(f"{name}-")] or begun
+    begun = [run for run in begun if run.record["cell"].startswith(f"{name}-")] or begun
+    return [run for run in begun if run.experiment is None] or begun
 
 
 def _of_arm(runs: list[Run], name: str) -> list[Run]:

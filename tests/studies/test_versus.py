@@ -96,6 +96,18 @@ def test_the_beginning_of_a_name_ends_where_a_part_of_it_does(tmp_path):
     assert len(selection.chosen(runs, "gpt2_nano-ada")) == 2
 
 
+def test_the_beginning_of_a_name_prefers_runs_outside_experiments(tmp_path):
+    fake_results.fill(tmp_path, "optimizers")
+    published = archive.read(tmp_path).runs
+    name = published[0].record["cell"].partition("-s")[0]
+    assert {run.experiment for run in selection.chosen(published, name)} == {"optimizers"}
+    fake_results.own(tmp_path, name.partition("-")[2], 0, 4.0)
+    chosen = selection.chosen(archive.read(tmp_path).runs, name)
+    assert [run.experiment for run in chosen] == [None]
+    pattern = selection.chosen(archive.read(tmp_path).runs, f"{name}-s*")
+    assert len(pattern) > 1
+
+
 def test_an_arm_of_an_experiment_is_chosen_under_one_condition(tmp_path):
     fake_results.fill(tmp_path, "optimizers", arms=["adamw", "hybrid"], seeds=[0, 1])
     with pytest.raises(UserError, match="several conditions"):
