@@ -268,6 +268,8 @@ class Campaign:
                     f"{units} {found['unit']} a step first"
                 )
             times.append(cost)
+        if unlike := step_cost.other(found, self.study, sweep.arm, settings):
+            raise UserError(f"experiment={self.study.name}: needs {command} with {unlike}")
         return times[0] / times[1]
 
     def waits(self) -> str:

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from bench.settings.schema import Settings
+from bench.studies.differing import leaves
 from bench.studies.study import Study
+
+TUNED = ("lr", "betas", "eps", "weight_decay", "momentum")  # of a role; none changes a step's cost
 
 
 def relative(found: dict[str, Any], study: Study, arm: str, units: int) -> float | None:
@@ -20,6 +24,27 @@ def seconds(found: dict[str, Any], study: Study, arm: str, units: int) -> float 
     whole = (one["median"] + adamw["step_ms"]["median"] for one in passes if one["units"] == units)
     milliseconds = next(whole, None)
     return None if cost is None or milliseconds is None else cost * milliseconds / 1e3
+
+
+def other(found: dict[str, Any], study: Study, arm: str, settings: Settings) -> str | None:
+    """The first setting that makes an arm's step cost something else than the timed one."""
+    timed = (found.get("config") or {}).get("optimizers") or {}
+    theirs = timed.get(optimizer(study, arm)) or {"roles": {}}
+    there = {"train.precision": found["precision"]} | _roles(theirs)
+    here = {"train.precision": settings.train.precision} | _roles(settings.optimizer)
+    for key in here | there:
+        if here.get(key) != there.get(key):
+            return f"{key}={here.get(key, 'null')}, timed with {there.get(key, 'null')} before"
+    return None
+
+
+def _roles(optimizer: dict[str, Any]) -> dict[str, str]:
+    """What decides the cost of an optimizer's roles, by full names."""
+    roles = {
+        role: {key: value for key, value in own.items() if key not in TUNED}
+        for role, own in optimizer["roles"].items()
+    }
+    return leaves({"optimizer": {"roles": roles}})
 
 
 def optimizer(study: Study, arm: str) -> str:

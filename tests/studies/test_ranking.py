@@ -8,7 +8,7 @@ from bench.records import layouts
 from bench.studies import comparison, curves, ranking, step_cost, study
 from bench.studies.results import Results
 from bench.studies.study import FINAL
-from tests.helpers import fake_results
+from tests.helpers import commands, fake_results
 
 
 def curve(*points):
@@ -104,6 +104,23 @@ def test_a_cost_that_was_not_measured_at_that_batch_is_none(tmp_path):
     assert step_cost.seconds(found, declared, "lion", 1024) is None
     found["optimizers"]["hybrid"] = {"error": "out of memory"}
     assert step_cost.seconds(found, declared, "hybrid", 1024) is None
+
+
+def test_a_cost_timed_with_another_iteration_or_precision_is_noticed():
+    declared = study.load("equal_time")
+    words = ["experiment=equal_time", "optimizer=hybrid", "model=gpt2_pico"]
+    settings = commands.settle(*words)
+    found = {"precision": "fp32", "config": {"optimizers": {"hybrid": settings.optimizer}}}
+    assert step_cost.other(found, declared, "hybrid", settings) is None
+    tuned = commands.settle(
+        *words, "optimizer.roles.hidden.lr=1e-4", "optimizer.roles.hidden.momentum=0.9"
+    )
+    assert step_cost.other(found, declared, "hybrid", tuned) is None
+    slower = commands.settle(*words, "orthogonalizer.dtype=fp32")
+    said = "optimizer.roles.hidden.orthogonalizer.dtype=fp32, timed with bf16 before"
+    assert step_cost.other(found, declared, "hybrid", slower) == said
+    said = "train.precision=fp32, timed with bf16 before"
+    assert step_cost.other(found | {"precision": "bf16"}, declared, "hybrid", settings) == said
 
 
 def test_an_arm_of_noise_has_no_place():

@@ -10,7 +10,7 @@ from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.studies import plan, protocol, request, study
 from tests.helpers import fake_results
-from tests.helpers.commands import command
+from tests.helpers.commands import command, settle
 
 BLOCK = {
     "question": "?",
@@ -143,8 +143,15 @@ def test_the_command_of_a_sweep_is_one_a_person_can_type():
 
 
 def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
-    fake_results.timed(tmp_path, "gpt2_pico-cpu", hybrid=0.25)
+    file = fake_results.timed(tmp_path, "gpt2_pico-cpu", hybrid=0.25)
     words = ["experiment=equal_time", "tracker=none", f"results_dir={tmp_path}"]
+    timed_alone = json.loads(file.read_text())
+    timed = {
+        name: settle(*words, "model=gpt2_pico", f"optimizer={name}").optimizer
+        for name in ("adamw", "hybrid")
+    }
+    timed_alone |= {"precision": "fp32", "config": {"optimizers": timed}}
+    file.write_text(json.dumps(timed_alone))
     campaign = protocol.Campaign(request.read(words))
     steps = {
         arm: campaign.sample(study.FINAL, "language", arm).train.steps
@@ -153,6 +160,9 @@ def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
     assert steps == {"adamw": 2000, "hybrid": 1600}
     with pytest.raises(UserError, match="optimizer=muon at 1024 tokens a step first"):
         campaign.sample(study.FINAL, "language", "muon")
+    file.write_text(json.dumps(timed_alone | {"precision": "bf16"}))
+    with pytest.raises(UserError, match=r"train\.precision=fp32, timed with bf16 before"):
+        protocol.Campaign(request.read(words)).sample(study.FINAL, "language", "hybrid")
 
 
 def test_equal_time_needs_the_cost_of_a_step(tmp_path):
