@@ -20,6 +20,7 @@ LEFT = {
 @pytest.fixture
 def clock(monkeypatch):
     monkeypatch.setattr(forecast, "cost", lambda arm: COSTS[arm])
+    monkeypatch.setattr(forecast, "load", lambda: 0.5)
     return Forecast(LEFT, lambda stage, condition, arm: arm)
 
 
@@ -28,6 +29,16 @@ def test_the_plan_tells_runs_hours_and_disk(clock):
         "plan: 8 runs are left, about 13 min on this machine",
         "disk: they leave 13MB, and take 800MB more on their way",
     ]
+
+
+def test_a_plan_that_was_timed_beside_other_work_says_so(monkeypatch):
+    monkeypatch.setattr(forecast, "cost", lambda arm: COSTS[arm])
+    monkeypatch.setattr(forecast, "load", lambda: 2.04)
+    busy = Forecast(LEFT, lambda stage, condition, arm: arm)
+    assert busy.summary()[0] == (
+        "plan: 8 runs are left, about 13 min on this machine, "
+        "or much less: it was timed beside other work (load 2.0)"
+    )
 
 
 def test_where_nothing_is_left_nothing_is_timed():
