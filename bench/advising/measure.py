@@ -10,7 +10,7 @@ from bench.advising import plan
 from bench.advising.settings import Case
 from bench.display import progress
 from bench.display.numbers import duration
-from bench.measuring import meter, turns
+from bench.measuring import load, meter, turns
 from bench.settings.errors import UserError
 from bench.stepping.arms import Arm, Subject
 from bench.stepping.communication import one_line
@@ -46,6 +46,8 @@ class Measured:
 
 def measure(case: Case, say: Say) -> tuple[Measured, Subject]:
     """All measurements, and the model that they were made on."""
+    if said := load.warning():
+        say(f"{case.name}: {said}")
     say(f"{case.name}: building the model, one forward and backward")
     with prepare.mistakes():
         subject = Subject(case.settings, [1, 2])

@@ -10,7 +10,7 @@ import torch
 
 from bench.communication import tables as communication_tables
 from bench.display import progress
-from bench.measuring import flops, link, meter, turns
+from bench.measuring import flops, link, load, meter, turns
 from bench.processes import parallel
 from bench.records import files, origin, record
 from bench.settings import targets
@@ -66,7 +66,7 @@ def results_file(benchmark: Benchmark) -> Path:
 
 
 def remarks(benchmark: Benchmark, say: Callable[[str], None]) -> None:
-    lines: list[str] = []
+    lines = [f"{benchmark.name}: {said}"] if (said := load.warning()) else []
     for settings in benchmark.arms.values():
         prepare.remarks(settings, lines.append)
     for line in dict.fromkeys(lines):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from bench.data.batches import final_eval_sequences
 from bench.display import progress
 from bench.display.numbers import duration, short
+from bench.measuring import load
 from bench.processes import parallel
 from bench.records import cell, files
 from bench.settings.errors import UserError
@@ -16,7 +17,6 @@ from bench.settings.schema import Settings
 
 STEPS = 4  # the first two warm up
 EVALUATED = ("eval_sequences", "final_eval_sequences")
-BUSY = 1.0  # other work that keeps a processor busy; steps take several times as long beside it
 FORWARD = 1 / 3  # share of forward + backward that an evaluation takes, by FLOPs
 
 
@@ -45,7 +45,7 @@ class Forecast:
     ) -> None:
         """leads: whether this process prints progress."""
         self.left = {key: count for key, count in left.items() if count}
-        self.beside = load()
+        self.beside = load.beside()
         self.costs: dict[tuple[str, str], Cost] = {}
         first = {(condition, arm): stage for stage, condition, arm in reversed(self.left)}
         with progress.ticks(len(first), shown=leads) as tick:
@@ -59,8 +59,8 @@ class Forecast:
         said = f"plan: {runs} runs are left, about {duration(self._of(self.left))} on this machine"
         if not runs:
             return [said]
-        if self.beside >= BUSY:
-            said += f", or much less: it was timed beside other work (load {self.beside:.1f})"
+        if self.beside:
+            said += f", or much less: it was timed {self.beside}"
         kept = sum(n * self.costs[key[1:]].kept for key, n in self.left.items())
         beside = max(one.beside for one in self.costs.values())
         disk = f"disk: they leave {short(kept)}B, and take {short(beside)}B more on their way"
@@ -79,11 +79,6 @@ class Forecast:
 
     def _of(self, left: dict[Key, int]) -> float:
         return sum(n * self.costs[key[1:]].seconds for key, n in left.items() if n)
-
-
-def load() -> float:
-    """The load average of the last minute; 0 where the system has none."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def cost(settings: Settings) -> Cost:

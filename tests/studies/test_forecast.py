@@ -3,6 +3,7 @@
 import pytest
 
 from bench.display import terminal
+from bench.measuring import load
 from bench.records import archive
 from bench.studies import comparison, forecast, tables
 from bench.studies.forecast import Cost, Forecast
@@ -20,7 +21,7 @@ LEFT = {
 @pytest.fixture
 def clock(monkeypatch):
     monkeypatch.setattr(forecast, "cost", lambda arm: COSTS[arm])
-    monkeypatch.setattr(forecast, "load", lambda: 0.5)
+    monkeypatch.setattr(load, "average", lambda: 0.5)
     return Forecast(LEFT, lambda stage, condition, arm: arm)
 
 
@@ -33,7 +34,7 @@ def test_the_plan_tells_runs_hours_and_disk(clock):
 
 def test_a_plan_that_was_timed_beside_other_work_says_so(monkeypatch):
     monkeypatch.setattr(forecast, "cost", lambda arm: COSTS[arm])
-    monkeypatch.setattr(forecast, "load", lambda: 2.04)
+    monkeypatch.setattr(load, "average", lambda: 2.04)
     busy = Forecast(LEFT, lambda stage, condition, arm: arm)
     assert busy.summary()[0] == (
         "plan: 8 runs are left, about 13 min on this machine, "
