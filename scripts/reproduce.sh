@@ -57,12 +57,21 @@ fi
 
 experiments=("$@")
 if [ ${#experiments[@]} -eq 0 ]; then
-    experiments=(pilot language controls large_batch equal_time optimizers qkv orthogonalizer routing scale_rule aux_lr batch_size pretrain finetune lora gpt2_small cost)
+    experiments=(
+        pilot vision_pilot language controls large_batch equal_time optimizers
+        qkv orthogonalizer low_precision routing sparse scale_rule
+        pretrain finetune lora width clip momentum_bits field
+        aux_lr batch_size gpt2_small cost
+    )
 fi
 for name in "${experiments[@]}"; do
     if [ "$name" = equal_time ]; then  # on an otherwise idle machine
         OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-cpu model=gpt2_pico \
             train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=bf16 'batches=[2,4,8,32]'
+    elif [ "$name" = field ]; then
+        OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-field model=gpt2_pico \
+            train.precision=fp32 train.device=cpu orthogonalizer.dtype=fp32 \
+            'optimizers=[adamw,hybrid,muon,lion,ademamix,mars,schedule_free_adamw,scion,pytorch_optimizer_soap,psgd_kron,muonh]'
     fi
     "$python" bench/train.py experiment="$name" tracker=none
     "$python" scripts/publish.py "$name"

@@ -10,7 +10,7 @@ from bench.settings.errors import UserError
 from bench.settings.schema import CONF
 from bench.studies import plan, protocol, request, study
 from tests.helpers import fake_results
-from tests.helpers.commands import command, settle
+from tests.helpers.commands import ROOT, command, settle
 
 BLOCK = {
     "question": "?",
@@ -140,6 +140,13 @@ def test_the_command_of_a_sweep_is_one_a_person_can_type():
     words = sweep.arguments("s")
     assert words[:2] == ["-m", "experiment=s"]
     assert {"train.steps=5", "optimizer.lr_scale=0.5,1,2", "seed=9", "arm=a"} <= set(words)
+
+
+def test_all_experiments_of_a_cpu_but_the_tryout_are_reproduced():
+    script = (ROOT / "scripts" / "reproduce.sh").read_text()
+    listed = script.partition("    experiments=(\n")[2].partition(")")[0].split()
+    known = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
+    assert sorted(listed) == sorted(known - {"smoke", "gpt2_small_gpu"})
 
 
 def test_equal_time_gives_the_steps_that_the_baselines_time_buys(tmp_path):
