@@ -7,7 +7,7 @@ evidence carries its own verdict.
 from dataclasses import replace
 
 from bench.settings.errors import UserError
-from bench.studies import curves, standing
+from bench.studies import curves, sensitivity, standing
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference, between
 from bench.studies.results import Results
@@ -35,7 +35,7 @@ def difference(
     of: another loss of the record in its place, as `forgotten`.
     From the tests, corrected over all arms compared with that other: the rule judges a difference
     beyond the experiment's margin; a smaller difference or none is not as claimed; anything unclear
-    is undecided.
+    is undecided, and so is none under a design that no control shows to see one.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -49,10 +49,11 @@ def difference(
         if pair.p < LEVEL:
             nothing = f"{pair.verdict()} (p={pair.p:.2g}, n={estimate.n})"
         small = pair.outcome in (SMALLER, EQUAL)
+        doubt = _doubt(results, one, pair)
         said = _against(
             *(results, one, arm, estimate),
-            holds=False if small else None,
-            undecided=nothing if pair.outcome == STRADDLES else None,
+            holds=False if small and not doubt else None,
+            undecided=nothing if pair.outcome == STRADDLES else doubt,
             note=f"{pair.verdict()}{_flags(one, arm, '; ')}" if small else _flags(one, arm),
         )
         said = replace(said, unit=f"{of.replace('_', ' ')}, {arm} - {one.study.baseline}")
@@ -72,8 +73,9 @@ def equality(
     """Whether two arms have the same test loss, within the experiment's margin.
 
     It holds if the 90 % interval of the paired difference lies inside the margin, fails if it lies
-    outside, and is undecided otherwise. or_better: only a higher loss counts as outside
-    (non-inferiority). UserError if the experiment has no margin.
+    outside, and is undecided otherwise. If no difference is shown it needs a control, too, that
+    the design tells apart. or_better: only a higher loss counts as outside (non-inferiority).
+    UserError if the experiment has no margin.
     """
     found = []
     for one in results.comparisons(experiment, conditions, against):
@@ -89,15 +91,23 @@ def equality(
         holds = equal or (or_better and interval.high < margin)
         fails = interval.low >= margin or (not or_better and interval.high <= -margin)
         bounds = f"below +{margin:g}" if or_better else f"inside ±{margin:g}"
+        doubt = _doubt(results, one, pair)
         said = _against(
             *(results, one, arm, interval),
-            holds=True if holds else False if fails else None,
-            undecided=None if holds or fails else f"neither {bounds} nor out",
+            holds=True if holds and not doubt else False if fails else None,
+            undecided=doubt if holds or fails else f"neither {bounds} nor out",
             note=f"{bounds}{_flags(one, arm, '; ')}",
         )
         said = replace(said, unit=f"{said.unit} (90 % interval)")
         found.append(unless_early(said, one))
     return found
+
+
+def _doubt(results: Results, one: Comparison, pair: Difference) -> str | None:
+    """Why arms without a shown difference are not called equal; None if they are, or differ."""
+    if pair.outcome != EQUAL:
+        return None
+    return sensitivity.doubt(one, results.comparisons(sensitivity.EXPERIMENT, None))
 
 
 def unless_early(said: Finding, one: Comparison) -> Finding:

@@ -202,6 +202,14 @@ def archived(folder, losses, experiment="optimizers", condition="language", **mo
     return Results(folder)
 
 
+def controlled(folder, losses, fewer=None, **more) -> Results:
+    """The same, with a control of the same model, data and steps, told apart unless `fewer` says
+    otherwise."""
+    archived(folder, losses)
+    control = {"adamw": [3.0] * 5, "fewer_steps": fewer or above(0.05)}
+    return archived(folder, control, "controls", "long", **more)
+
+
 def above(mean):
     """Losses of five seeds whose differences from 3 have this mean, and the same spread always."""
     return [3 + mean + off for off in SPREAD]
@@ -269,7 +277,7 @@ def test_a_claim_of_a_difference_fails_where_the_arms_are_equal(tmp_path):
     """The margin is 0.02; differences that scatter twenty times as widely show nothing."""
     asked = dict(experiment="optimizers", arm="hybrid")
     near, far = (
-        first(evidence.difference(archived(tmp_path / str(scale), losses), **asked))
+        first(evidence.difference(controlled(tmp_path / str(scale), losses), **asked))
         for scale in (1, 20)
         for losses in [{"adamw": [3.0] * 5, "hybrid": [3 + scale * off for off in SPREAD]}]
     )
@@ -303,13 +311,44 @@ def test_diverged_runs_are_flagged(tmp_path):
 )
 def test_equality_needs_the_interval_inside_the_margin(mean, scale, same, no_worse, tmp_path):
     losses = {"adamw": [3.0] * 5, "hybrid": [3 + mean + scale * off for off in SPREAD]}
-    results = archived(tmp_path, losses)
+    results = controlled(tmp_path, losses)
     for or_better, holds in ((False, same), (True, no_worse)):
         found = first(
             evidence.equality(results, experiment="optimizers", arm="hybrid", or_better=or_better)
         )
         assert found.holds is holds and (found.undecided is None) == (holds is not None)
         assert "0.02" in found.note and "90 %" in found.unit
+
+
+EQUAL_LOSSES = {"adamw": [3.0] * 5, "hybrid": [3 + 0.1 * off for off in SPREAD]}
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more", "why"),
+    [
+        (None, {}, "no control shows that 7 % fewer steps are told apart here: controls"),
+        (above(0.0), {}, "7 % fewer steps of AdamW are not told apart either (p=1)"),
+        (above(0.05), {"steps": lambda arm, seed: 7}, "no control shows"),
+        (above(0.05), {}, None),
+    ],
+)
+def test_equality_needs_a_control_that_the_design_tells_apart(fewer, more, why, tmp_path):
+    results = archived(tmp_path, EQUAL_LOSSES)
+    if fewer:
+        results = controlled(tmp_path, {}, fewer, **more)
+    asked = dict(experiment="optimizers", arm="hybrid")
+    for kind, holds in ((evidence.equality, True), (evidence.difference, False)):
+        found = first(kind(results, **asked))
+        assert found.holds is (None if why else holds)
+        assert (found.undecided or "").startswith(why or "") and bool(found.undecided) == bool(why)
+
+
+def test_a_difference_that_is_shown_within_the_margin_needs_no_control(tmp_path):
+    losses = {"adamw": [3.0] * 5, "hybrid": [3 - 0.01 + 0.1 * off for off in SPREAD]}
+    one = first(
+        evidence.equality(archived(tmp_path, losses), experiment="optimizers", arm="hybrid")
+    )
+    assert one.holds is True and one.undecided is None
 
 
 def test_equality_needs_a_margin(tmp_path):
