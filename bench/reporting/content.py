@@ -9,7 +9,7 @@ from bench.communication.extrapolation import Point
 from bench.records.archive import Run
 from bench.reporting import own_runs
 from bench.reporting.own_runs import OwnRuns
-from bench.studies import study
+from bench.studies import sensitivity, study
 from bench.studies.comparison import Comparison
 from bench.studies.results import CHECKS, Results
 from bench.studies.study import Study
@@ -18,7 +18,7 @@ from bench.verdicts.ages import Ages
 from bench.verdicts.judging import Verdict
 
 # In order of importance; others follow by name. `smoke` is omitted.
-FIRST = ("optimizers", "equal_time", "qkv", "orthogonalizer", "routing", "batch_size")
+FIRST = ("language", "equal_time", "optimizers", "qkv", "orthogonalizer", "routing", "batch_size")
 COST = "cost"  # the experiment on time and memory
 
 
@@ -41,6 +41,11 @@ class Content:
     own: OwnRuns
     loose: list[Run]
     left_out: list[tuple[Path, str]]
+
+    @property
+    def controls(self) -> list[Comparison]:
+        """Whether designs tell known differences apart."""
+        return self.comparisons.get(sensitivity.EXPERIMENT, [])
 
 
 def gather(results: Results, ages: Ages | None = None) -> Content:

@@ -66,7 +66,7 @@ def experiment(content: Content, every: list[Comparison], shown: Collection[str]
         parts += [table(leaderboard.ranks(one, content)), leaderboard.NOTE] if ranked else []
         chosen = report_tables.searched(one)
         parts += ["What the searches chose:", table(chosen)] if chosen else []
-        parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one)))
+        parts.append("\n".join(f"- {escaped(note)}" for note in words.notes(one, content.controls)))
         drawn = {kind: picture(study.name, one.condition, kind) for kind in KINDS}
         alt = {"loss": findings.curve, "tuning": findings.tuning}
         parts += [image(alt[kind](one), at) for kind, at in drawn.items() if at in shown]

@@ -110,7 +110,7 @@ def condition(one: Comparison, content: Content) -> dict[str, Any]:
         "arms": [arm.name for arm in findings.arms(one)],
         "table": report_tables.arms(one),
         "ranks": leaderboard.ranks(one, content) if one.declared_as in one.study.cost_of else None,
-        "notes": words.notes(one),
+        "notes": words.notes(one, content.controls),
         "missing": words.missing(one),
         "charts": [spec(chart) for chart in drawn if chart],
         "routing": report_tables.routing(one),

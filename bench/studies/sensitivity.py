@@ -26,7 +26,9 @@ def doubt(one: Comparison, controls: Iterable[Comparison]) -> str | None:
         if own and regime(control) == own and (arm := control.arm(ARM)) and arm.difference
     ]
     if not found:
-        return f"no control shows that 7 % fewer steps are told apart here: {EXPERIMENT}"
+        return (
+            f"no control shows that 7 % fewer steps are told apart here (experiment={EXPERIMENT})"
+        )
     p = min(difference.p for difference in found)
     return None if p < LEVEL else f"7 % fewer steps of AdamW are not told apart either (p={p:.2g})"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from bench.display.numbers import duration
 from bench.records.archive import Run
-from bench.studies import standing, stats
+from bench.studies import sensitivity, standing, stats
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import Difference
+from bench.studies.difference import EQUAL, Difference
 from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE
 
@@ -168,8 +168,8 @@ def missing(one: Comparison) -> list[str]:
     return found
 
 
-def notes(one: Comparison) -> list[str]:
-    """What a reader of a condition's table must know."""
+def notes(one: Comparison, controls: Iterable[Comparison] = ()) -> list[str]:
+    """What a reader of a condition's table must know; controls: see sensitivity.doubt."""
     found = []
     if one.target is not None:
         found.append(
@@ -182,7 +182,10 @@ def notes(one: Comparison) -> list[str]:
             f"{one.noise_floor:.2g} apart (95 %); a single pair that is closer says nothing."
         )
     if one.study.margin:
-        found.append(f"Equal: the 90 % interval lies within ±{one.study.margin:g}.")
+        equal = any(arm.difference and arm.difference.outcome == EQUAL for arm in one.arms)
+        doubt = sensitivity.doubt(one, controls) if equal else None
+        but = f" No claim is judged by it: {doubt}." if doubt else ""
+        found.append(f"Equal: the 90 % interval lies within ±{one.study.margin:g}.{but}")
     clocks = [(arm.name, arm.median("train_seconds")) for arm in one.arms if not arm.noise]
     raw = ", ".join(f"{name} {duration(value)}" for name, value in clocks if value is not None)
     if raw:

@@ -326,7 +326,11 @@ EQUAL_LOSSES = {"adamw": [3.0] * 5, "hybrid": [3 + 0.1 * off for off in SPREAD]}
 @pytest.mark.parametrize(
     ("fewer", "more", "why"),
     [
-        (None, {}, "no control shows that 7 % fewer steps are told apart here: controls"),
+        (
+            None,
+            {},
+            "no control shows that 7 % fewer steps are told apart here (experiment=controls)",
+        ),
         (above(0.0), {}, "7 % fewer steps of AdamW are not told apart either (p=1)"),
         (above(0.05), {"steps": lambda arm, seed: 7}, "no control shows"),
         (above(0.05), {}, None),
