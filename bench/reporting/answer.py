@@ -1,7 +1,7 @@
 """The answer in two sentences: the optimizer with the lower loss, by how much, and its limits.
 
 A pure function of the comparisons. It claims no more than their tests show, and states beside each
-claim what weakens it: early training, an earlier protocol, few seeds, missing runs.
+claim what weakens it: early training, one tuning search, few seeds, missing runs.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from bench.reporting.findings import size
 from bench.studies import standing
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import BEYOND, EQUAL, SIZE_OPEN, SMALLER, UNSHOWN
-from bench.studies.study import Study
+from bench.studies.study import Study, starts
 from bench.studies.words import about, plain, unit_of
 
 ADAMW = "adamw"
@@ -65,7 +65,7 @@ def of_optimizers(comparisons: dict[str, list[Comparison]]) -> list[Comparison]:
 def with_adamw(one: Comparison) -> bool:
     others = {arm.runs[0].record["optimizer"] for arm in one.arms if not arm.noise}
     several = len(one.study.final_seeds) > 1
-    begins = not one.study.continues
+    begins = not one.study.continues and one.study.name not in starts()
     return begins and one.study.baseline == ADAMW and several and bool(others - {ADAMW})
 
 
@@ -168,7 +168,7 @@ def weaknesses(one: Comparison) -> list[str]:
     lost = sum(arm.diverged for arm in own)
     return [
         *(
-            ["one tuning search per optimizer, by an earlier protocol"]
+            ["one tuning search per optimizer, of its rate alone"]
             if one.study.search is None
             else []
         ),

@@ -17,6 +17,7 @@ ASKED = (
     *("finetune", "lora", "width", "clip", "momentum_bits"),
     *("qkv", "orthogonalizer", "batch_size", "aux_lr"),
 )
+GLOSSES = {"forgotten": "forgotten (by how much the test loss on the first text rises)"}
 LOSS = "test loss"  # the unit of what `sentence` says begins so
 NOTABLE = 0.01  # a share of the state; a smaller one is not mentioned
 WORDS = {BEYOND: "", SMALLER: "; within that", EQUAL: "; equal within that", STRADDLES: "; open"}
@@ -40,10 +41,10 @@ def answered(every: list[Comparison], content: Content) -> list[str]:
     weak = dict.fromkeys(said for one in every for said in answer.weaknesses(one))
     limits = [*([every[0].study.limits] if every[0].study.limits else []), *weak]
     found = [one for one in content.verdicts if name in waiting.named(one)]
-    beside = figures(found)
+    beside = figures(found, name)
     said = [] if beside and every[0].study.margin is None else [sentence(every)]
-    said += [*beside, *(line for one in every for line in states(one))]
-    parts = [escaped(" ".join(said)), f"Limits: {escaped('; '.join(limits))}."]
+    said += [*beside, *(line for one in every for line in states(one, len(every) > 1))]
+    parts = [escaped(" ".join(dict.fromkeys(said))), f"Limits: {escaped('; '.join(limits))}."]
     parts += claims(found)
     return [*parts, f"All numbers: [{name}](../results/README.md#{name})."]
 
@@ -65,21 +66,22 @@ def claims(found: list[Verdict]) -> list[str]:
     return [folded(said, table(Table(heads, rows)))] if rows else []
 
 
-def figures(found: list[Verdict]) -> list[str]:
-    """What the experiment's claims measured besides test losses, a sentence for each unit."""
-    by_unit: dict[str, list[str]] = {}
+def figures(found: list[Verdict], name: str) -> list[str]:
+    """What the experiment's claims measured besides test losses, a sentence for each quantity."""
+    by_kind: dict[str, list[str]] = {}
     for one in (finding for verdict in found for finding in verdict.findings):
         if one.unit and not one.unit.startswith(LOSS):
             number = one.undecided if one.value is None else number_of(one)
-            said = f"{one.condition} {number}".replace("-", "−")
-            by_unit.setdefault(one.unit, []).append(said)
+            said = f"{one.condition.replace(f'({name}, ', '(')} {number}".replace("-", "−")
+            kind = one.unit.partition(",")[0]  # before the arms of a difference
+            by_kind.setdefault(GLOSSES.get(kind, kind), []).append(said)
     return [
-        f"{unit[0].upper()}{unit[1:]}: {'; '.join(dict.fromkeys(all_of))}."
-        for unit, all_of in by_unit.items()
+        f"{kind[0].upper()}{kind[1:]}: {'; '.join(dict.fromkeys(all_of))}."
+        for kind, all_of in by_kind.items()
     ]
 
 
-def states(one: Comparison) -> list[str]:
+def states(one: Comparison, several: bool) -> list[str]:
     """The optimizer states and peaks of memory, if the arms differ in the state by a percent."""
     base = one.arm(one.study.baseline)
     kept = words.states(findings.tested(one), base) if base else {}
@@ -88,7 +90,8 @@ def states(one: Comparison) -> list[str]:
     peaks = {a.name: peak for a in one.arms if (peak := a.median("peak_memory_bytes"))}
     said = words.states_said(kept, base)
     held = ", ".join(f"{name} {megabytes(peak)}" for name, peak in peaks.items())
-    return [f"{said}. Peak memory of a run: {held}."]
+    where = f" under {one.condition}" * several
+    return [f"{said}.", f"Peak memory of a run{where}: {held}."]
 
 
 def sentence(every: list[Comparison]) -> str:

@@ -7,6 +7,7 @@ final seed has its own search (search.py); otherwise all arms are tuned over one
 module neither trains nor reads results.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -99,6 +100,17 @@ class Study:
 def declared() -> list[str]:
     """The names of all experiments."""
     return sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+@functools.cache
+def starts() -> frozenset[str]:
+    """The experiments that are run for their weights, which others start from."""
+    studies = (load(name) for name in declared())
+    words = (
+        w for one in studies for own in (*one.conditions.values(), *one.arms.values()) for w in own
+    )
+    given = (word.partition("=") for word in words)
+    return frozenset(path.split("/")[0] for key, _, path in given if key == "init_from")
 
 
 def load(name: str) -> Study:

@@ -87,7 +87,7 @@ def test_what_weakens_a_comparison_stands_beside_it(tmp_path):
         file.unlink()
     found = said(tmp_path, "optimizers").finding
     for words in (
-        "one tuning search per optimizer, by an earlier protocol",
+        "one tuning search per optimizer, of its rate alone",
         "2 seeds only",
         "runs missing",
     ):
@@ -104,7 +104,7 @@ def test_what_weakens_all_is_said_once(tmp_path):
     compared(tmp_path, "optimizers", "language", hybrid=-0.5)
     compared(tmp_path, "optimizers", "vision", hybrid=-0.2)
     found = said(tmp_path, "optimizers")
-    assert found.finding.count("an earlier protocol") == 1
+    assert found.finding.count("of its rate alone") == 1
     assert "on text (" in found.finding and "on images (" in found.finding
     assert "tokens or " in found.limits and "image models" not in found.limits
 
@@ -115,7 +115,7 @@ def test_the_present_protocol_goes_before_an_earlier_one_and_the_long_horizon_fi
         compared(tmp_path, "language", condition, hybrid=-0.1, muon=-0.1, torch_muon=-0.1)
     found = said(tmp_path, "optimizers", "language").finding
     assert "gpt2_pico" in found and "2,000 steps" in found and "gpt2_nano" not in found
-    assert "hybrid ends 0.1" in found and "an earlier protocol" not in found
+    assert "hybrid ends 0.1" in found and "of its rate alone" not in found
 
 
 def test_a_comparison_that_finds_the_contrary_is_named(tmp_path):
@@ -142,3 +142,10 @@ def test_on_a_gpu_it_is_cpus_that_were_not_tested(tmp_path):
         file.write_text(json.dumps(one))
     found = said(tmp_path, "optimizers")
     assert "on cuda)" in found.finding and "GPUs" not in found.limits and "CPUs" in found.limits
+
+
+def test_runs_that_are_made_for_their_weights_are_no_answer(tmp_path):
+    assert study.starts() == {"pretrain"}
+    fake_results.fill(tmp_path, "pretrain")
+    every = Results(tmp_path).comparisons("pretrain", None)
+    assert every[0].arms and not answer.of_optimizers({"pretrain": every})

@@ -46,7 +46,7 @@ def test_what_is_not_shown_is_not_said(tmp_path):
 def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
     text = questions.text(asked(tmp_path, {"half": -0.1}))
     assert f"## {study.load('aux_lr').question}" in text
-    assert "Limits: language only, 300 steps, three rates; " in text and "earlier protocol" in text
+    assert "Limits: language only, 300 steps, three rates; " in text and "of its rate alone" in text
     assert "runs missing" in text  # of the other arms
     assert "[aux_lr](../results/README.md#aux_lr)" in text
 
@@ -88,7 +88,7 @@ def test_what_claims_measure_besides_the_loss_is_said(tmp_path):
     test_attention.write(tmp_path, "clip_all", 0, [[1.0, 9.0]])
     test_attention.write(tmp_path, "clip_all", 1, [[2.0, 11.0]])
     text = questions.text(gather(Results(tmp_path)))
-    assert "Largest attention logit: clip_all (clip, short) 10 (" in text
+    assert "Largest attention logit: clip_all (short) 10 (" in text
 
 
 def test_a_study_without_a_margin_is_answered_by_what_its_claims_measure(tmp_path):
