@@ -20,7 +20,7 @@ from bench.studies import study
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import BEYOND
 from bench.studies.results import Results
-from bench.studies.search import Found
+from bench.studies.trials import Found
 
 RECIPE = "no record: the recipe's"
 SPLIT, KELLER = "split", "keller"

@@ -8,7 +8,7 @@ from bench.reporting.marked import escaped, table
 from bench.studies import ranking, stats, study, words
 from bench.studies.comparison import Comparison
 from bench.studies.ranking import Ranked
-from bench.studies.search import Found
+from bench.studies.trials import Found
 
 FIELD = "field"
 HEADS = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.records import archive
 from bench.records.archive import Archive, Run, Setup
-from bench.studies import axes, search, stats, study
+from bench.studies import axes, stats, study
 from bench.studies import difference as of_arms
 from bench.studies import lines as reference
 from bench.studies.curves import by_seed, steps_to
@@ -15,6 +15,7 @@ from bench.studies.difference import Difference
 from bench.studies.lines import Lines
 from bench.studies.stats import Estimate
 from bench.studies.study import FINAL, TUNE, Best, Study
+from bench.studies.trials import Found, Trial
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Arm:
     diverged: int
     rate: float
     tuned: Best | None
-    searched: search.Found | None
+    searched: Found | None
     test_loss: Estimate
     test_accuracy: Estimate | None
     difference: Difference | None
@@ -171,26 +172,26 @@ def tuning(runs: list[Run], declared: Study) -> dict[str | None, Best]:
     return found
 
 
-def searches(runs: list[Run], declared: Study) -> dict[str | None, search.Found]:
+def searches(runs: list[Run], declared: Study) -> dict[str | None, Found]:
     """The results of the arms' searches, if every study is complete."""
     if declared.search is None:
         return {}
     found = {}
     for name, own in archive.by_arm(run for run in runs if run.stage == TUNE).items():
         names = list(declared.search.centres.get(str(name), ("rate",)))
-        studies: dict[int, list[search.Trial]] = {seed: [] for seed in declared.tune_seeds}
+        studies: dict[int, list[Trial]] = {seed: [] for seed in declared.tune_seeds}
         for run in own:
             loss = study.loss(run.record)
             point = axes.read(names, run.record["config"])
-            trial = search.Trial(point, math.inf if loss is None else loss)
+            trial = Trial(point, math.inf if loss is None else loss)
             studies.setdefault(run.record["seed"], []).append(trial)
         if names and len({len(trials) for trials in studies.values()}) == 1:
-            found[name] = search.Found(studies)
+            found[name] = Found(studies)
     return found
 
 
 def _target(
-    declared: Study, tuned: dict[str | None, Best], searched: dict[str | None, search.Found]
+    declared: Study, tuned: dict[str | None, Best], searched: dict[str | None, Found]
 ) -> float | None:
     """The baseline's loss in tuning: at its best rate, or the median over its search studies."""
     source = declared.rates_of.get(declared.baseline, declared.baseline)
@@ -209,7 +210,7 @@ def _arm(
     runs: list[Run],
     *,
     tuned: Best | None,
-    searched: search.Found | None,
+    searched: Found | None,
     difference: Difference | None,
     target: float | None,
     relative_time: float | None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench.studies import search
+from bench.studies import trials
 from bench.studies.axes import Point, Values
 from bench.studies.study import FINAL, PILOT, TUNE, Study
 
@@ -110,7 +110,7 @@ class _Searching:
     def pilot(self, condition: str, arm: str, start: Point) -> Iterator[Sweep]:
         """The known runs of a pilot; its centre is noted when it has ended."""
         seed = self.search.pilot_seed
-        points, centre = search.pilot_points(
+        points, centre = trials.pilot_points(
             *(self.search, start),
             lambda point: self.losses(self.run(PILOT, condition, arm, point, seed)),
         )
@@ -131,7 +131,7 @@ class _Searching:
         yield from runs
         found = [loss for one in runs if (loss := self.losses(one)) is not None]
         if len(found) == len(runs):
-            order = search.chosen(carry, points, found) if carry else search.ranked(points, found)
+            order = trials.chosen(carry, points, found) if carry else trials.ranked(points, found)
             self.rankings[condition, arm, at] = order
 
     def points(self, condition: str, arm: str, at: int) -> list[Point] | None:
@@ -145,7 +145,7 @@ class _Searching:
         factor = 1.0
         if carry.rates_as is not None:
             factor = self.moved(carry.rates_as, arm, at)
-        return search.carried(carry, ranking, factor) if ranking and factor else None
+        return trials.carried(carry, ranking, factor) if ranking and factor else None
 
     def moved(self, condition: str, arm: str, at: int) -> float:
         """The factor of a carried condition on its source's best rate; 0 while it is unknown."""

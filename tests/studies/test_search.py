@@ -1,49 +1,19 @@
-"""Searches: the trials they draw, what hangs on what, and what they find."""
+"""Searches: the trials they draw, what hangs on what, and mistakes in their declaration."""
 
 import itertools
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records import cell
 from bench.settings.errors import UserError
-from bench.studies import axes, plan, protocol, request, search, study
+from bench.studies import axes, plan, protocol, request, study
 from bench.studies.study import FINAL, PILOT, TUNE
 from tests.helpers import fake_results
 from tests.helpers.commands import TINY, settle
-
-BLOCK = {
-    "question": "?",
-    "baseline": "a",
-    "conditions": {"short": ["train.steps=20"], "long": ["train.steps=80"]},
-    "arms": {
-        "a": ["optimizer=adamw"],
-        "b": ["optimizer=hybrid"],
-        "again": ["optimizer=adamw"],
-    },
-    "rates_of": {"again": "a"},
-    "search": {
-        "trials": 3,
-        "pilot_seed": 7,
-        "pilot": {"rate": [0.5, 1, 2], "relative": [1, 4]},
-        "widths": {"rate": 8, "relative": 16, "averaging": 4, "decay": 16, "warmup": 8},
-        "centres": {
-            "a": {"rate": 1, "embedding": 1, "beta2": 0.05, "decay": 0.1, "warmup": 0.1},
-            "b": {"rate": 1, "auxiliary": 1, "momentum": 0.05, "decay": 0.1, "warmup": 0.1},
-        },
-        "carry": {"long": {"source": "short", "tries": [[1, 1], [2, 0.5]]}},
-        "other_seeds": {"again": 1000},
-    },
-    "tune_seeds": [100, 101],
-    "final_seeds": [0, 1],
-}
-
-
-def searched(**changes):
-    return study.parse("s", BLOCK | {"search": BLOCK["search"] | changes})
+from tests.helpers.searches import BLOCK, searched
 
 
 def best_at(rate):
@@ -325,11 +295,6 @@ def test_one_arm_borrows_what_another_experiment_tuned_beside_one_that_searches(
     assert {s.arm for s in waiting} == {"c"}  # which need not wait
 
 
-def test_a_diverged_trial_ranks_last():
-    points = [{"rate": 1.0}, {"rate": 2.0}, {"rate": 3.0}]
-    assert search.ranked(points, [math.inf, 2.0, 1.0]) == points[::-1]
-
-
 def test_the_command_line_of_a_trial_trains_the_cell_that_was_planned(tmp_path):
     words = ["experiment=language", *TINY, "tracker=none", f"results_dir={tmp_path}"]
     campaign = protocol.Campaign(request.read([word for word in words if "seed" not in word]))
@@ -338,33 +303,7 @@ def test_the_command_line_of_a_trial_trains_the_cell_that_was_planned(tmp_path):
         assert list(planned.cells) == [cell.name(settle(*typed))]
 
 
-# what was found -----------------------------------------------------------------------------------
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=7), st.data())
-def test_the_expected_best_is_the_mean_over_all_choices(losses, data):
-    trials = data.draw(st.integers(1, len(losses)))
-    every = [min(chosen) for chosen in itertools.combinations(losses, trials)]
-    assert search.expected_best(losses, trials) == pytest.approx(np.mean(every))
-
-
-def test_the_expected_best_of_trials_that_may_diverge():
-    assert search.expected_best([1.0, math.inf], 1) == math.inf
-    assert search.expected_best([1.0, math.inf], 2) == 1.0
-
-
-@pytest.mark.parametrize(("rate", "end"), [(0.01, "lower"), (100, "upper"), (1, None)])
-def test_better_trials_that_crowd_at_an_end_are_flagged(rate, end):
-    declared = searched(trials=8, carry={}).search
-    centre = BLOCK["search"]["centres"]["a"]
-    studies = {
-        seed: [
-            search.Trial(point, abs(math.log(point["rate"] / rate)))
-            for point in declared.points("a", centre, seed)
-        ]
-        for seed in range(5)
-    }
-    assert search.Found(studies).crowded() == end
+# mistakes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
