@@ -9,7 +9,8 @@ from bench.records import archive, mathematics
 from bench.records import cell as cells
 from bench.settings import targets
 from bench.settings.errors import UserError
-from bench.studies import plan, protocol, request, study
+from bench.studies import plan, request, study
+from bench.studies.campaign import Campaign
 from tests.helpers.commands import FP32, ROOT, settle
 
 
@@ -159,7 +160,7 @@ def test_an_experiment_would_skip_what_is_published_on_any_processor(experiment,
     monkeypatch.setattr(cells, "MATHEMATICS", number)
     monkeypatch.setattr(mathematics, "MATHEMATICS", number)
     words = [f"experiment={experiment}", *([BEFORE] if number < 3 else [])]
-    campaign = protocol.Campaign(request.read(words))
+    campaign = Campaign(request.read(words))
     declared = campaign.study
     rates = {
         (part["condition"], declared.rates_of.get(part["arm"], part["arm"])): one["lr_scale"]

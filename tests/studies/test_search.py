@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from bench.records import cell
 from bench.settings.errors import UserError
-from bench.studies import axes, plan, protocol, request, study
+from bench.studies import axes, plan, study
 from bench.studies.study import FINAL, PILOT, TUNE
-from tests.helpers import fake_results
-from tests.helpers.commands import TINY, settle
+from tests.helpers.commands import settle
 from tests.helpers.searches import BLOCK, searched
 
 
@@ -295,14 +294,6 @@ def test_one_arm_borrows_what_another_experiment_tuned_beside_one_that_searches(
     assert {s.arm for s in waiting} == {"c"}  # which need not wait
 
 
-def test_the_command_line_of_a_trial_trains_the_cell_that_was_planned(tmp_path):
-    words = ["experiment=language", *TINY, "tracker=none", f"results_dir={tmp_path}"]
-    campaign = protocol.Campaign(request.read([word for word in words if "seed" not in word]))
-    for planned in campaign.ready()[::5]:
-        typed = planned.sweep.arguments("language", planned.values)[1:]
-        assert list(planned.cells) == [cell.name(settle(*typed))]
-
-
 # mistakes -----------------------------------------------------------------------------------------
 
 
@@ -345,14 +336,3 @@ def test_a_search_that_does_not_fit_its_study_is_named(changes, words):
     with pytest.raises(UserError) as caught:
         study.parse("s", BLOCK | changes)
     assert all(word in str(caught.value) for word in words), caught.value
-
-
-def test_a_run_that_is_published_is_not_trained_again(tmp_path):
-    words = ["experiment=language", "tracker=none", f"results_dir={tmp_path}"]
-    campaign = protocol.Campaign(request.read(words))
-    first, *others = campaign.ready()
-    fake = fake_results.one(campaign.study, PILOT, "short", "adamw", 50, 0.5)
-    (name,) = first.cells
-    fake_results.write(tmp_path, fake | {"cell": name})
-    assert campaign.left(first) == [] and len(campaign.left(others[0])) == 1
-    assert campaign.loss(first.sweep) == fake["val_loss"]
