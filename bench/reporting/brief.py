@@ -18,7 +18,7 @@ def brief(comparisons: dict[str, list[Comparison]]) -> str:
     if not found:
         said = answer.answer(comparisons)
         return f"**Not answered yet.** {said.finding} {said.limits}"
-    weak = list(dict.fromkeys(why for one in found for why in answer.weaknesses(one)))
+    weak = weak_points(found)
     contrary = any(answer.contrary(one, every) for one in found)
     settled = times and not weak and not contrary and not any(map(standing.early, found))
     verdict = " ".join(
@@ -35,6 +35,20 @@ def brief(comparisons: dict[str, list[Comparison]]) -> str:
         ("Weak points", "; ".join([*weak, *(["other comparisons disagree"] if contrary else [])])),
     ]
     return "\n".join([verdict, "", *(f"- **{name}**: {of}" for name, of in points if of)])
+
+
+def weak_points(found: list[Comparison]) -> list[str]:
+    """What weakens all comparisons; then, by task, what weakens those on it alone."""
+    common = [
+        why
+        for why in answer.weaknesses(found[0])
+        if all(why in answer.weaknesses(one) for one in found)
+    ]
+    by_task: dict[str, dict[str, None]] = {}
+    for one in found:
+        own = (why for why in answer.weaknesses(one) if why not in common)
+        by_task.setdefault(TASKS[unit_of(one)], {}).update(dict.fromkeys(own))
+    return [*common, *(f"on {task}: {', '.join(own)}" for task, own in by_task.items() if own)]
 
 
 def sentence(where: str, found: list[Comparison]) -> str:

@@ -51,6 +51,22 @@ def test_limits_and_weak_points_are_listed(tmp_path):
     assert "- **Weak points**: one tuning search per optimizer" in found
 
 
+def test_what_weakens_one_task_alone_is_said_of_it(tmp_path):
+    compared(tmp_path, "optimizers", "language", hybrid=-0.5)
+    compared(tmp_path, "optimizers", "vision", hybrid=-0.2)
+    fake_results.lines(tmp_path, study.load("optimizers"), "language", bigram=4.5)
+    results = Results(tmp_path)
+    text, images = (
+        replace(one, missing=0) for one in results.comparisons("optimizers", ["language", "vision"])
+    )
+    found = brief.brief({"optimizers": [text, images]})
+    weak = next(line for line in found.splitlines() if "Weak points" in line)
+    assert weak == (
+        "- **Weak points**: one tuning search per optimizer, of its rate alone; "
+        "on images: early training by design"
+    )
+
+
 def test_early_training_is_not_judged(tmp_path):
     compared(tmp_path, "optimizers", "language", hybrid=-0.5)
     fake_results.lines(tmp_path, study.load("optimizers"), "language", bigram=3.5)
