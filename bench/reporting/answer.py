@@ -176,7 +176,7 @@ def weaknesses(one: Comparison) -> list[str]:
         *([f"{seeds} seeds only"] if seeds < FEW else []),
         *([f"rate of {' and '.join(edges)} at the edge of what was tried"] if edges else []),
         *([f"{lost} runs diverged"] if lost else []),
-        *([f"{one.missing} runs missing"] if one.missing > 0 else []),
+        *([f"{one.missing} runs of {one.study.name} missing"] if one.missing > 0 else []),
         *one.left_out,
     ]
 

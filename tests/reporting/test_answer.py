@@ -89,7 +89,7 @@ def test_what_weakens_a_comparison_stands_beside_it(tmp_path):
     for words in (
         "one tuning search per optimizer, of its rate alone",
         "2 seeds only",
-        "runs missing",
+        "runs of optimizers missing",
     ):
         assert words in found, words
     assert "early training by design" in found

@@ -47,7 +47,7 @@ def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
     text = questions.text(asked(tmp_path, {"half": -0.1}))
     assert f"## {study.load('aux_lr').question}" in text
     assert "Limits: language only, 300 steps, three rates; " in text and "of its rate alone" in text
-    assert "runs missing" in text  # of the other arms
+    assert "runs of aux_lr missing" in text  # of the other arms
     assert "[aux_lr](../results/README.md#aux_lr)" in text
 
 
