@@ -69,6 +69,12 @@ def with_adamw(one: Comparison) -> bool:
     return begins and one.study.baseline == ADAMW and several and bool(others - {ADAMW})
 
 
+def present(every: list[Comparison]) -> list[Comparison]:
+    """Those by the present protocol; of a task without any, those by an earlier one."""
+    searched = {unit_of(one) for one in every if one.study.search is not None}
+    return [one for one in every if one.study.search is not None or unit_of(one) not in searched]
+
+
 def strongest(every: Iterable[Comparison]) -> list[Comparison]:
     """For each task and kind of device the comparison with the most evidence.
 

@@ -118,6 +118,16 @@ def test_the_present_protocol_goes_before_an_earlier_one_and_the_long_horizon_fi
     assert "hybrid ends 0.1" in found and "of its rate alone" not in found
 
 
+def test_an_earlier_protocol_is_shown_beside_the_present_one_for_other_tasks_only(tmp_path):
+    for condition in ("language", "vision"):
+        compared(tmp_path, "optimizers", condition, hybrid=-0.5)
+    earlier = Results(tmp_path).comparisons("optimizers", None)
+    assert answer.present(earlier) == earlier
+    compared(tmp_path, "language", "long", hybrid=-0.1)
+    later = Results(tmp_path).comparisons("language", ["long"])
+    assert answer.present([*earlier, *later]) == [earlier[1], *later]
+
+
 def test_a_comparison_that_finds_the_contrary_is_named(tmp_path):
     compared(tmp_path, "optimizers", "language", hybrid=-0.5)
     compared(tmp_path, "batch_size", "256_tokens", hybrid=0.5)
