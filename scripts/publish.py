@@ -16,16 +16,28 @@ from pathlib import Path
 from bench.records import archive, ledger, record
 from bench.settings import command
 from bench.settings.errors import UserError
-from bench.studies import lines
+from bench.studies import lines, study
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS = 40  # training points per curve: hundreds of records are committed
 
 
 def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]:
-    """The experiment parts that a cell belongs to, whichever it was first trained for."""
+    """The experiment parts that a cell belongs to, whichever it was first trained for.
+
+    Of an experiment only those that are still declared: a condition or an arm can have been taken
+    out since.
+    """
     known = record.parts(results / "runs" / one["cell"])
-    return [part for part in known if experiment in (None, part["experiment"])]
+    if experiment is None:
+        return known
+    now = study.load(experiment) if experiment in study.declared() else None
+    return [
+        part
+        for part in known
+        if part["experiment"] == experiment
+        and (now is None or (part["condition"] in now.conditions and part["arm"] in now.arms))
+    ]
 
 
 def committed(one: dict) -> bool:

@@ -56,6 +56,17 @@ def test_new_records_take_the_place_of_old_ones_once_they_are_there(train, publi
     assert published() == (0, [f"{one['cell']}.json"])
 
 
+def test_runs_of_a_condition_that_is_declared_no_more_are_not_published(
+    train, published, tmp_path, capsys
+):
+    train(*PART)
+    (file,) = tmp_path.glob("runs/*/part_of.json")
+    file.write_text(file.read_text().replace('"text"', '"speech"'))
+    status, there = published()
+    assert status == 1 and there == ["old.json"]
+    assert "smoke: no ended run of it" in capsys.readouterr().out
+
+
 def full(*arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
