@@ -171,13 +171,12 @@ def test_an_experiment_would_skip_what_is_published_on_any_processor(experiment,
         for part in one["part_of"]
         if part["stage"] == study.FINAL
     }
-    planned = {}
     if declared.search is None:
         sweeps = [*plan.tuning(declared), *plan.final(declared, rates)]
+        ready = [campaign.plan(sweep) for sweep in sweeps]
     else:
-        sweeps = [one.sweep for one in campaign.ready()]
-    for sweep in sweeps:
-        planned |= campaign.plan(sweep).cells
+        ready = campaign.ready()
+    planned = {name: settings for one in ready for name, settings in one.cells.items()}
     assert records.keys() <= planned.keys()
     for name, one in records.items():
         assert archive.setup(one) == archive.planned(planned[name])
