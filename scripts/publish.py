@@ -10,6 +10,7 @@ runs are copied to results/lines/.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -31,13 +32,19 @@ def parts(results: Path, one: dict, experiment: str | None = None) -> list[dict]
     known = record.parts(results / "runs" / one["cell"])
     if experiment is None:
         return known
-    now = study.load(experiment) if experiment in study.declared() else None
+    now = as_declared(experiment)
     return [
         part
         for part in known
         if part["experiment"] == experiment
         and (now is None or (part["condition"] in now.conditions and part["arm"] in now.arms))
     ]
+
+
+@functools.cache
+def as_declared(experiment: str) -> study.Study | None:
+    """The experiment's declaration, read once for all runs; None if no file declares it."""
+    return study.load(experiment) if experiment in study.declared() else None
 
 
 def committed(one: dict) -> bool:

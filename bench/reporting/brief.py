@@ -39,15 +39,11 @@ def brief(comparisons: dict[str, list[Comparison]]) -> str:
 
 def weak_points(found: list[Comparison]) -> list[str]:
     """What weakens all comparisons; then, by task, what weakens those on it alone."""
-    common = [
-        why
-        for why in answer.weaknesses(found[0])
-        if all(why in answer.weaknesses(one) for one in found)
-    ]
+    each = [(TASKS[unit_of(one)], answer.weaknesses(one)) for one in found]
+    common = [why for why in each[0][1] if all(why in own for _, own in each)]
     by_task: dict[str, dict[str, None]] = {}
-    for one in found:
-        own = (why for why in answer.weaknesses(one) if why not in common)
-        by_task.setdefault(TASKS[unit_of(one)], {}).update(dict.fromkeys(own))
+    for task, own in each:
+        by_task.setdefault(task, {}).update(dict.fromkeys(w for w in own if w not in common))
     return [*common, *(f"on {task}: {', '.join(own)}" for task, own in by_task.items() if own)]
 
 
