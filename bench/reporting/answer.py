@@ -69,8 +69,9 @@ def with_adamw(one: Comparison) -> bool:
     return begins and one.study.baseline == ADAMW and several and bool(others - {ADAMW})
 
 
-def present(every: list[Comparison]) -> list[Comparison]:
-    """Those by the present protocol; of a task without any, those by an earlier one."""
+def present(comparisons: dict[str, list[Comparison]]) -> list[Comparison]:
+    """Of these comparisons those by the present protocol; of a task without any, by an earlier."""
+    every = of_optimizers(comparisons)
     searched = {unit_of(one) for one in every if one.study.search is not None}
     return [one for one in every if one.study.search is not None or unit_of(one) not in searched]
 

@@ -105,7 +105,7 @@ def opening(content: Content, shown: Collection[str], below: str = "") -> str:
     parts = [front.LEAD, brief.brief(content.comparisons)]
     parts.append(table(front.table(content)))
     parts.append(front.NOTE)
-    every = answer.present(answer.of_optimizers(content.comparisons))
+    every = answer.present(content.comparisons)
     if picture(FOREST) in shown:
         parts.append(image(findings.experiments(every), below + picture(FOREST)))
     return "\n\n".join(parts)

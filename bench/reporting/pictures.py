@@ -28,7 +28,7 @@ def every(content: Content) -> dict[str, alt.LayerChart]:
     Curves are left out if each arm has a single run: they would show only noise.
     """
     found: dict[str, alt.LayerChart | None] = dict(own_charts.every(content.own))
-    compared = answer.present(answer.of_optimizers(content.comparisons))
+    compared = answer.present(content.comparisons)
     found[markdown.picture(markdown.FOREST)] = difference_charts.forest(compared)
     for name, every in content.comparisons.items():
         found[markdown.picture(name)] = difference_charts.differences(every)

@@ -65,21 +65,20 @@ def your_runs(content: Content) -> dict[str, Any]:
 
 def opening(content: Content) -> dict[str, Any]:
     """The answer, and every difference from AdamW behind it."""
-    every = answer.present(answer.of_optimizers(content.comparisons))
+    every = answer.present(content.comparisons)
     forest = difference_charts.forest(every)
     return {"answer": answer.answer(content.comparisons), "forest": spec(forest)}
 
 
 def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
     """The experiments by their part: with AdamW, the three on Muon's variants, the rest."""
-    every = answer.of_optimizers(content.comparisons)
-    main = {one.study.name for one in every} - {COST}
-    drawn = {one.study.name for one in answer.present(every)}  # in the forest
+    main = {one.study.name for one in answer.of_optimizers(content.comparisons)} - {COST}
+    drawn = {one.study.name for one in answer.present(content.comparisons)}  # in the forest
     found: dict[str, list[dict[str, Any]]] = {"main": [], "variants": [], "others": []}
-    for name, own in content.comparisons.items():
+    for name, every in content.comparisons.items():
         if name != COST:
             place = "main" if name in main else "variants" if name in VARIANTS else "others"
-            found[place].append(experiment(own, content, forest=name in main & drawn))
+            found[place].append(experiment(every, content, forest=name in main & drawn))
     return found
 
 

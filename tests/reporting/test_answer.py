@@ -122,10 +122,10 @@ def test_an_earlier_protocol_is_shown_beside_the_present_one_for_other_tasks_onl
     for condition in ("language", "vision"):
         compared(tmp_path, "optimizers", condition, hybrid=-0.5)
     earlier = Results(tmp_path).comparisons("optimizers", None)
-    assert answer.present(earlier) == earlier
+    assert answer.present({"optimizers": earlier}) == earlier
     compared(tmp_path, "language", "long", hybrid=-0.1)
     later = Results(tmp_path).comparisons("language", ["long"])
-    assert answer.present([*earlier, *later]) == [earlier[1], *later]
+    assert answer.present({"optimizers": earlier, "language": later}) == [earlier[1], *later]
 
 
 def test_a_comparison_that_finds_the_contrary_is_named(tmp_path):
