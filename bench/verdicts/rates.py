@@ -3,8 +3,6 @@
 import math
 from statistics import mean
 
-import numpy as np
-
 from bench.records.archive import Run
 from bench.studies import study
 from bench.studies.comparison import Comparison
@@ -77,7 +75,9 @@ def lowest(losses: dict[float, float]) -> float | None:
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[max(0, at - 1) : at + 2]
     values = [losses[rate] for rate in near]
-    if len(near) < 3 or not np.isfinite(values).all() or min(values) == max(values):
+    if len(near) < 3 or not all(map(math.isfinite, values)) or min(values) == max(values):
         return None
-    curvature, slope, _ = np.polyfit(np.log(near), values, 2)
-    return math.exp(-slope / (2 * curvature))
+    # By divided differences: a fit by linear algebra rounds as the processor does.
+    x, y = [math.log(rate) for rate in near], values
+    left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
+    return math.exp((x[0] + x[1]) / 2 - left * (x[2] - x[0]) / (2 * (right - left)))
