@@ -12,9 +12,10 @@ from bench.display import progress
 from bench.display.numbers import duration
 from bench.measuring import load, meter, turns
 from bench.settings.errors import UserError
-from bench.stepping.arms import Arm, Subject
+from bench.stepping.arms import Arm
 from bench.stepping.communication import one_line
 from bench.stepping.settings import REFERENCE
+from bench.stepping.subject import Subject
 from bench.stepping.summary import AGAIN
 from bench.training import prepare
 from optimizers.state import state_bytes

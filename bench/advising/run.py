@@ -12,8 +12,8 @@ from bench.advising.evidence import Evidence, Setting
 from bench.advising.settings import Case
 from bench.records import files, origin, record
 from bench.settings import targets
-from bench.stepping.arms import Subject
 from bench.stepping.settings import REFERENCE
+from bench.stepping.subject import Subject
 from bench.studies.results import Results
 from bench.training import prepare, reading
 from optimizers.structure import describe

@@ -16,9 +16,10 @@ from bench.records import files, origin, record
 from bench.settings import targets
 from bench.stepping import chart, communication, streams, summary, timeline, timeline_chart
 from bench.stepping import tables as step_tables
-from bench.stepping.arms import Arm, Subject
+from bench.stepping.arms import Arm
 from bench.stepping.communication import one_line, slowest, together
 from bench.stepping.settings import REFERENCE, Benchmark
+from bench.stepping.subject import Subject
 from bench.stepping.summary import AGAIN
 from bench.training import prepare
 

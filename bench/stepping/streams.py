@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bench.measuring import meter, turns
-from bench.stepping.arms import Arm, Subject
+from bench.stepping.arms import Arm
+from bench.stepping.subject import Subject
 
 STREAK = 10  # K
 ROUNDS = 5  # at most

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.measuring import meter
-from bench.stepping.arms import Arm, Subject
+from bench.stepping.arms import Arm
+from bench.stepping.subject import Subject
 
 REPEATS = 5
 EDGES = (10, 100, 1000)  # microseconds between which the gaps are counted

@@ -20,6 +20,7 @@ from bench.measuring import flops, meter
 from bench.settings.errors import UserError
 from bench.stepping import arms, chart, summary
 from bench.stepping import run as step_run
+from bench.stepping.subject import Subject
 from tests.helpers import commands
 from tests.helpers.commands import ROOT
 from tests.helpers.steps import SMALL, TEXT, settle
@@ -278,7 +279,7 @@ def test_a_second_run_replaces_its_own_record_and_says_so(measure, tmp_path):
 
 def test_rates_of_zero_leave_the_parameters_as_they_were():
     benchmark = settle(*TEXT)
-    subject = arms.Subject(benchmark.arms["adamw"], [1])
+    subject = Subject(benchmark.arms["adamw"], [1])
     before = [p.detach().clone() for p in subject.parameters]
     subject.time(32)
     for label, settings in benchmark.arms.items():

@@ -5,7 +5,8 @@ import pytest
 from bench.measuring import meter
 from bench.stepping import run as step_run
 from bench.stepping import streams, tables
-from bench.stepping.arms import Arm, Subject
+from bench.stepping.arms import Arm
+from bench.stepping.subject import Subject
 from tests.helpers.steps import TEXT, settle
 from tests.stepping.test_step import run
 
