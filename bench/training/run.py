@@ -21,6 +21,7 @@ from bench.training.claiming import Say, brief, claim, remove, searched, silent
 from bench.training.launching import Outcome
 from bench.training.prepare import Ready
 from bench.training.trainer import Diverged, Trainer
+from optimizers.modes import evaluating
 from optimizers.state import state_bytes
 
 RISE = 0.01  # relative to the loss at the start
@@ -105,9 +106,10 @@ def attempt(trainer: Trainer, settings: Settings, ready: Ready) -> dict[str, Any
         tested = {"test_loss": loss}
         if accuracy is not None:
             tested["test_accuracy"] = accuracy
-        tested |= forgetting.measured(trainer, settings, ready.other)
-        if settings.train.save_weights:
-            weights.save(trainer.folder, trainer.model, trainer.world)
+        with evaluating(trainer.routing.optimizers):  # the weights that were tested
+            tested |= forgetting.measured(trainer, settings, ready.other)
+            if settings.train.save_weights:
+                weights.save(trainer.folder, trainer.model, trainer.world)
         return {"status": "finished", **tested}
     except Diverged as end:
         step = trainer.state["step"]

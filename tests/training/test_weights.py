@@ -38,6 +38,16 @@ def test_a_run_starts_where_the_other_ended(train, given):
     assert again["test_loss"] == first["test_loss"] and again["cell"] != first["cell"]
 
 
+def test_what_is_left_and_what_is_forgotten_are_of_the_weights_that_were_tested(train, tmp_path):
+    pytest.importorskip("pytorch_optimizer")
+    words = ("optimizer=schedule_free_adamw", "train.save_weights=true", EARLY, *OTHER)
+    _, one, _ = train(*words, "data.final_eval_sequences=8")
+    assert one["other_test_loss"] == one["test_loss"]  # the other text is the same
+    left = f"init_from={tmp_path / 'runs' / one['cell']}"
+    _, again, _ = train(left, EARLY, "optimizer.lr_scale=0", "data.final_eval_sequences=8")
+    assert again["test_loss"] == one["test_loss"]
+
+
 @pytest.mark.more
 def test_keeping_weights_is_no_other_cell_and_trains_again_only_for_them(train, tmp_path):
     _, one, _ = train(EARLY)
