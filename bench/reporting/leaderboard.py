@@ -5,9 +5,12 @@ from bench.display.numbers import duration, megabytes
 from bench.reporting import outside, to_run
 from bench.reporting.content import Content
 from bench.reporting.marked import escaped, table
-from bench.studies import ranking, stats, study, words
+from bench.settings.schema import choices_of
+from bench.studies import ranking, standing, stats, study, words
 from bench.studies.comparison import Comparison
+from bench.studies.difference import Difference
 from bench.studies.ranking import Ranked
+from bench.studies.study import Study
 from bench.studies.trials import Found
 
 FIELD = "field"
@@ -28,8 +31,10 @@ NOTE = (
     "ends with, paired by seed, the median; between evaluations a straight line. Time: these steps "
     "times a step's cost measured alone. In brackets by how many places an arm moves between the "
     "two. A place is an order of medians; whether an arm differs from the baseline is the verdict, "
-    "on test losses (a paired t test against the margin, corrected by Holm over all arms). Tuning "
-    "curve: the validation loss of the best of so many trials, the mean over the searches."
+    "on test losses (a paired t test against the margin, corrected by Holm over all arms; the "
+    "interval beside it, of 95 %, is not corrected). Where the baseline ends above the bigram, "
+    "nothing is judged. Tuning curve: the validation loss of the best of so many trials, the mean "
+    "over the searches. State: what the optimizer keeps; peak: the most memory that a run held."
 )
 OTHERS = (
     "Theirs, not ours: other models, data and tuning. They stand here for the eye; with so few "
@@ -60,13 +65,23 @@ def row(ranked: Ranked, one: Comparison, content: Content) -> list[Cell]:
         Cell(arm.name, "baseline" if arm.name == one.study.baseline else ""),
         Cell(f"{ranked.by_seconds or '–'}", moved(ranked)),
         Cell(*words.span(difference.estimate, "+")) if difference else NONE,
-        Cell(words.verdict(difference)) if difference else NONE,
+        verdict(one, difference),
         Cell(steps, never),
         NONE if cost is None else Cell(f"{1e3 * cost:,.1f}"),
         NONE if ranked.seconds is None else Cell(duration(ranked.seconds)),
         tuning_curve(searched(arm.name, one, content)),
         Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
     ]
+
+
+def verdict(one: Comparison, difference: Difference | None) -> Cell:
+    if difference is None:
+        return NONE
+    return (
+        Cell("not judged", "early training")
+        if standing.early(one)
+        else Cell(words.verdict(difference))
+    )
 
 
 def moved(ranked: Ranked) -> str:
@@ -109,6 +124,7 @@ def text(content: Content) -> str:
     parts = []
     for one in every:
         parts += [f"**{one.condition}**: {escaped(words.about(one))}.", table(ranks(one, content))]
+        parts += [escaped(said)] if (said := standing.standing(one)) else []
     if every:
         parts.append(NOTE)
         parts += [f"Limits: {declared.limits}."] if declared.limits else []
@@ -119,6 +135,10 @@ def text(content: Content) -> str:
     absent = [name for name in declared.cost_of.values() if name not in content.steps]
     if absent:
         parts.append(f"Missing for the ranking by seconds: the step benchmark {', '.join(absent)}.")
+    if others := without_row(declared):
+        names = ", ".join(f"`{name}`" for name in others)
+        takes = escaped(to_run.row(declared, archive))
+        parts.append(f"Ready to run, without a row: {names}. A row takes {takes}.")
     sources = outside.load()
     measures = "\n".join(
         f"- {one.name}: {one.measures} ({one.source}; {one.date})." for one in sources
@@ -126,3 +146,9 @@ def text(content: Content) -> str:
     return "\n\n".join(
         [*parts, f"### Others' tables\n\n{OTHERS}", measures, table(outside.table(sources))]
     )
+
+
+def without_row(declared: Study) -> list[str]:
+    """The optimizers in conf/optimizer that no arm takes."""
+    taken = {word for words_of in declared.arms.values() for word in words_of}
+    return [name for name in choices_of("optimizer") if f"optimizer={name}" not in taken]

@@ -1,13 +1,15 @@
 """docs/questions.md: what people ask, each answered in one sentence from the records."""
 
+from statistics import mean
+
 from bench.display.cells import Table
 from bench.display.numbers import megabytes
 from bench.reporting import answer, findings, to_run
 from bench.reporting.content import Content
 from bench.reporting.marked import cells, escaped, folded, table
-from bench.studies import standing, study, words
+from bench.studies import curves, standing, study, words
 from bench.studies.comparison import Arm, Comparison
-from bench.studies.difference import BEYOND, EQUAL, SMALLER, STRADDLES
+from bench.studies.difference import BEYOND, EQUAL, SMALLER, STRADDLES, between
 from bench.studies.study import Study
 from bench.verdicts import waiting
 from bench.verdicts.judging import Verdict, number_of
@@ -17,8 +19,7 @@ ASKED = (
     *("finetune", "lora", "width", "clip", "momentum_bits"),
     *("qkv", "orthogonalizer", "batch_size", "aux_lr"),
 )
-GLOSSES = {"forgotten": "forgotten (by how much the test loss on the first text rises)"}
-LOSS = "test loss"  # the unit of what `sentence` says begins so
+SAID = ("test loss", "forgotten")  # the units of what `sentence` and `learnt` say begin so
 NOTABLE = 0.01  # a share of the state; a smaller one is not mentioned
 WORDS = {BEYOND: "", SMALLER: "; within that", EQUAL: "; equal within that", STRADDLES: "; open"}
 
@@ -42,7 +43,11 @@ def answered(every: list[Comparison], content: Content) -> list[str]:
     limits = [*([every[0].study.limits] if every[0].study.limits else []), *weak]
     found = [one for one in content.verdicts if name in waiting.named(one)]
     beside = figures(found, name)
-    said = [] if beside and every[0].study.margin is None else [sentence(every)]
+    if beside and every[0].study.margin is None:
+        said = verdicts(found)
+        weak |= {f"{one.condition}: {why}": None for one in every if (why := standing.early(one))}
+    else:
+        said = [sentence(every), *(line for one in every for line in learnt(one))]
     said += [*beside, *(line for one in every for line in states(one, len(every) > 1))]
     parts = [escaped(" ".join(dict.fromkeys(said))), f"Limits: {escaped('; '.join(limits))}."]
     parts += claims(found)
@@ -60,8 +65,10 @@ def unanswered(declared: Study, content: Content) -> list[str]:
 
 def claims(found: list[Verdict]) -> list[str]:
     """The claims that the experiment measures, with their verdicts, folded."""
-    rows = [cells((v.claim.statement, f"**{v.verdict}**", v.condition)) for v in found]
-    heads = cells(("claim", "verdict", "where, with numbers"))
+    rows = [
+        cells((v.claim.statement, f"**{v.verdict}**", v.condition, v.claim.source)) for v in found
+    ]
+    heads = cells(("claim", "verdict", "where, with numbers", "who says so"))
     said = f"{len(found)} claim{'s' * (len(found) != 1)} on it"
     return [folded(said, table(Table(heads, rows)))] if rows else []
 
@@ -70,15 +77,38 @@ def figures(found: list[Verdict], name: str) -> list[str]:
     """What the experiment's claims measured besides test losses, a sentence for each quantity."""
     by_kind: dict[str, list[str]] = {}
     for one in (finding for verdict in found for finding in verdict.findings):
-        if one.unit and not one.unit.startswith(LOSS):
+        if one.unit and not one.unit.startswith(SAID):
             number = one.undecided if one.value is None else number_of(one)
-            said = f"{one.condition.replace(f'({name}, ', '(')} {number}".replace("-", "−")
+            where = one.condition.replace(f"({name}, ", "(").removesuffix(f" ({name})")
             kind = one.unit.partition(",")[0]  # before the arms of a difference
-            by_kind.setdefault(GLOSSES.get(kind, kind), []).append(said)
+            by_kind.setdefault(kind, []).append(f"{where} {number}".replace("-", "−"))
     return [
         f"{kind[0].upper()}{kind[1:]}: {'; '.join(dict.fromkeys(all_of))}."
         for kind, all_of in by_kind.items()
     ]
+
+
+def verdicts(found: list[Verdict]) -> list[str]:
+    """What the claims were found to be, where no difference of losses answers the question."""
+    return [f"{v.verdict[0].upper()}{v.verdict[1:]}: {v.claim.statement}." for v in found]
+
+
+def learnt(one: Comparison) -> list[str]:
+    """How much arms gained on the text they were tuned on and lost on the first, if measured."""
+    said = []
+    losses = {arm.name: curves.by_seed(arm.runs, "forgotten") for arm in one.arms}
+    names = [arm.name for arm in one.arms if not arm.noise and losses[arm.name]]
+    for arm in (arm for arm in one.arms if arm.name in names):
+        began, ended = (curves.by_seed(arm.runs, key) for key in ("test_loss_start", "test_loss"))
+        gained = mean(began[seed] - ended[seed] for seed in began.keys() & ended.keys())
+        lost = mean(losses[arm.name].values())
+        apart = ""
+        if pair := between(losses, one.study, names).get(arm.name):
+            number, interval = findings.size(pair.estimate)
+            apart = f" (lost, against {one.study.baseline}: {number}, 95 % {interval})"
+        said.append(f"{arm.name} {gained:.3f} and {lost:.3f}{apart}")
+    where = f"Under {one.condition}, test loss gained on the new text and lost on the first"
+    return [f"{where}: {'; '.join(said)}."] if said else []
 
 
 def states(one: Comparison, several: bool) -> list[str]:
@@ -114,7 +144,8 @@ def sentence(every: list[Comparison]) -> str:
     if all(map(standing.early, every)):
         lead = "nothing is judged"
     numbers = "; ".join(clause(one, several) for one in every)
-    return f"Against {declared.baseline}, {lead}: {numbers}."
+    more = "; a run that ends below it would be" if lead == "nothing is judged" else ""
+    return f"Against {declared.baseline}, {lead}: {numbers}{more}."
 
 
 def clause(one: Comparison, several: bool) -> str:

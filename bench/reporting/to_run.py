@@ -31,6 +31,16 @@ def line(one: Study, archive: Archive) -> str:
     return "; ".join(said)
 
 
+def row(one: Study, archive: Archive) -> str:
+    """The runs of an arm with searches of its own, and their hours at AdamW's pace."""
+    by_arm: Counter[tuple[str, str]] = Counter()
+    for (_, condition, arm), count in one.counts().items():
+        by_arm[condition, arm] += count
+    (condition, _), runs = by_arm.most_common(1)[0]
+    pace = paced(words(one, condition, one.baseline), archive)
+    return f"{runs} runs" + (f", about {duration(runs * pace.seconds)}" if pace else "")
+
+
 def missing(one: Study, archive: Archive) -> dict[tuple[str, str, str], int]:
     """By stage, condition and arm the declared runs without a record."""
     there = Counter((run.stage, run.condition, run.arm) for run in archive.of(one.name))
@@ -42,27 +52,28 @@ def hours(one: Study, archive: Archive) -> tuple[float, Pace] | None:
     is no record of its model to go by."""
     whole, pace = 0.0, None
     for (_, condition, arm), count in missing(one, archive).items():
-        words = dict(
-            w.split("=", 1) for w in (*one.conditions[condition], *one.arms[arm]) if "=" in w
-        )
-        pace = paced(words, archive)
+        pace = paced(words(one, condition, arm), archive)
         if pace is None:
             return None
         whole += count * pace.seconds
     return None if pace is None else (whole, pace)
 
 
-def paced(words: dict[str, str], archive: Archive) -> Pace | None:
-    """The pace of the finished runs of these words' model: of those at its batch, or else, by the
-    token, of all."""
-    batch = [words.get(f"train.{key}", "") for key in ("steps", "batch_size", "sequence_length")]
+def words(one: Study, condition: str, arm: str) -> dict[str, str]:
+    """The settings of an arm under a condition."""
+    return dict(w.split("=", 1) for w in (*one.conditions[condition], *one.arms[arm]) if "=" in w)
+
+
+def paced(asked: dict[str, str], archive: Archive) -> Pace | None:
+    """The pace of finished runs of the model asked for: at its batch, else of all, by the token."""
+    batch = [asked.get(f"train.{key}", "") for key in ("steps", "batch_size", "sequence_length")]
     if not all(text.isdecimal() for text in batch):
         return None
     steps, sequences, length = map(int, batch)
     found = {
         run.file: run.record
         for run in archive.runs
-        if run.record["status"] == "finished" and run.record["model"] == words.get("model")
+        if run.record["status"] == "finished" and run.record["model"] == asked.get("model")
         if run.record.get("train_seconds") and run.record.get("tokens_per_step")
     }
     alike = [one for one in found.values() if one["tokens_per_step"] == sequences * length]
@@ -72,7 +83,7 @@ def paced(words: dict[str, str], archive: Archive) -> Pace | None:
     ]
     if not each:
         return None
-    return Pace(steps * sequences * length * statistics.median(each), len(each), words["model"])
+    return Pace(steps * sequences * length * statistics.median(each), len(each), asked["model"])
 
 
 def first(one: Study, archive: Archive) -> list[tuple[str, int]]:

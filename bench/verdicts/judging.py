@@ -143,4 +143,5 @@ def number_of(one: Finding) -> str:
     form = ".1%" if one.unit.startswith(("share", "overhead")) else ".4g"
     if one.low is None or one.low == one.high:
         return f"{one.value:{form}}"
-    return f"{one.value:{form}} ({one.low:{form}} to {one.high:{form}}, n={one.n})"
+    level = "90 % " if "90 %" in one.unit else ""
+    return f"{one.value:{form}} ({level}{one.low:{form}} to {one.high:{form}}, n={one.n})"

@@ -10,7 +10,7 @@ from bench.studies.results import Results
 from bench.studies.study import TUNE
 from bench.verdicts.finding import Finding
 
-UNIT = "factor by which the best rate moves"
+UNIT = "factor by which the best rate moves (1: it stays put; in brackets the range over seeds)"
 SEEDS = 2  # without a second one nothing is known of the spread
 
 

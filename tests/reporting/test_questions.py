@@ -97,11 +97,21 @@ def test_a_study_without_a_margin_is_answered_by_what_its_claims_measure(tmp_pat
         file.unlink()
     test_rates.fill(tmp_path, {"width_64": [4.0, 4.0], "width_256": [2.0, 2.0]})
     text = questions.text(gather(Results(tmp_path)))
-    assert (
-        "Factor by which the best rate moves: spectral_rule, width_256 against width_64 (width) 0.5"
-        in text
-    )
+    assert "over seeds): spectral_rule, width_256 against width_64 0.5" in text
+    assert "Refuted: With Muon's update scaled by sqrt(out/in)" in text
     assert "Against match_rms_adamw" not in text
+
+
+def test_what_was_gained_and_forgotten_is_said(tmp_path):
+    fake_results.fill(tmp_path, "finetune", ["after_adamw"])
+    for file in (tmp_path / "records" / "finetune").glob("*.json"):
+        one = json.loads(file.read_text())
+        one["test_loss_start"] = one["test_loss"] + 1
+        one["forgotten"] = {"adamw": 0.5, "hybrid": 0.25}[one["arm"]] + 0.001 * one["seed"]
+        file.write_text(json.dumps(one))
+    text = questions.text(gather(Results(tmp_path)))
+    said = "gained on the new text and lost on the first: adamw 1.000 and 0.502; hybrid 1.000 and"
+    assert f"Under after_adamw, test loss {said} 0.252 (lost, against adamw: −0.25" in text
 
 
 def test_states_and_peaks_are_said_where_arms_differ_in_them(tmp_path):
