@@ -168,6 +168,7 @@ def side_of(arm: Arm) -> int:
 
 def weaknesses(one: Comparison) -> list[str]:
     """What readers must know before they rely on a difference."""
+    why = standing.early(one)
     arms = [one.arm(ADAMW), *shown(one)]
     own = [arm for arm in arms if arm is not None]
     seeds = min((a.difference.estimate.n for a in shown(one) if a.difference), default=0)
@@ -179,19 +180,13 @@ def weaknesses(one: Comparison) -> list[str]:
             if one.study.search is None
             else []
         ),
-        *([early_open(one.study)] if one.early is None else []),
+        *(["early training not ruled out"] if one.early is None and not why else []),
         *([f"{seeds} seeds only"] if seeds < FEW else []),
         *([f"rate of {' and '.join(edges)} at the edge of what was tried"] if edges else []),
         *([f"{lost} runs diverged"] if lost else []),
         *([f"{one.missing} runs of {one.study.name} missing"] if one.missing > 0 else []),
         *one.left_out,
     ]
-
-
-def early_open(study: Study) -> str:
-    """What the experiment says of early training, if no reference lines show it."""
-    said = "early training" in (study.limits or "")
-    return "early training by design" if said else "early training not ruled out"
 
 
 def limits(found: list[Comparison]) -> str:

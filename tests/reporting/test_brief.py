@@ -10,6 +10,8 @@ from bench.studies.results import Results
 from tests.helpers import fake_results
 from tests.reporting.test_answer import compared
 
+pytestmark = pytest.mark.usefixtures("judged")
+
 
 def said(folder, *experiments: str) -> str:
     results = Results(folder)
@@ -63,7 +65,7 @@ def test_what_weakens_one_task_alone_is_said_of_it(tmp_path):
     weak = next(line for line in found.splitlines() if "Weak points" in line)
     assert weak == (
         "- **Weak points**: one tuning search per optimizer, of its rate alone; "
-        "on images: early training by design"
+        "on images: early training not ruled out"
     )
 
 

@@ -66,6 +66,7 @@ def test_with_one_device_the_condition_has_its_plain_name(tmp_path):
     assert one.condition == "language" and one.device is None
 
 
+@pytest.mark.usefixtures("judged")
 def test_a_claim_is_judged_on_each_device(both):
     measure = dict(_target_="bench.verdicts.evidence.difference", experiment="optimizers")
     measure |= dict(arm="hybrid", conditions=["language"])

@@ -24,6 +24,7 @@ def variants(tmp_path_factory):
     return gather(folder).comparisons["orthogonalizer"]
 
 
+@pytest.mark.usefixtures("judged")
 def test_differences_are_grouped_by_what_is_shown(variants):
     assert findings.differences(variants) == (
         "Higher loss than keller by more than 0.02 nats: taylor +0.500. "

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from bench.reporting import questions
 from bench.reporting.content import gather
 from bench.studies import study
@@ -24,6 +26,7 @@ def asked(folder, gains, noise=0.002):
     return gather(Results(folder))
 
 
+@pytest.mark.usefixtures("judged")
 def test_the_sentence_says_which_arms_differ_by_more_than_the_margin_and_by_how_much(tmp_path):
     content = asked(tmp_path, {"half": -0.1, "double": 0.001, "fourfold": 0.2})
     said = questions.sentence(content.comparisons["aux_lr"])
@@ -35,6 +38,7 @@ def test_the_sentence_says_which_arms_differ_by_more_than_the_margin_and_by_how_
     assert said.count("95 %") == 3 and said.endswith(").")
 
 
+@pytest.mark.usefixtures("judged")
 def test_what_is_not_shown_is_not_said(tmp_path):
     content = asked(tmp_path, {"half": -0.05}, noise=0.2)
     said = questions.sentence(content.comparisons["aux_lr"])
@@ -43,10 +47,14 @@ def test_what_is_not_shown_is_not_said(tmp_path):
     assert "; open)" in said
 
 
+@pytest.mark.usefixtures("judged")
 def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
     text = questions.text(asked(tmp_path, {"half": -0.1}))
     assert f"## {study.load('aux_lr').question}" in text
-    assert "Limits: language only, 300 steps, three rates; " in text and "of its rate alone" in text
+    assert (
+        "Limits: language only, 300 steps of small batches, early training, three rates; " in text
+        and "of its rate alone" in text
+    )
     assert "runs of aux_lr missing" in text  # of the other arms
     assert "[aux_lr](../results/README.md#aux_lr)" in text
 

@@ -150,11 +150,14 @@ def test_it_is_not_once_adamw_is_below_it_and_the_best_line_is_told(tmp_path):
     assert "adamw ends below the best reference line" in words.notes(below)[-1]
 
 
-def test_without_a_file_nothing_is_known_and_nothing_is_said_but_that(tmp_path):
-    one = compared(tmp_path)
+def test_without_a_file_nothing_is_known_but_what_the_experiment_says_of_itself(tmp_path):
+    one = compared(tmp_path, "finetune", "after_adamw")
     assert one.lines is None and one.early is None and standing.early(one) is None
     assert words.notes(one)[-1] == standing.UNKNOWN
     assert "arly training" not in words.answer(one)
+    said = compared(tmp_path)
+    assert said.early is None and "as the experiment's limits say" in standing.early(said)
+    assert words.notes(said)[-2] == standing.UNKNOWN and "not judged" in words.notes(said)[-1]
 
 
 def test_images_are_held_against_softmax_regression(tmp_path):

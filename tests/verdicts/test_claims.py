@@ -17,6 +17,8 @@ from bench.verdicts.judging import CONFIRMED, DEPENDS, OPEN, REFUTED
 from tests.helpers import fake_results
 from tests.helpers.commands import ROOT
 
+pytestmark = pytest.mark.usefixtures("judged")
+
 FILES = sorted((ROOT / "conf" / "claim").rglob("*.yaml"))
 FILE_OF = {file.stem: file for file in FILES}
 SPREAD = [-0.02, -0.01, 0.0, 0.01, 0.02]  # of five seeds; about 0.0233 a paired t test has p = 0.03
