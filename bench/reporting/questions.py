@@ -144,7 +144,8 @@ def sentence(every: list[Comparison]) -> str:
     if all(map(standing.early, every)):
         lead = "nothing is judged"
     numbers = "; ".join(clause(one, several) for one in every)
-    more = "; a run that ends below it would be" if lead == "nothing is judged" else ""
+    lines = lead == "nothing is judged" and all(one.lines for one in every)
+    more = "; a run that ends below it would be" * lines
     return f"Against {declared.baseline}, {lead}: {numbers}{more}."
 
 
