@@ -7,7 +7,16 @@ from urllib.parse import quote
 
 from bench.communication import tables as communication_tables
 from bench.display.cells import Table
-from bench.reporting import answer, brief, findings, front, leaderboard, marked, own_markdown
+from bench.reporting import (
+    answer,
+    brief,
+    findings,
+    front,
+    leaderboard,
+    marked,
+    own_markdown,
+    trend,
+)
 from bench.reporting import communication as report_communication
 from bench.reporting import tables as report_tables
 from bench.reporting.content import COST, Content
@@ -36,6 +45,7 @@ def results_page(content: Content, shown: Collection[str]) -> str:
         "verdicts with their numbers and records.",
         *own_markdown.your_runs(content, shown),
         f"## The answer\n\n{opening(content, shown)}",
+        *trends(content),
     ]
     for name, every in content.comparisons.items():
         parts += [f"## {name}", *experiment(content, every, shown)]
@@ -48,6 +58,12 @@ def results_page(content: Content, shown: Collection[str]) -> str:
     parts += [f"## Claims\n\n{tally(tested(content.verdicts))}", *claims_tables(content.verdicts)]
     parts += ["## Not run", *not_run(content), "## Left out", *left_out(content)]
     return "\n\n".join(parts) + "\n"
+
+
+def trends(content: Content) -> list[str]:
+    """The differences by horizon and batch, a table for each model."""
+    found = [f"**{name}**\n\n{table(one)}" for name, one in trend.tables(content).items()]
+    return ["### Trend over horizon and batch", *found, trend.NOTE] if found else []
 
 
 def experiment(content: Content, every: list[Comparison], shown: Collection[str]) -> list[str]:

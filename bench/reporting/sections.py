@@ -17,6 +17,7 @@ from bench.reporting import (
     own_charts,
     own_next,
     own_runs,
+    trend,
     tuning_charts,
 )
 from bench.reporting import communication as report_communication
@@ -67,7 +68,12 @@ def opening(content: Content) -> dict[str, Any]:
     """The answer, and every difference from AdamW behind it."""
     every = answer.present(content.comparisons)
     forest = difference_charts.forest(every)
-    return {"answer": answer.answer(content.comparisons), "forest": spec(forest)}
+    return {
+        "answer": answer.answer(content.comparisons),
+        "forest": spec(forest),
+        "trends": trend.tables(content),
+        "trend_note": trend.NOTE,
+    }
 
 
 def parts(content: Content) -> dict[str, list[dict[str, Any]]]:
