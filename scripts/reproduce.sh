@@ -58,8 +58,8 @@ fi
 experiments=("$@")
 if [ ${#experiments[@]} -eq 0 ]; then
     experiments=(
-        pilot vision_pilot language controls large_batch equal_time optimizers
-        qkv orthogonalizer low_precision routing sparse scale_rule
+        pilot vision_pilot language controls schedules large_batch equal_time optimizers
+        qkv orthogonalizer iterations low_precision routing sparse scale_rule
         pretrain finetune lora width clip momentum_bits field
         aux_lr batch_size gpt2_small cost
     )
@@ -68,6 +68,11 @@ for name in "${experiments[@]}"; do
     if [ "$name" = equal_time ]; then  # on an otherwise idle machine
         OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-cpu model=gpt2_pico \
             train.sequence_length=128 train.precision=fp32 orthogonalizer.dtype=bf16 'batches=[2,4,8,32]'
+    elif [ "$name" = iterations ]; then
+        keller='hybrid orthogonalizer=keller orthogonalizer.dtype=bf16'
+        OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-iterations model=gpt2_pico \
+            train.sequence_length=128 train.precision=fp32 train.device=cpu 'batches=[2,4,8]' \
+            "optimizers=[\"$keller\",\"$keller orthogonalizer.steps=4\",\"$keller orthogonalizer.steps=3\",\"hybrid orthogonalizer=cubic5 orthogonalizer.dtype=bf16\",\"hybrid orthogonalizer=exact\"]"
     elif [ "$name" = field ]; then
         OMP_NUM_THREADS=1 "$python" bench/step.py name=gpt2_pico-field model=gpt2_pico \
             train.precision=fp32 train.device=cpu orthogonalizer.dtype=fp32 \

@@ -17,7 +17,7 @@ from bench.verdicts.judging import Verdict, number_of
 # In the order of the page: the experiments that answer a question people ask.
 ASKED = (
     *("finetune", "lora", "width", "clip", "momentum_bits"),
-    *("qkv", "orthogonalizer", "batch_size", "aux_lr"),
+    *("qkv", "orthogonalizer", "iterations", "batch_size", "aux_lr"),
 )
 SAID = ("test loss", "forgotten")  # the units of what `sentence` and `learnt` say begin so
 NOTABLE = 0.01  # a share of the state; a smaller one is not mentioned

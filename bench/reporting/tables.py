@@ -7,7 +7,7 @@ from bench.display.cells import NONE, Cell, Table
 from bench.display.numbers import megabytes, number
 from bench.records.archive import Run
 from bench.stepping import tables
-from bench.studies import lines
+from bench.studies import curves, lines, stats
 from bench.studies import words as report_words
 from bench.studies.comparison import Arm, Comparison
 from bench.verdicts import evidence
@@ -19,6 +19,7 @@ def arms(one: Comparison) -> Table:
         *(Cell("arm"), Cell("rate"), Cell("test loss"), Cell("difference", "to the baseline")),
         *(Cell("verdict"), Cell("bits per byte"), Cell("steps to target"), Cell("accuracy")),
         *(Cell("share", "of a step"), Cell("overhead"), Cell("state")),
+        Cell("averaged weights", "test loss"),
     ]
     losses = report_words.common(arm.test_loss for arm in one.arms)
     gaps = report_words.common(a.difference.estimate for a in one.arms if a.difference)
@@ -50,7 +51,14 @@ def arm_row(one: Comparison, arm: Arm, losses: int, gaps: int, shares: int) -> l
         Cell(report_words.percent(arm.median("optimizer_share"))),
         Cell(*report_words.overhead(arm, one)),
         Cell(megabytes(arm.median("optimizer_state_bytes", "total")), peak),
+        averaged(arm, losses),
     ]
+
+
+def averaged(arm: Arm, digits: int) -> Cell:
+    """The test loss of the weights averaged over the last part of the runs."""
+    found = [*curves.by_seed(arm.runs, "test_loss_averaged").values()]
+    return Cell(*report_words.span(stats.mean_interval(found), digits=digits)) if found else NONE
 
 
 def line_rows(one: Comparison, columns: int) -> list[list[Cell]]:

@@ -84,7 +84,10 @@ class Planner:
     def relative_time(self, sweep: Sweep, settings: Settings) -> float:
         """The time of an arm's step relative to the baseline's, as measured by a step benchmark."""
         name = self.study.equal_time_of[sweep.condition]
+        labels = [step_cost.label(self.study, arm) for arm in self.study.arms]
+        listed = ",".join(f'"{one}"' if " " in one else one for one in labels)
         command = f"bench/step.py name={name} model={settings.model['name']}"
+        command += f" 'optimizers=[{listed}]'"
         found = shape.read(self.results / "steps" / f"{name}.json", layouts.step)
         if isinstance(found, str):
             raise UserError(f"experiment={self.study.name}: needs {command} first: {found}")
@@ -93,9 +96,9 @@ class Planner:
         for arm in (sweep.arm, self.study.baseline):
             cost = step_cost.relative(found, self.study, arm, units)
             if cost is None:
-                label = step_cost.optimizer(self.study, arm)
+                label = step_cost.label(self.study, arm)
                 raise UserError(
-                    f"experiment={self.study.name}: needs {command} with optimizer={label} at "
+                    f'experiment={self.study.name}: needs {command} with a time of "{label}" at '
                     f"{units} {found['unit']} a step first"
                 )
             times.append(cost)

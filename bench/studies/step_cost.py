@@ -8,10 +8,12 @@ from bench.studies.study import Study
 
 TUNED = ("lr", "betas", "eps", "weight_decay", "momentum")  # of a role; none changes a step's cost
 
+GROUPS = ("optimizer", "qkv", "orthogonalizer")  # of the words that change a step
+
 
 def relative(found: dict[str, Any], study: Study, arm: str, units: int) -> float | None:
     """An arm's step relative to AdamW's at so many tokens (images) a step; None if not measured."""
-    one = found["optimizers"].get(optimizer(study, arm)) or {}
+    one = found["optimizers"].get(label(study, arm)) or {}
     points = one.get("overhead") or ()
     at = (point for point in points if point["units"] == units and point["measured"])
     return next((1 + point["value"] for point in at), None)
@@ -29,7 +31,7 @@ def seconds(found: dict[str, Any], study: Study, arm: str, units: int) -> float 
 def other(found: dict[str, Any], study: Study, arm: str, settings: Settings) -> str | None:
     """The first setting that makes an arm's step cost something else than the timed one."""
     timed = (found.get("config") or {}).get("optimizers") or {}
-    theirs = timed.get(optimizer(study, arm)) or {"roles": {}}
+    theirs = timed.get(label(study, arm)) or {"roles": {}}
     there = {"train.precision": found["precision"]} | _roles(theirs)
     here = {"train.precision": settings.train.precision} | _roles(settings.optimizer)
     for key in here | there:
@@ -47,7 +49,8 @@ def _roles(optimizer: dict[str, Any]) -> dict[str, str]:
     return leaves({"optimizer": {"roles": roles}})
 
 
-def optimizer(study: Study, arm: str) -> str:
-    """The optimizer that an arm's words name; a step benchmark has it under this label."""
-    label = next(word for word in study.arms[arm] if word.startswith("optimizer="))
-    return label.partition("=")[2]
+def label(study: Study, arm: str) -> str:
+    """How a step benchmark names an arm: its optimizer, then what its words change of a step."""
+    name = next(word for word in study.arms[arm] if word.startswith("optimizer="))
+    changes = [w for w in study.arms[arm] if w != name and w.lstrip("+").startswith(GROUPS)]
+    return " ".join([name.partition("=")[2], *changes])

@@ -194,6 +194,22 @@ def test_of_images_the_line_has_an_accuracy_and_no_bits(tmp_path):
     assert table.rows[-1][heads.index("accuracy")].text == "80.0 %"
 
 
+def test_averaged_weights_have_a_column_where_runs_have_them(tmp_path):
+    declared = fake_results.fill(tmp_path, "schedules", ["long"])
+    heads = [head.text for head in tables.arms(averaging(tmp_path)).heads]
+    assert "averaged weights" not in heads
+    for file in (tmp_path / "records" / "schedules").glob("*.json"):
+        one = json.loads(file.read_text())
+        file.write_text(json.dumps(one | {"test_loss_averaged": 2.5}))
+    table = tables.arms(averaging(tmp_path))
+    assert [row[-1].text[:3] for row in table.rows] == ["2.5"] * len(declared.arms)
+
+
+def averaging(folder):
+    (one,) = Results(folder).comparisons("schedules", ["long"])
+    return one
+
+
 def test_the_chart_of_the_loss_has_the_lines_that_fit_into_it(tmp_path):
     declared = fake_results.fill(tmp_path, "optimizers", ["language"])
     fake_results.lines(

@@ -106,6 +106,14 @@ def test_a_cost_that_was_not_measured_at_that_batch_is_none(tmp_path):
     assert step_cost.seconds(found, declared, "hybrid", 1024) is None
 
 
+def test_an_arm_is_timed_with_what_its_words_change_of_a_step():
+    declared = study.load("iterations")
+    assert step_cost.label(declared, "exact") == "hybrid orthogonalizer=exact"
+    three = "hybrid orthogonalizer=keller orthogonalizer.dtype=bf16 orthogonalizer.steps=3"
+    assert step_cost.label(declared, "three") == three
+    assert step_cost.label(study.load("field"), "schedule_free_adamw") == "schedule_free_adamw"
+
+
 def test_a_cost_timed_with_another_iteration_or_precision_is_noticed():
     declared = study.load("equal_time")
     words = ["experiment=equal_time", "optimizer=hybrid", "model=gpt2_pico"]
