@@ -9,10 +9,11 @@ from bench.display.palette import GREY, TEXT
 from bench.reporting import findings
 from bench.reporting.charts import ROW, WIDE, looks
 from bench.reporting.style import Style, chart, data, interval, rounded, tips, told_apart
-from bench.studies import curves, stats
+from bench.studies import curves, stats, words
 from bench.studies.comparison import Comparison
 from bench.studies.stats import Estimate
 
+BORROWED = " *"  # behind the name of an arm that was not tuned for itself
 HEAD = "#"  # the key of a heading's row begins with it; a key is group, |, name
 
 
@@ -82,6 +83,8 @@ def drawn(
     known = sorted({margin for margin in margins.values() if margin})
     if known:
         notes += f"; grey: counts as equal ({', '.join(f'±{margin:g}' for margin in known)})"
+    if any(name.endswith(BORROWED) for found in groups.values() for _, name, _ in found):
+        notes += f"; {BORROWED.strip()}: settings borrowed from another experiment"
     title = f"Test loss against {baseline}"
     return chart(_layers(rows, x, style), title, notes, len(rows) * ROW, finding)
 
@@ -122,7 +125,8 @@ def _differences(one: Comparison) -> Iterator[tuple[str, str, Estimate]]:
     """Arm, its row's name, and the difference."""
     for arm in one.arms:
         if arm.difference:
-            yield arm.name, arm.name, arm.difference.estimate
+            mark = BORROWED * bool(words.borrowed(one, arm.name))
+            yield arm.name, arm.name + mark, arm.difference.estimate
     for again, source in one.study.again().items():
         pair = [found for name in (again, source) if (found := one.arm(name))]
         losses = [curves.by_seed(arm.runs, "test_loss") for arm in pair]

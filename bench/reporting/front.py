@@ -10,7 +10,7 @@ from bench.reporting.content import Content
 from bench.stepping import tables
 from bench.studies import standing
 from bench.studies.comparison import Comparison
-from bench.studies.words import about, span, unit_of
+from bench.studies.words import about, lender, span, unit_of
 
 STEP = "gpt2-"  # the names of GPT-2 small's step benchmarks begin with it
 AT = 8192  # tokens of the step whose extra time is shown
@@ -34,7 +34,8 @@ def losses(one: Comparison, words: str) -> list[Cell]:
     base = one.arm(ADAMW)
     known = base is not None and base.test_loss.n > 0
     loss = f" (AdamW {span(base.test_loss)[0]})" if base is not None and known else ""
-    cells = [Cell(f"Test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", about(one))]
+    notes = about(one) + (f"; settings of {source}" if (source := lender(one)) else "")
+    cells = [Cell(f"Test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", notes)]
     for name in CHOICES:
         arm = one.arm(name)
         found = arm.difference if arm else None

@@ -56,13 +56,16 @@ def ranks(one: Comparison, content: Content) -> Table:
 def row(ranked: Ranked, one: Comparison, content: Content) -> list[Cell]:
     arm = ranked.arm
     difference = arm.difference
+    baseline = "baseline" if arm.name == one.study.baseline else ""
+    source = words.borrowed(one, arm.name)
+    borrowed = f"trials of {source.partition(',')[0]}" if source else ""
     never = f"not by {ranked.never} of {len(arm.runs)} runs" if ranked.never else ""
     steps = "not reached" if ranked.steps is None else f"{ranked.steps:,.0f}"
     cost = ranked.step_seconds
     peak = f"peak {megabytes(arm.median('peak_memory_bytes'))}"
     return [
         Cell(f"{ranked.by_steps or '–'}"),
-        Cell(arm.name, "baseline" if arm.name == one.study.baseline else ""),
+        Cell(arm.name, "; ".join(filter(None, (baseline, borrowed)))),
         Cell(f"{ranked.by_seconds or '–'}", moved(ranked)),
         Cell(*words.span(difference.estimate, "+")) if difference else NONE,
         verdict(one, difference),

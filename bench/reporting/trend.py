@@ -4,7 +4,7 @@ from bench.display.cells import NONE, Cell, Table
 from bench.reporting import answer, findings
 from bench.reporting.answer import ADAMW
 from bench.reporting.content import Content
-from bench.studies import standing
+from bench.studies import standing, words
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.words import batch, plain, span, unit_of
 
@@ -46,9 +46,13 @@ def steps(one: Comparison) -> int:
 def row(one: Comparison, names: list[str]) -> list[Cell]:
     base = one.arm(ADAMW)
     arms = {arm.name: arm for arm in findings.tested(one)}
-    early = "early training, not judged" if standing.early(one) else ""
+    known = words.lender(one)
+    notes = [
+        "early training, not judged" if standing.early(one) else "",
+        f"settings of {known}" if known else "",
+    ]
     return [
-        Cell(f"{steps(one):,} steps of {batch(one)}", early),
+        Cell(f"{steps(one):,} steps of {batch(one)}", "; ".join(filter(None, notes))),
         Cell("time" if one.study.equal_time_of else "steps"),
         loss(one, base) if base else NONE,
         *(difference(one, arms[name]) if name in arms else NONE for name in names),

@@ -247,17 +247,31 @@ def rate(arm: Arm, one: Comparison) -> tuple[str, str]:
     return f"{arm.rate:g}", "; ".join(notes)
 
 
+def borrowed(one: Comparison, arm: str) -> str:
+    """The experiment and the arm whose settings an arm has; "" if it was tuned for itself."""
+    search = one.study.search
+    carry = search.carried(one.declared_as, arm) if search else None
+    if search is None or carry is None or arm not in search.takes:
+        return ""
+    return f"{carry.source.split('/')[0]}, {search.takes[arm]}"
+
+
+def lender(one: Comparison) -> str:
+    """The experiments whose settings arms borrow: language; "" if all were tuned for themselves."""
+    found = {borrowed(one, arm.name).partition(",")[0] for arm in one.arms} - {""}
+    return " and ".join(sorted(found))
+
+
 def _searched_rate(arm: Arm, one: Comparison) -> tuple[str, str]:
     """The range of the rates chosen by an arm's searches, and notes on their source."""
     assert one.study.search is not None
     rates = sorted({run.record["lr_scale"] for run in arm.runs})
     text = "–".join(f"{rate:.2g}" for rate in dict.fromkeys((rates[0], rates[-1])))
-    carry = one.study.search.carried(one.declared_as, arm.name)
     notes = []
     if arm.name in one.study.rates_of:
         notes.append(f"as {one.study.rates_of[arm.name]}")
-    elif arm.name in one.study.search.takes and carry is not None:
-        notes.append(f"borrowed: {carry.source.split('/')[0]}, {one.study.search.takes[arm.name]}")
+    elif source := borrowed(one, arm.name):
+        notes.append(f"borrowed: {source}")
     elif arm.searched is None:
         notes.append("tuning not whole")
     if arm.searched is not None and (end := arm.searched.crowded()):

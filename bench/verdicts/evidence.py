@@ -7,7 +7,7 @@ evidence carries its own verdict.
 from dataclasses import replace
 
 from bench.settings.errors import UserError
-from bench.studies import curves, sensitivity, standing
+from bench.studies import curves, sensitivity, standing, words
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import EQUAL, LEVEL, SMALLER, STRADDLES, Difference, between
 from bench.studies.results import Results
@@ -235,6 +235,8 @@ def _flags(one: Comparison, arm: str, lead: str = "") -> str:
     both = _arms(one, arm)
     found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
     found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
+    known = {words.borrowed(one, a.name).partition(",")[0] for a in both} - {""}
+    found += [f"settings of {' and '.join(sorted(known))}"] if known else []
     found += [f"{one.missing} of the experiment's runs are missing"] * (one.missing > 0)
     found += one.left_out
     return lead + "; ".join(found) if found else ""

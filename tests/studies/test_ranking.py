@@ -108,7 +108,7 @@ def test_a_cost_that_was_not_measured_at_that_batch_is_none(tmp_path):
 
 def test_an_arm_is_timed_with_what_its_words_change_of_a_step():
     declared = study.load("iterations")
-    assert step_cost.label(declared, "exact") == "hybrid orthogonalizer=exact"
+    assert step_cost.label(declared, "svd") == "hybrid orthogonalizer=exact"
     three = "hybrid orthogonalizer=keller orthogonalizer.dtype=bf16 orthogonalizer.steps=3"
     assert step_cost.label(declared, "three") == three
     assert step_cost.label(study.load("field"), "schedule_free_adamw") == "schedule_free_adamw"
