@@ -16,19 +16,23 @@ from rich.progress import track
 
 from bench.records import origin, record
 from bench.studies import simulation
-from bench.studies.simulation import Summary, World, independent, one_search, repeat
+from bench.studies.simulation import Summary, World, borrowing, independent, one_search, repeat
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "protocol.md"
 BEGIN, END = "<!-- simulated: by scripts/simulate_protocol.py -->", "<!-- end -->"
 APART = {"rate": 0.7, "relative": 0.7, "averaging": 0.3, "decay": 0.7, "warmup": 0.7}
 OCTAVE = dict.fromkeys(APART, 2 / 3)  # offset of the second arm's optima; the first's is half of it
+LONG = {"longer": True}
 # The simulations: a name, the protocol, the two arms, and changes to the declaration.
 CASES: list[tuple[str, Callable, World, dict[str, Any]]] = [
     ("two equal optimizers", independent, World(), {}),
     ("equal, their optima apart", independent, World(offsets=APART), {}),
     ("equal, every optimum an octave from the other's", independent, World(offsets=OCTAVE), {}),
     ("equal, ranges twice as wide", independent, World(offsets=APART), {"wider": 2}),
+    ("equal, ranges of one twice as wide", independent, World(offsets=APART), {"uneven": True}),
+    ("equal, tuned at the short horizon for the long", independent, World(offsets=APART), LONG),
+    ("equal, borrowed settings and three rates", borrowing, World(offsets={"rate": 1 / 3}), {}),
     ("better by 0.02 nats", independent, World(gain=0.02, offsets=APART), {}),
     ("better by 0.05 nats", independent, World(gain=0.05, offsets=APART), {}),
     ("better by 0.10 nats", independent, World(gain=0.10, offsets=APART), {}),

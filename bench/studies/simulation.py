@@ -8,12 +8,12 @@ included.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from bench.studies import difference, plan, search
-from bench.studies.axes import AXES
+from bench.studies.axes import AXES, Point
 from bench.studies.plan import Sweep
 from bench.studies.study import FINAL, TUNE, Study
 
@@ -22,6 +22,9 @@ from bench.studies.study import FINAL, TUNE, Study
 CURVATURE = {"rate": 0.04, "relative": 0.012, "averaging": 0.012, "decay": 0.004, "warmup": 0.004}
 BOTH_SEEDS = 0.02  # standard deviations, in nats: of the seed's data order and initial weights,
 OWN_NOISE = 0.01  # which arms share, and of each run's own noise
+LONGER = {"rate": math.log2(0.6)}  # octaves by which the optima move to the long horizon
+CARRIED = search.Carried("only", [[1, 1], [2, 1], [1, 0.6]])  # as in experiment=language
+OWN_RATES = search.Carried("lender/only", [[1, 1], [1, 0.7], [1, 1.4]], gain=0.01)  # as in sparse
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,37 @@ class Outcome:
     outcome: str
 
 
-def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6) -> Study:
-    """A study of two arms; wider: the factor on the ranges of the published studies."""
+@dataclass(frozen=True)
+class Uneven(search.Search):
+    """Ranges of the second arm are twice as wide as those of the first."""
+
+    def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
+        if arm == "first":
+            return super().points(arm, centre, seed)
+        wide = {f.name: getattr(self, f.name) for f in fields(self)}
+        wide["widths"] = {kind: 2 * width for kind, width in self.widths.items()}
+        return search.Search(**wide).points(arm, centre, seed)
+
+
+def declared(
+    world: World,
+    wider: float = 1.0,
+    studies: int = 5,
+    trials: int = 6,
+    uneven: bool = False,
+    longer: bool = False,
+) -> Study:
+    """A study of two arms; wider: the factor on the ranges of the published studies; longer: with
+    a second condition, tuned from the first one's trials."""
     widths = {"rate": 8, "relative": 16, "averaging": 8, "decay": 16, "warmup": 8}
     centre = {"rate": 1.0, "embedding": 1.0, "beta2": 0.02, "decay": 0.2, "warmup": 0.05}
-    block = search.Search(
+    block = (Uneven if uneven else search.Search)(
         trials=trials,
         pilot_seed=50,
         pilot={"rate": [0.5, 1, 2, 4, 8], "relative": [0.25, 1, 4]},
         widths={kind: wide * wider for kind, wide in widths.items()},
         centres={"first": centre, "second": dict(centre)},
-        carry={},
+        carry={"long": CARRIED} if longer else {},
         takes={},
         other_seeds={},
     )
@@ -66,7 +89,7 @@ def declared(world: World, wider: float = 1.0, studies: int = 5, trials: int = 6
         name="simulated",
         question="?",
         baseline="first",
-        conditions={"only": []},
+        conditions={"only": [], "long": []} if longer else {"only": []},
         arms={"first": [], "second": []},
         final_seeds=list(range(studies)),
         tune_seeds=list(range(100, 100 + studies)),
@@ -89,9 +112,9 @@ def losses(world: World, study: Study, generator: np.random.Generator) -> Callab
             assert study.search is not None
             for axis, at in sweep.point:
                 kind = AXES[axis].kind
-                best = study.search.centres[sweep.arm][axis] * 2.0 ** (
-                    side * world.offsets.get(kind, 0.0)
-                )
+                moved = LONGER.get(kind, 0.0) if sweep.condition == "long" else 0.0
+                octaves = side * world.offsets.get(kind, 0.0) + moved
+                best = study.search.centres[sweep.arm][axis] * 2.0**octaves
                 value += CURVATURE[kind] * math.log2(at / best) ** 2
             known[sweep] = value
         return known[sweep]
@@ -101,10 +124,28 @@ def losses(world: World, study: Study, generator: np.random.Generator) -> Callab
 
 def independent(world: World, study: Study, generator: np.random.Generator) -> Outcome:
     """The actual protocol: a separate search for each final seed."""
+    return _searched(study, losses(world, study, generator), {})
+
+
+def borrowing(world: World, study: Study, generator: np.random.Generator) -> Outcome:
+    """Arms that share an optimizer: both have the winners of one's searches and three rates."""
+    assert study.search is not None
     loss = losses(world, study, generator)
+    lending = {"first": study.search.centres["first"]}
+    lender = replace(study, arms={"first": []}, search=replace(study.search, centres=lending))
+    found: plan.Rankings = {}
+    list(plan.searching(lender, loss, found))
+    lent = {(f"lender/{key[0]}", key[1], key[2]): points for key, points in found.items()}
+    takes = dict.fromkeys(study.arms, "first")
+    block = replace(study.search, centres={}, takes=takes, carry={"only": OWN_RATES})
+    return _searched(replace(study, search=block), loss, lent)
+
+
+def _searched(study: Study, loss: Callable[[Sweep], float], lent: plan.Rankings) -> Outcome:
+    """The outcome of the last condition; lent: the rankings of other experiments."""
     ended: dict[str, dict[int, float]] = {}
-    for sweep in plan.searching(study, loss):
-        if sweep.stage == FINAL:
+    for sweep in plan.searching(study, loss, lent):
+        if sweep.stage == FINAL and sweep.condition == list(study.conditions)[-1]:
             ended.setdefault(sweep.arm, {})[sweep.seeds[0]] = loss(sweep)
     return _outcome(ended, study)
 
