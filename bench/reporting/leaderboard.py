@@ -1,12 +1,15 @@
 """docs/leaderboard.md: the arms of experiment=field by how soon they reach AdamW's loss."""
 
+import math
+from statistics import fmean
+
 from bench.display.cells import NONE, Cell, Table
 from bench.display.numbers import duration, megabytes
 from bench.reporting import outside, to_run
 from bench.reporting.content import Content
 from bench.reporting.marked import escaped, table
 from bench.settings.schema import choices_of
-from bench.studies import ranking, standing, stats, study, words
+from bench.studies import ranking, standing, study, words
 from bench.studies.comparison import Comparison
 from bench.studies.difference import Difference
 from bench.studies.ranking import Ranked
@@ -113,8 +116,12 @@ def tuning_curve(found: Found | None) -> Cell:
     if found is None:
         return NONE
     sizes = dict.fromkeys((1, max(1, found.trials // 2), found.trials))
-    means = [stats.mean_interval(found.best_of(size)).mean for size in sizes]
-    return Cell(", ".join(words.plain(mean, 3) for mean in means))
+    means = [fmean(found.best_of(size)) for size in sizes]
+    lost = sum(math.isinf(trial.loss) for trials in found.studies.values() for trial in trials)
+    return Cell(
+        ", ".join(words.plain(mean, 3) if math.isfinite(mean) else "–" for mean in means),
+        f"{lost} of {found.trials * len(found.studies)} diverged" if lost else "",
+    )
 
 
 # the page -----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """docs/leaderboard.md: the table from records, what it would take, and others' figures apart."""
 
+import json
+
 import pytest
 
 from bench.reporting import leaderboard, markdown, marked, outside, page, to_run
@@ -87,6 +89,22 @@ def test_what_has_records_is_not_counted_again(tmp_path):
                                                         (2, 2, "same"), (1, None, "")])  # fmt: skip
 def test_a_change_of_rank_is_in_words(steps, seconds, said):
     assert leaderboard.moved(leaderboard.Ranked(None, 1.0, 0, None, steps, seconds)) == said
+
+
+def test_trials_that_diverged_are_counted_and_leave_no_mean(tmp_path):
+    fake_results.fill(tmp_path, "field", ["short"], ["adamw", "lion"])
+    for seed in (100, 101):
+        name = f"*-lion-*s{seed}-*tune*"
+        file = min((tmp_path / "records" / "field").glob(name))
+        one = json.loads(file.read_text())
+        lost = {"status": "diverged", "val_loss": None, "test_loss": None, "diverged_step": 4}
+        file.write_text(json.dumps(one | lost))
+    content = gather(Results(tmp_path))
+    (one,) = content.comparisons["field"]
+    (row,) = (row for row in leaderboard.ranks(one, content).rows if row[1].text == "lion")
+    curve = row[8]
+    assert curve.text.startswith("–, ") and "inf" not in curve.text
+    assert curve.small == "2 of 30 diverged"
 
 
 def test_early_training_is_not_judged(tmp_path):
