@@ -7,11 +7,11 @@ from bench.display.numbers import megabytes
 from bench.reporting import answer, findings, to_run
 from bench.reporting.content import Content
 from bench.reporting.marked import cells, escaped, folded, table
-from bench.studies import curves, standing, study, words
+from bench.studies import curves, standing, stats, study, words
 from bench.studies.comparison import Arm, Comparison
 from bench.studies.difference import BEYOND, EQUAL, SMALLER, STRADDLES, between
 from bench.studies.study import Study
-from bench.verdicts import waiting
+from bench.verdicts import attention, waiting
 from bench.verdicts.judging import Verdict, number_of
 
 # In the order of the page: the experiments that answer a question people ask.
@@ -19,7 +19,8 @@ ASKED = (
     *("finetune", "lora", "width", "clip", "momentum_bits"),
     *("qkv", "orthogonalizer", "iterations", "batch_size", "aux_lr"),
 )
-SAID = ("test loss", "forgotten")  # the units of what `sentence` and `learnt` say begin so
+LOGIT = "largest attention logit"  # a claim's unit
+SAID = ("test loss", "forgotten", LOGIT)  # units, at their beginning, that are said of all arms
 NOTABLE = 0.01  # a share of the state; a smaller one is not mentioned
 WORDS = {BEYOND: "", SMALLER: "; within that", EQUAL: "; equal within that", STRADDLES: "; open"}
 
@@ -48,6 +49,8 @@ def answered(every: list[Comparison], content: Content) -> list[str]:
         weak |= {f"{one.condition}: {why}": None for one in every if (why := standing.early(one))}
     else:
         said = [sentence(every), *(line for one in every for line in learnt(one))]
+        if any(one.unit == LOGIT for verdict in found for one in verdict.findings):
+            said += [logits(one) for one in every]
     said += [*beside, *(line for one in every for line in states(one, len(every) > 1))]
     parts = [escaped(" ".join(dict.fromkeys(said))), f"Limits: {escaped('; '.join(limits))}."]
     parts += claims(found)
@@ -109,6 +112,17 @@ def learnt(one: Comparison) -> list[str]:
         said.append(f"{arm.name} {gained:.3f} and {lost:.3f}{apart}")
     where = f"Under {one.condition}, test loss gained on the new text and lost on the first"
     return [f"{where}: {'; '.join(said)}."] if said else []
+
+
+def logits(one: Comparison) -> str:
+    """The largest attention logit of a run, over its layers and evaluations: mean over seeds."""
+    said = []
+    for arm in one.arms:
+        largest = [max(of) for run in arm.runs if (of := attention.in_curve(run.record))]
+        if largest:
+            number, interval = words.span(stats.mean_interval(largest), digits=1)
+            said.append(f"{arm.name} {number} (95 % {interval})")
+    return f"Largest attention logit of a run under {one.condition}: {', '.join(said)}."
 
 
 def states(one: Comparison, several: bool) -> list[str]:

@@ -96,7 +96,7 @@ def test_what_claims_measure_besides_the_loss_is_said(tmp_path):
     test_attention.write(tmp_path, "clip_all", 0, [[1.0, 9.0]])
     test_attention.write(tmp_path, "clip_all", 1, [[2.0, 11.0]])
     text = questions.text(gather(Results(tmp_path)))
-    assert "Largest attention logit: clip_all (long) 10 (" in text
+    assert "Largest attention logit of a run under long: clip_all 10.0 (95 % " in text
 
 
 def test_a_study_without_a_margin_is_answered_by_what_its_claims_measure(tmp_path):
