@@ -34,7 +34,7 @@ def losses(one: Comparison, words: str) -> list[Cell]:
     base = one.arm(ADAMW)
     known = base is not None and base.test_loss.n > 0
     loss = f" (AdamW {span(base.test_loss)[0]})" if base is not None and known else ""
-    notes = about(one) + (f"; settings of {source}" if (source := lender(one)) else "")
+    notes = about(one) + (f"; settings of {source}" if (source := lender(one, one.arms)) else "")
     cells = [Cell(f"Test loss on {TASKS[unit_of(one)]}, {words}{loss}{early}", notes)]
     for name in CHOICES:
         arm = one.arm(name)

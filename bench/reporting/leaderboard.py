@@ -60,8 +60,8 @@ def row(ranked: Ranked, one: Comparison, content: Content) -> list[Cell]:
     arm = ranked.arm
     difference = arm.difference
     baseline = "baseline" if arm.name == one.study.baseline else ""
-    source = words.borrowed(one, arm.name)
-    borrowed = f"trials of {source.partition(',')[0]}" if source else ""
+    source = words.lender(one, [arm])
+    borrowed = f"trials of {source}" if source else ""
     never = f"not by {ranked.never} of {len(arm.runs)} runs" if ranked.never else ""
     steps = "not reached" if ranked.steps is None else f"{ranked.steps:,.0f}"
     cost = ranked.step_seconds

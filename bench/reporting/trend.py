@@ -46,7 +46,7 @@ def steps(one: Comparison) -> int:
 def row(one: Comparison, names: list[str]) -> list[Cell]:
     base = one.arm(ADAMW)
     arms = {arm.name: arm for arm in findings.tested(one)}
-    known = words.lender(one)
+    known = words.lender(one, one.arms)
     notes = [
         "early training, not judged" if standing.early(one) else "",
         f"settings of {known}" if known else "",

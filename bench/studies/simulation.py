@@ -8,7 +8,7 @@ included.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -58,9 +58,8 @@ class Uneven(search.Search):
     def points(self, arm: str, centre: Point, seed: int) -> list[Point]:
         if arm == "first":
             return super().points(arm, centre, seed)
-        wide = {f.name: getattr(self, f.name) for f in fields(self)}
-        wide["widths"] = {kind: 2 * width for kind, width in self.widths.items()}
-        return search.Search(**wide).points(arm, centre, seed)
+        wider = replace(self, widths={kind: 2 * wide for kind, wide in self.widths.items()})
+        return search.Search.points(wider, arm, centre, seed)
 
 
 def declared(

@@ -256,9 +256,9 @@ def borrowed(one: Comparison, arm: str) -> str:
     return f"{carry.source.split('/')[0]}, {search.takes[arm]}"
 
 
-def lender(one: Comparison) -> str:
+def lender(one: Comparison, arms: Iterable[Arm]) -> str:
     """The experiments whose settings arms borrow: language; "" if all were tuned for themselves."""
-    found = {borrowed(one, arm.name).partition(",")[0] for arm in one.arms} - {""}
+    found = {borrowed(one, arm.name).partition(",")[0] for arm in arms} - {""}
     return " and ".join(sorted(found))
 
 

@@ -235,8 +235,8 @@ def _flags(one: Comparison, arm: str, lead: str = "") -> str:
     both = _arms(one, arm)
     found = [f"{a.name}'s rate at the edge of the grid" for a in both if a.at_edge]
     found += [f"{a.diverged} runs of {a.name} diverged" for a in both if a.diverged]
-    known = {words.borrowed(one, a.name).partition(",")[0] for a in both} - {""}
-    found += [f"settings of {' and '.join(sorted(known))}"] if known else []
+    source = words.lender(one, both)
+    found += [f"settings of {source}"] if source else []
     found += [f"{one.missing} of the experiment's runs are missing"] * (one.missing > 0)
     found += one.left_out
     return lead + "; ".join(found) if found else ""
