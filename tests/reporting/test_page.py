@@ -49,8 +49,8 @@ def test_the_answer_comes_first_and_the_provenance_last(page, content):
 
 
 def test_three_experiments_on_variants_have_a_section_each_with_their_finding(tmp_path):
-    for name in ("qkv", "orthogonalizer", "routing"):
-        fake_results.fill(tmp_path, name, ["language"])
+    for name, condition in (("qkv", "long"), ("orthogonalizer", None), ("routing", None)):
+        fake_results.fill(tmp_path, name, condition and [condition])
     content = gather(tmp_path)
     parsed = Parsed(report_page.page(content))
     for name, title in (("qkv", "Q, K and V"), ("routing", "Routing")):

@@ -60,7 +60,7 @@ def test_an_answer_has_its_limits_and_the_way_to_its_numbers(tmp_path):
 
 
 def test_claims_that_an_experiment_measures_stand_below_its_answer(tmp_path):
-    fake_results.fill(tmp_path, "qkv", ["vision"])
+    fake_results.fill(tmp_path, "qkv", ["long"])
     content = gather(Results(tmp_path))
     text = questions.text(content)
     claims = [one.claim for one in content.verdicts if "qkv" in waiting.named(one)]

@@ -61,7 +61,7 @@ def test_a_search_is_shown_by_what_it_tried_and_chose(tmp_path):
 
 @pytest.mark.more
 def test_the_same_records_give_the_same_bytes_and_others_are_noticed(tmp_path, capsys):
-    fake_results.fill(tmp_path, "qkv", ["vision"])
+    fake_results.fill(tmp_path, "qkv", ["long"])
     made(tmp_path)
     names = ("README.md", "records.csv", "verdicts.json", "report.html")
     before = {name: (tmp_path / name).read_bytes() for name in names}
@@ -133,7 +133,7 @@ def test_theorems_are_listed_apart_and_stand_outside_the_tally(tmp_path):
 
 
 def test_a_verdict_whose_rule_is_younger_than_its_records_says_so_where_it_is_shown(tmp_path):
-    fake_results.fill(tmp_path, "qkv", ["vision"])
+    fake_results.fill(tmp_path, "qkv", ["long"])
     results = Results(tmp_path)
     content = gather(results, Ages(results, {}))
     judged = {one.claim.name: one for one in content.verdicts}

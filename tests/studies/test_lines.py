@@ -171,6 +171,6 @@ def test_adamw_is_held_against_the_lines_wherever_it_stands_among_the_arms(tmp_p
     compared(tmp_path, **TEXT)
     one = Results(tmp_path).compare("optimizers", "language", "hybrid", None)
     assert lines.judged(one.arms, one.study.baseline).name == "adamw" and one.early
-    qkv = compared(tmp_path, "qkv", **TEXT)
+    qkv = compared(tmp_path, "qkv", "long", **TEXT)
     assert lines.judged(qkv.arms, qkv.study.baseline).name == qkv.study.baseline
     assert qkv.early

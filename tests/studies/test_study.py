@@ -21,11 +21,11 @@ BLOCK = {
 }
 
 
-@pytest.mark.parametrize("name", ["optimizers", "qkv"])
+@pytest.mark.parametrize("name", ["language", "qkv"])
 def test_the_published_studies_follow_the_full_protocol(name):
     declared = study.load(name)
-    assert len(declared.conditions) == 2 and len(declared.final_seeds) >= 5 and declared.margin
-    assert name != "optimizers" or len(declared.grid) >= 7
+    assert list(declared.conditions) == ["short", "long"] and declared.search
+    assert len(declared.tune_seeds) == len(declared.final_seeds) >= 5 and declared.margin
 
 
 def test_every_tuned_arm_gets_the_same_trials_on_seeds_of_their_own():

@@ -20,11 +20,12 @@ LINES = (
 )
 HISTORY = History(LINES)
 ENTRY = {"commit": RULE[:12], "date": "2026-01-02T00:00:00+00:00"}
-ASKED = {"experiment": "qkv", "arm": "fused"}
+ASKED = {"experiment": "batch_size", "arm": "hybrid"}
 MEASURE = {"_target_": "bench.verdicts.evidence.difference", **ASKED}
 CLAIM = Claim("x", "it is so", "Notes A: x", "structure", [MEASURE], {"below": 0})
 OWN = claims.digest(json.dumps({"measure": MEASURE, "rule": {"below": 0}}))
-STUDY = ledger.of_experiment("qkv")
+STUDY = ledger.of_experiment("batch_size")
+CONDITION = "256_tokens"
 
 
 def judged(folder, rules=(OWN, STUDY), **made):
@@ -32,10 +33,9 @@ def judged(folder, rules=(OWN, STUDY), **made):
     for seed, commit in made.items():
         environment = fake_results.ENVIRONMENT | {"commit": commit}
         seeds = [int(seed.removeprefix("s"))]
-        for arm in ("split", "fused"):
-            fake_results.fill(
-                folder, "qkv", ["vision"], [arm], seeds, environment=environment, study=None
-            )
+        asked = dict(conditions=[CONDITION], seeds=seeds, environment=environment, study=None)
+        for arm in ("adamw", "hybrid"):
+            fake_results.fill(folder, "batch_size", arms=[arm], **asked)
     results = Results(folder)
     return judging.judge(CLAIM, results, Ages(results, dict.fromkeys(rules, ENTRY), HISTORY))
 
@@ -43,7 +43,7 @@ def judged(folder, rules=(OWN, STUDY), **made):
 def test_a_rule_that_stood_before_its_records_needs_no_word(tmp_path):
     found = judged(tmp_path, s0=NEW, s1=RULE)
     assert found.note == "" and YOUNGER not in found.condition
-    assert found.findings[0].records or found.findings[1].records
+    assert found.findings[0].records
 
 
 def test_a_rule_that_is_younger_than_its_records_says_so(tmp_path):
@@ -59,8 +59,8 @@ def test_new_seeds_are_told_from_old_ones(tmp_path):
 def test_the_same_seed_trained_again_after_the_rule_tells_nothing_new(tmp_path):
     found = judged(tmp_path, s0=NEW, s1=NEW)
     assert found.note == ""
-    files = [file.rpartition("/")[2] for file in found.findings[1].records]
-    there = f"\0{OLD}\n\nresults/records/qkv/{files[0]}\n"
+    files = [file.rpartition("/")[2] for file in found.findings[0].records]
+    there = f"\0{OLD}\n\nresults/records/batch_size/{files[0]}\n"
     ages = Ages(Results(tmp_path), dict.fromkeys((OWN, STUDY), ENTRY), History(LINES, there))
     assert judging.judge(CLAIM, Results(tmp_path), ages).note == f"{YOUNGER}: 1 of {len(files)}"
 
@@ -72,9 +72,9 @@ def test_a_rule_or_declaration_without_an_age_is_younger_than_all(known, tmp_pat
 
 def test_a_declaration_that_a_run_noted_at_its_start_is_older_whatever_git_knows(tmp_path):
     environment = fake_results.ENVIRONMENT | {"commit": NEW}
-    asked = dict(conditions=["vision"], arms=["split", "fused"], environment=environment)
+    asked = dict(conditions=[CONDITION], arms=["adamw", "hybrid"], environment=environment)
     for noted, note in ((STUDY, ""), ("another", YOUNGER)):
-        fake_results.fill(tmp_path / noted, "qkv", **asked, study=noted)
+        fake_results.fill(tmp_path / noted, "batch_size", **asked, study=noted)
         results = Results(tmp_path / noted)
         ages = Ages(results, {OWN: ENTRY}, HISTORY)
         assert judging.judge(CLAIM, results, ages).note == note
