@@ -1,20 +1,24 @@
-"""The statements on coefficients again, for singular values of real momenta.
+"""The statements on coefficients again, for real momenta.
 
 The shipped record was written by bench/ortho.py spectra=true. By run and kind of layer it has the
-spectra of the first, middle and last layer at three steps. The rules are those for Gaussian
-matrices, over kinds instead of shapes; the figures have no sampling error here and agree if they
-are within a tenth.
+spectra of the first, middle and last layer at three steps. What spectra cannot tell is measured on
+a matrix of each kind (results/ortho/momenta). The rules are those for Gaussian matrices, over kinds
+instead of shapes; the figures have no sampling error here and agree if they are within a tenth.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
 from scipy import stats
+from torch import Tensor
 
+from bench.laboratory import momentum as saved
 from bench.laboratory import recursion, search, spectra
+from bench.laboratory.matrices import Matrices, decomposed
 from bench.laboratory.momentum_spectra import Spectrum
 from bench.laboratory.recursion import Estimate
-from bench.laboratory.statements import convergence
+from bench.laboratory.statements import coefficients, convergence, directions, output
 from bench.laboratory.statements.check import (
     DOCSTRING,
     NAMES,
@@ -48,12 +52,42 @@ def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
     yield official_not_optimal(unseen, single.triples)
     yield official_beats_taylor(by_kind)
     yield fewer_steps(by_kind)
+    yield gain_by_one_triple(unseen, single.triples)
     yield little_to_gain(seen, unseen, single.triples)
     yield stable_over_kinds(by_kind)
     yield uniform(by_kind)
     flat, steep = convergence.slope_and_error(rows(found), triples, seed)
     yield _named("slope_and_error_when_flat_momenta", flat)
     yield _named("slope_and_error_when_steep_momenta", steep)
+    yield _named("sprime_range_momenta", output.sprime_range(by_kind, each))
+    yield _named("nearly_orthogonal_momenta", output.nearly_orthogonal(by_kind, each))
+
+
+def sampled(folder: str) -> dict[str, Matrices]:
+    """The hidden matrices of a run, or of the runs in a folder of samples, by run and kind."""
+    groups: dict[str, list[Tensor]] = {}
+    for file in saved.files(folder, ""):
+        for one in saved.members(file, ["hidden"], None):
+            groups.setdefault(f"{file.stem} {one.kind}", []).append(one.matrix.double())
+    return {name: decomposed(torch.stack(members)) for name, members in groups.items()}
+
+
+def of_matrices(stacks: dict[str, Matrices]) -> Iterator[Check]:
+    """What depends on precision and on directions, by run and kind of layer."""
+    yield _named("works_in_bf16_momenta", output.works_in_bf16(stacks))
+    precision = coefficients.precision(list(stacks.values()), "the sampled")
+    yield _named("precision_momenta", precision)
+    small = [one for one in stacks.values() if output.small_directions(one) > 1]
+    of = f"{len(small)} of {len(stacks)} matrices, those with two small values or more"
+    yield _named("rounding_near_zero_momenta", output.small_values_near_zero(small, of))
+    cases = [directions.case(name, stack) for name, stack in stacks.items()]
+    yield _named("steps_keep_directions_momenta", directions.steps_keep_directions(cases))
+    yield _named("steps_normalize_scale_momenta", directions.steps_normalize_scale(cases))
+    yield _named("angles_of_main_directions_momenta", directions.main_directions(cases))
+
+
+def each(found: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {value:.3f}" for kind, value in found.items())
 
 
 def kinds(found: list[Spectrum]) -> Kinds:
@@ -77,15 +111,15 @@ def middle_layer(found: list[Spectrum], like: Spectrum) -> int | None:
 def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> Check:
     errors = {kind: mean_error(values, triple[0]) for kind, values in by_kind.items()}
     near = [abs(error / figure - 1) <= NEAR for error in errors.values()]
-    each = ", ".join(f"{kind} {error:.3f}" for kind, error in errors.items())
     return Check(
         name=name,
         statement=f"their mse is {figure} on momenta too, {STEPS} steps",
         **over(list(errors.values())),
         unit="mean (s-1)^2: median and range over kinds of layers",
         verdict=verdict(all(near), not any(near)),
-        condition=f"momenta of training, by ({', '.join(f'{k:.4f}' for k in triple[0])}): {each}; "
-        f"confirmed if within {NEAR:.0%} of the figure for every kind, refuted if for none",
+        condition=f"momenta of training, by ({', '.join(f'{k:.4f}' for k in triple[0])}): "
+        f"{each(errors)}; confirmed if within {NEAR:.0%} of the figure for every kind, refuted if "
+        "for none",
         source=f"{NOTES_B}; Su Jianlin, kexue.fm/archives/10592",
     )
 
@@ -135,6 +169,20 @@ def fewer_steps(by_kind: Kinds) -> Check:
         verdict=verdict(min(needed) > STEPS, max(needed) <= STEPS),
         condition=f"momenta of training; confirmed if more than {STEPS} for every kind of layer, "
         "refuted if for none",
+        source=NOTES_B,
+    )
+
+
+def gain_by_one_triple(unseen: Array, fitted: list[Triple]) -> Check:
+    removed = share_removed(unseen, fitted * STEPS)
+    return Check(
+        name="gain_by_one_triple_momenta",
+        statement="another single triple gains little on the official one on momenta",
+        **_estimate(removed, len(unseen)),
+        unit="share of their mean (s-1)^2 that one fitted triple removes: mean, 95 % interval",
+        verdict=verdict(removed.high < 0.5, removed.low > 0.5),
+        condition=f"{STEPS} steps, momenta of training, fitted to other layers'; confirmed if it "
+        "removes less than half, refuted if more",
         source=NOTES_B,
     )
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from bench.display import terminal
 from bench.display.numbers import number
 from bench.laboratory import matrices, momentum_spectra, search, spectra
+from bench.laboratory.momentum_spectra import Spectrum
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.statements import (
     basis,
@@ -26,10 +27,12 @@ from bench.laboratory.statements import (
 from bench.laboratory.statements.check import STEPS, Check
 from bench.laboratory.statements.coefficients import SAMPLES, SIDE, STARTS
 from bench.records import origin, record
+from bench.settings.schema import CONF
 
 SHAPES = [(n, ratio * n) for n in (64, 256, 1024, 4096) for ratio in (1, 2, 4, 8)]
 MATRIX_SHAPES = [(64, 64), (256, 256), (256, 1024), (1024, 1024)]
 TRIPLES = 300  # number of random triples
+SHIPPED = CONF.parent / "results" / "ortho" / "momenta"
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
@@ -41,7 +44,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
     if kinds != {"momentum"}:
         parts["checks.json"] = checks(settings.samples or SAMPLES, settings.seed)
     if real:
-        parts["checks-momentum.json"] = momenta.checks(real, TRIPLES, settings.seed)
+        parts["checks-momentum.json"] = of_momenta(real, settings)
     folder = Path(settings.results_dir) / "ortho"
     folder.mkdir(parents=True, exist_ok=True)
     every = []
@@ -61,6 +64,12 @@ def run(settings: Settings, say: Callable[[str], None]) -> list[Check]:
         say(f"{name} in {folder}")
         every += found
     return every
+
+
+def of_momenta(real: list[Spectrum], settings: Settings) -> Iterator[Check]:
+    """On spectra of momenta, then on matrices: those of `momentum`, else the shipped ones."""
+    yield from momenta.checks(real, TRIPLES, settings.seed)
+    yield from momenta.of_matrices(momenta.sampled(settings.momentum or str(SHIPPED)))
 
 
 def checks(samples: int, seed: int) -> Iterator[Check]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.laboratory import recursion, spectra
+from bench.laboratory import matrices, recursion, spectra
 from bench.laboratory.momentum_spectra import Spectrum
 from bench.laboratory.settings import Settings, Source
 from bench.laboratory.statements import momenta, official, run
@@ -119,9 +119,28 @@ def test_a_claim_of_gaussian_matrices_only_depends():
 def test_they_have_a_record_of_their_own(tmp_path, monkeypatch):
     """checks=true sources=momentum: quick, and the checks on random matrices stay as they are."""
     monkeypatch.setattr(run, "TRIPLES", 60)
-    asked = Settings(seed=0, results_dir=str(tmp_path), sources=[Source("momentum")])
+    asked = Settings(0, str(tmp_path), sources=[Source("momentum")], momentum=None)
     found = run.run(asked, lambda text: None)
     (file,) = (tmp_path / "ortho").glob("*.json")
     names = [one["name"] for one in json.loads(file.read_text())["checks"]]
-    assert names == [check.name for check in found] and len(set(names)) == 11
+    assert names == [check.name for check in found] and len(set(names)) == 20
     assert set(Results(tmp_path).checks()) == set(names)
+
+
+def test_precision_and_directions_are_measured_on_a_matrix_of_each_kind():
+    """The steeper a matrix, the more its small directions are rounding."""
+    sources = {"flat": Source("condition", 10.0), "steep": Source("power_law", 2.0)}
+    stacks = {name: matrices.formed(it, (64, 64), 1, seed=0) for name, it in sources.items()}
+    found = {check.name: check for check in momenta.of_matrices(stacks)}
+    assert len(found) == 6 and all("momenta of training" in one.condition for one in found.values())
+    assert found["works_in_bf16_momenta"].verdict == "depends"
+    assert found["angles_of_main_directions_momenta"].verdict == "confirmed"
+    assert found["rounding_near_zero_momenta"].n == 1 and "1 of 2" in (
+        found["rounding_near_zero_momenta"].condition
+    )
+
+
+def test_the_shipped_momenta_have_a_matrix_of_each_kind():
+    stacks = momenta.sampled(str(run.SHIPPED))
+    assert len(stacks) > 8 and all(stack.X_bnm.shape[0] == 1 for stack in stacks.values())
+    assert {name.split()[0] for name in stacks} == {"gpt2_nano-300", "vit_nano-300"}

@@ -33,8 +33,8 @@ def test_shares_and_errors_are_those_of_matrices(stacks, cases):
         errors = (X @ X.mT - torch.eye(24)).norm(dim=(1, 2)) / 24**0.5
         by_matrix["error"].append(float(errors.mean()))
     for check, kind in (
-        (output.sprime_range(cases), "range"),
-        (output.nearly_orthogonal(cases), "error"),
+        (output.sprime_range(cases, output.by_steepness), "range"),
+        (output.nearly_orthogonal(cases, output.by_steepness), "error"),
     ):
         expected = (np.median(by_matrix[kind]), min(by_matrix[kind]), max(by_matrix[kind]))
         assert (check.value, check.low, check.high) == pytest.approx(expected, abs=1e-9)
@@ -42,13 +42,13 @@ def test_shares_and_errors_are_those_of_matrices(stacks, cases):
 
 def test_verdicts_follow_the_cases(cases):
     easy = {name: np.full((1, 25), 0.2) for name in cases}
-    assert output.sprime_range(easy).verdict == "confirmed"
+    assert output.sprime_range(easy, str).verdict == "confirmed"
     hard = easy | {"hard": cases["condition:1e+06"]}
-    assert output.sprime_range(hard).verdict == "depends"
-    assert output.nearly_orthogonal(easy).verdict == "confirmed"
+    assert output.sprime_range(hard, str).verdict == "depends"
+    assert output.nearly_orthogonal(easy, str).verdict == "confirmed"
     tiny = {name: np.geomspace(1, 1e-9, 25)[None] for name in cases}
-    assert output.nearly_orthogonal(tiny).verdict == "refuted"
-    assert output.sprime_range(tiny).verdict == "refuted"
+    assert output.nearly_orthogonal(tiny, str).verdict == "refuted"
+    assert output.sprime_range(tiny, str).verdict == "refuted"
 
 
 def test_bf16_is_stable_where_nothing_is_too_small(stacks, monkeypatch):
@@ -86,9 +86,9 @@ def test_either_set_may_have_less_rounding_near_zero(monkeypatch):
     shares = iter([0.1, 0.1, 0.1, 0.2, 0.2, 0.2])  # official, theoretical by dtype
     spread = np.array([1.0, 1.01, 0.99])
     monkeypatch.setattr(output, "noise_near_zero", lambda *_: next(shares) * spread)
-    assert output.small_values_near_zero(stack).verdict == "confirmed"
+    assert output.small_values_near_zero([stack], "so").verdict == "confirmed"
     shares = iter([0.3, 0.1, 0.1, 0.2, 0.2, 0.2])
-    check = output.small_values_near_zero(stack)
+    check = output.small_values_near_zero([stack], "so")
     assert check.verdict == "refuted" and check.value == pytest.approx(1.5)
 
 
