@@ -19,6 +19,11 @@ KINDS = {  # OmegaConf's words for a value of the wrong kind, with ours
     "is not Optional": "needs a value",
 }
 
+# What Hydra says of a file whose settings are meant for the top level and land in its group's.
+MISPLACED = re.compile(
+    r"In '((?:model|experiment)/[^']+)': "
+    r"(?:Could not override '\w+@(?:model|experiment)\.|.*Cannot convert 'DictConfig')"
+)
 RATES = ("lr", "learning_rate", "rate", "base_lr", "max_lr")  # other names for a rate
 RATE = (
     "optimizer.lr_scale=2 doubles every rate\n"
@@ -45,6 +50,8 @@ def in_words() -> Iterator[None]:
 def words(error: Exception) -> str:
     """One or two lines: the setting, what is wrong with it, and the nearest valid choice."""
     cause = error.__cause__
+    if misplaced := MISPLACED.match(" ".join(str(error).split())):
+        return f"{misplaced[1]}.yaml: its first line must be '# @package _global_'"
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such file of conf/{group}; {nearest(name, error.options)}"

@@ -205,6 +205,18 @@ def test_an_odd_command_ends_in_a_line_that_names_it(
     assert not (tmp_path / "results" / "runs").exists()
 
 
+@pytest.mark.parametrize(("group", "name"), [("model", "gpt2_pico"), ("experiment", "language")])
+def test_a_file_without_its_first_line_is_told_to_have_it(
+    group, name, capsys, monkeypatch, tmp_path
+):
+    text = (schema.CONF / group / f"{name}.yaml").read_text()
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(text.replace("# @package _global_\n", ""))
+    words = (f"hydra.searchpath=[file://{tmp_path}]", f"{group}=mine")
+    (line,) = typed(train, capsys, monkeypatch, *words)
+    assert line == f"error: {group}/mine.yaml: its first line must be '# @package _global_'"
+
+
 IMPORTED = [  # names that an import finds wrong
     ("model._target_=os.getcwd", "builds a model from layers, heads, width, positions, vocab_size"),
     ("model._target_=os", "model._target_=os: is a module, which cannot be called; must be"),
