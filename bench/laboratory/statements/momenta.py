@@ -49,10 +49,11 @@ def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
     yield _figure("official_mse_momenta", by_kind, [KELLER], 0.04431)
     yield _figure("fitted_mse_momenta", kinds(held_out), single.triples, 0.02733)
     yield _figure("taylor_mse_momenta", by_kind, [TAYLOR], 0.18278)
-    yield official_not_optimal(unseen, single.triples)
+    removed = share_removed(unseen, single.triples * STEPS)
+    yield official_not_optimal(removed, len(unseen))
     yield official_beats_taylor(by_kind)
     yield fewer_steps(by_kind)
-    yield gain_by_one_triple(unseen, single.triples)
+    yield gain_by_one_triple(removed, len(unseen))
     yield little_to_gain(seen, unseen, single.triples)
     yield stable_over_kinds(by_kind)
     yield uniform(by_kind)
@@ -124,17 +125,22 @@ def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> C
     )
 
 
-def official_not_optimal(unseen: Array, fitted: list[Triple]) -> Check:
-    removed = share_removed(unseen, fitted * STEPS)
-    return Check(
-        name="official_not_optimal_momenta",
+def official_not_optimal(removed: Estimate, n: int) -> Check:
+    """removed: the share of their error that one fitted triple removes, over n spectra."""
+    return _share(
+        *("official_not_optimal_momenta", removed, n, "one fitted triple"),
         statement="a fitted triple has a lower mse than the official coefficients on momenta",
-        **_estimate(removed, len(unseen)),
-        unit="share of their mean (s-1)^2 that one fitted triple removes: mean, 95 % interval",
         verdict=verdict(removed.low > 0, removed.high <= 0),
-        condition="momenta of training, fitted to those of other layers; confirmed if the "
-        "interval is above 0, refuted if it is below",
-        source=NOTES_B,
+        rule="; confirmed if the interval is above 0, refuted if it is below",
+    )
+
+
+def gain_by_one_triple(removed: Estimate, n: int) -> Check:
+    return _share(
+        *("gain_by_one_triple_momenta", removed, n, "one fitted triple"),
+        statement="another single triple gains little on the official one on momenta",
+        verdict=verdict(removed.high < 0.5, removed.low > 0.5),
+        rule="; confirmed if it removes less than half, refuted if more",
     )
 
 
@@ -173,20 +179,6 @@ def fewer_steps(by_kind: Kinds) -> Check:
     )
 
 
-def gain_by_one_triple(unseen: Array, fitted: list[Triple]) -> Check:
-    removed = share_removed(unseen, fitted * STEPS)
-    return Check(
-        name="gain_by_one_triple_momenta",
-        statement="another single triple gains little on the official one on momenta",
-        **_estimate(removed, len(unseen)),
-        unit="share of their mean (s-1)^2 that one fitted triple removes: mean, 95 % interval",
-        verdict=verdict(removed.high < 0.5, removed.low > 0.5),
-        condition=f"{STEPS} steps, momenta of training, fitted to other layers'; confirmed if it "
-        "removes less than half, refuted if more",
-        source=NOTES_B,
-    )
-
-
 def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
     sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
     sets["one fitted triple"] = fitted * STEPS
@@ -195,14 +187,27 @@ def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
     best = max(removed, key=lambda name: removed[name].mean)
     order = sorted(removed.items(), key=lambda item: -item[1].mean)
     figures = ", ".join(f"{name} {share.mean:.1%}" for name, share in order)
-    return Check(
-        name="little_to_gain_momenta",
+    return _share(
+        *("little_to_gain_momenta", removed[best], len(unseen), best),
         statement="there is little to gain on the official coefficients on momenta",
-        **_estimate(removed[best], len(unseen)),
-        unit=f"share of their mean (s-1)^2 that {best} removes: mean, 95 % interval",
         verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
-        condition=f"{STEPS} steps, momenta of training, fitted to other layers': {figures}; "
-        "confirmed if the best removes less than half, refuted if more",
+        rule=f": {figures}; confirmed if the best removes less than half, refuted if more",
+    )
+
+
+def _share(
+    name: str, removed: Estimate, n: int, by: str, statement: str, verdict: str, rule: str
+) -> Check:
+    return Check(
+        name=name,
+        statement=statement,
+        value=removed.mean,
+        low=removed.low,
+        high=removed.high,
+        n=n,
+        unit=f"share of their mean (s-1)^2 that {by} removes: mean, 95 % interval",
+        verdict=verdict,
+        condition=f"{STEPS} steps, momenta of training, fitted to other layers'{rule}",
         source=NOTES_B,
     )
 
@@ -239,10 +244,6 @@ def uniform(by_kind: Kinds) -> Check:
         "layer, refuted if for none",
         source=DOCSTRING,
     )
-
-
-def _estimate(found: Estimate, n: int) -> dict:
-    return {"value": found.mean, "low": found.low, "high": found.high, "n": n}
 
 
 def _named(name: str, check: Check) -> Check:
