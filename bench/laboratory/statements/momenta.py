@@ -128,7 +128,10 @@ def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> C
 def official_not_optimal(removed: Estimate, n: int) -> Check:
     """removed: the share of their error that one fitted triple removes, over n spectra."""
     return _share(
-        *("official_not_optimal_momenta", removed, n, "one fitted triple"),
+        name="official_not_optimal_momenta",
+        removed=removed,
+        n=n,
+        by="one fitted triple",
         statement="a fitted triple has a lower mse than the official coefficients on momenta",
         verdict=verdict(removed.low > 0, removed.high <= 0),
         rule="; confirmed if the interval is above 0, refuted if it is below",
@@ -137,7 +140,10 @@ def official_not_optimal(removed: Estimate, n: int) -> Check:
 
 def gain_by_one_triple(removed: Estimate, n: int) -> Check:
     return _share(
-        *("gain_by_one_triple_momenta", removed, n, "one fitted triple"),
+        name="gain_by_one_triple_momenta",
+        removed=removed,
+        n=n,
+        by="one fitted triple",
         statement="another single triple gains little on the official one on momenta",
         verdict=verdict(removed.high < 0.5, removed.low > 0.5),
         rule="; confirmed if it removes less than half, refuted if more",
@@ -188,7 +194,10 @@ def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
     order = sorted(removed.items(), key=lambda item: -item[1].mean)
     figures = ", ".join(f"{name} {share.mean:.1%}" for name, share in order)
     return _share(
-        *("little_to_gain_momenta", removed[best], len(unseen), best),
+        name="little_to_gain_momenta",
+        removed=removed[best],
+        n=len(unseen),
+        by=best,
         statement="there is little to gain on the official coefficients on momenta",
         verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
         rule=f": {figures}; confirmed if the best removes less than half, refuted if more",
