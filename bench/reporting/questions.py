@@ -118,8 +118,7 @@ def logits(one: Comparison) -> str:
     """The largest attention logit of a run, over its layers and evaluations: mean over seeds."""
     said = []
     for arm in one.arms:
-        largest = [max(of) for run in arm.runs if (of := attention.in_curve(run.record))]
-        if largest:
+        if largest := attention.largest(arm.runs):
             number, interval = words.span(stats.mean_interval(largest), digits=1)
             said.append(f"{arm.name} {number} (95 % {interval})")
     return f"Largest attention logit of a run under {one.condition}: {', '.join(said)}."

@@ -1,5 +1,8 @@
 """The attention logits of an arm's runs, from the evaluations in their records."""
 
+from collections.abc import Iterable
+
+from bench.records.archive import Run
 from bench.studies import stats
 from bench.studies.results import Results
 from bench.verdicts.finding import Finding
@@ -21,11 +24,16 @@ def largest_logit(
             missing = f"attention logits of two runs of {arm}, {len(runs)} so far, of "
             found.append(Finding(where, missing=f"{missing}experiment={experiment}"))
             continue
-        of = stats.mean_interval([max(in_curve(run.record)) for run in runs])
+        of = stats.mean_interval(largest(runs))
         files = sorted(results.place(run.file) for run in runs)
         numbers = of.mean, of.low, of.high, of.n
         found.append(Finding(where, *numbers, unit="largest attention logit", records=files))
     return found
+
+
+def largest(runs: Iterable[Run]) -> list[float]:
+    """The largest logit of each run that has any."""
+    return [max(of) for run in runs if (of := in_curve(run.record))]
 
 
 def in_curve(record: dict) -> list[float]:

@@ -29,11 +29,12 @@ from bench.laboratory.statements.check import (
     over,
     verdict,
 )
-from bench.laboratory.statements.official import mean_error, share_removed, taylor_steps
+from bench.laboratory.statements.official import gain, mean_error, share_removed, taylor_steps
 from optimizers.coefficients import KELLER, TAYLOR, Triple, per_step
 
 STARTS = 12
 NEAR = 0.1  # relative to a figure
+FITTED = f"{STEPS} steps, momenta of training, fitted to other layers'"
 
 Kinds = dict[str, Array]  # spectra by run and kind of layer
 
@@ -53,7 +54,13 @@ def checks(found: list[Spectrum], triples: int, seed: int) -> Iterator[Check]:
     yield official_not_optimal(removed, len(unseen))
     yield official_beats_taylor(by_kind)
     yield fewer_steps(by_kind)
-    yield gain_by_one_triple(removed, len(unseen))
+    yield gain(
+        "gain_by_one_triple_momenta",
+        "another single triple gains little on the official one on momenta",
+        {"one fitted triple": removed},
+        len(unseen),
+        FITTED,
+    )
     yield little_to_gain(seen, unseen, single.triples)
     yield stable_over_kinds(by_kind)
     yield uniform(by_kind)
@@ -127,26 +134,17 @@ def _figure(name: str, by_kind: Kinds, triple: list[Triple], figure: float) -> C
 
 def official_not_optimal(removed: Estimate, n: int) -> Check:
     """removed: the share of their error that one fitted triple removes, over n spectra."""
-    return _share(
+    return Check(
         name="official_not_optimal_momenta",
-        removed=removed,
-        n=n,
-        by="one fitted triple",
         statement="a fitted triple has a lower mse than the official coefficients on momenta",
-        verdict=verdict(removed.low > 0, removed.high <= 0),
-        rule="; confirmed if the interval is above 0, refuted if it is below",
-    )
-
-
-def gain_by_one_triple(removed: Estimate, n: int) -> Check:
-    return _share(
-        name="gain_by_one_triple_momenta",
-        removed=removed,
+        value=removed.mean,
+        low=removed.low,
+        high=removed.high,
         n=n,
-        by="one fitted triple",
-        statement="another single triple gains little on the official one on momenta",
-        verdict=verdict(removed.high < 0.5, removed.low > 0.5),
-        rule="; confirmed if it removes less than half, refuted if more",
+        unit="share of their mean (s-1)^2 that one fitted triple removes: mean, 95 % interval",
+        verdict=verdict(removed.low > 0, removed.high <= 0),
+        condition=f"{FITTED}; confirmed if the interval is above 0, refuted if it is below",
+        source=NOTES_B,
     )
 
 
@@ -190,35 +188,11 @@ def little_to_gain(seen: Array, unseen: Array, fitted: list[Triple]) -> Check:
     sets["one fitted triple"] = fitted * STEPS
     sets["a fitted triple a step"] = search.minimax(seen, STEPS, STARTS).triples
     removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
-    best = max(removed, key=lambda name: removed[name].mean)
     order = sorted(removed.items(), key=lambda item: -item[1].mean)
     figures = ", ".join(f"{name} {share.mean:.1%}" for name, share in order)
-    return _share(
-        name="little_to_gain_momenta",
-        removed=removed[best],
-        n=len(unseen),
-        by=best,
-        statement="there is little to gain on the official coefficients on momenta",
-        verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
-        rule=f": {figures}; confirmed if the best removes less than half, refuted if more",
-    )
-
-
-def _share(
-    name: str, removed: Estimate, n: int, by: str, statement: str, verdict: str, rule: str
-) -> Check:
-    return Check(
-        name=name,
-        statement=statement,
-        value=removed.mean,
-        low=removed.low,
-        high=removed.high,
-        n=n,
-        unit=f"share of their mean (s-1)^2 that {by} removes: mean, 95 % interval",
-        verdict=verdict,
-        condition=f"{STEPS} steps, momenta of training, fitted to other layers'{rule}",
-        source=NOTES_B,
-    )
+    statement = "there is little to gain on the official coefficients on momenta"
+    said = f"{FITTED}: {figures}"
+    return gain("little_to_gain_momenta", statement, removed, len(unseen), said)
 
 
 def stable_over_kinds(by_kind: Kinds) -> Check:

@@ -167,7 +167,7 @@ def taylor_steps(rows: Array, error: float) -> int:
 
 def little_to_gain(unseen: Array, single: Fit) -> Check:
     """The gain of another single triple, which the text's two figures are about."""
-    return _gain(
+    return _on_gaussian(
         "gain_by_one_triple",
         "another single triple gains little on the official one: mse 0.04431 to 0.02733",
         {"one fitted triple": single.triples * STEPS},
@@ -180,28 +180,35 @@ def little_to_gain_by_steps(rows: Array, unseen: Array) -> Check:
     sets = {name: per_step(name, STEPS) for name in NAMES if name != "keller"}
     sets["a fitted triple a step"] = search.minimax(rows, STEPS, STARTS).triples
     statement = "a triple for each step gains little on the official one"
-    return _gain("gain_by_a_triple_a_step", statement, sets, unseen)
+    return _on_gaussian("gain_by_a_triple_a_step", statement, sets, unseen)
 
 
-def _gain(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Array) -> Check:
-    """The share of the official set's error that the best of these sets removes."""
+def _on_gaussian(name: str, statement: str, sets: dict[str, list[Triple]], unseen: Array) -> Check:
     removed = {name: share_removed(unseen, triples) for name, triples in sets.items()}
-    best = max(removed, key=lambda name: removed[name].mean)
     figures = ", ".join(
         f"{name} {share.mean:.1%}" for name, share in removed.items() if share.mean > 0
     )
+    where = f"{STEPS} quintic steps or less work, Gaussian, {unseen.shape[1]} singular values"
+    said = f"{where}, fitted to other spectra: {figures}; what training gains by it is for the "
+    return gain(name, statement, removed, len(unseen), f"{said}experiments")
+
+
+def gain(name: str, statement: str, removed: dict[str, Estimate], n: int, said: str) -> Check:
+    """The share of the official set's error that the best of some sets removes, over n spectra.
+
+    said: what the spectra are.
+    """
+    best = max(removed, key=lambda name: removed[name].mean)
     return Check(
         name=name,
         statement=statement,
         value=removed[best].mean,
         low=removed[best].low,
         high=removed[best].high,
-        n=len(unseen),
+        n=n,
         unit=f"share of their mean (s-1)^2 that {best} removes: mean, 95 % interval",
         verdict=verdict(removed[best].high < 0.5, removed[best].low > 0.5),
-        condition=f"{STEPS} quintic steps or less work, Gaussian, {unseen.shape[1]} singular "
-        f"values, fitted to other spectra: {figures}; what training gains by it is for the "
-        "experiments; confirmed if the best removes less than half, refuted if more",
+        condition=f"{said}; confirmed if the best removes less than half, refuted if more",
         source=NOTES_B,
     )
 
